@@ -1,0 +1,113 @@
+"""What a plugin or a backend has to offer. Protocols, not base classes: nothing needs to be inherited.
+
+A plugin is one class in one file, a frozen dataclass whose fields are its options. The registry builds it from the
+configuration's section of the same name, so `--set bertscore.layer=6` reaches the field `layer` of `BERTScore`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records import Call, Completion, Instance, Prompt, Review
+
+if TYPE_CHECKING:
+    from bench.context import Context
+
+Steps = Generator[Sequence[Prompt], list[str], str]
+"""A method's work on one instance: yields prompts that may run side by side, is sent their answers in the same
+order, returns the predicted text."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a method is made of: the columns of the paper's Table 5, and what it costs the engine to know."""
+
+    retrieval_augmented: bool
+    """It puts retrieved reviews into the prompt: retriever and k can change its texts."""
+    embedded: bool
+    """It represents users by vectors."""
+    inter_user: bool
+    """It compares the user with peers."""
+    calls_model: bool = True
+    """It asks a language model at all."""
+
+
+class Method(Protocol):
+    """A way to make a language model write as a given user would."""
+
+    properties: ClassVar[Properties]
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        """Straight-line code for one instance; knows nothing of batching, caching, retries or vLLM."""
+        ...
+
+
+class Retriever(Protocol):
+    """Chooses which of a user's reviews a method sees."""
+
+    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+        """Indices into `candidates`, best first, every candidate once. Ties break by position in `candidates`."""
+        ...
+
+
+class Metric(Protocol):
+    """A measure of predictions against references. Pure: the same texts give the same rows.
+
+    A row holds the statistics of one pair; scores are a function of rows, so that resampling never tokenises again.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    """Names of the scores, e.g. ("rouge1", "rougeL")."""
+    statistics: ClassVar[tuple[str, ...]]
+    """Names of the entries of a row, e.g. ("rouge1", "rougeL"), or BLEU's counts and totals."""
+
+    def check(self) -> None:
+        """Raise `ResourceError` if anything the metric needs (data, model, package) is missing. Cheap; loads nothing."""
+        ...
+
+    def signature(self) -> str:
+        """Everything that can move the number: "name|setting:value|...|version:x.y"."""
+        ...
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+        """Statistics of each pair, shape (n, len(statistics))."""
+        ...
+
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        """Scores by column over `rows`, shape (n, s). Without `weights`: arrays of shape (). With `weights`, shape
+        (b, n), how often each row counts in each of b resamples: arrays of shape (b,)."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs calls on a language model. `submit` queues, `completed` yields answers as they come."""
+
+    def submit(self, call: Call) -> None: ...
+
+    def completed(self) -> Iterator[tuple[Call, Completion]]:
+        """Answers that are ready, waiting for at least one; ends when nothing more is ready at the moment.
+        Raises `BackendError`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors."""
+
+    name: str
+    """Identifies the vectors: model, revision, pooling, normalisation."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n, d)."""
+        ...
+
+
+Plugin = Any

@@ -1,0 +1,96 @@
+"""The plain records that everything passes along.
+
+An `Instance` carries everything a method may see of one prediction task; the text it has to predict
+is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no method can leak it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A product that is reviewed."""
+
+    asin: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A review a user wrote. `timestamp` is in milliseconds since 1970, `rating` on a scale of 1.0 to 5.0."""
+
+    user_id: str
+    asin: str
+    rating: float
+    title: str
+    text: str
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One prediction task: write the review of `item` that `user_id` gave `rating` and `title`.
+
+    `profile` holds the user's earlier reviews, ascending in time (LaMP's term). `id` is unique in a
+    data set: "<category>/<split>/<user_id>" or, where a user has several, "<category>/<split>/<user_id>/<k>".
+    """
+
+    id: str
+    category: str
+    split: str
+    user_id: str
+    item: Item
+    rating: float
+    title: str
+    timestamp: int
+    profile: tuple[Review, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One chat prompt of a method: a system and a user message.
+
+    `blocks_shown` counts the history blocks that fit the input budget, `blocks_offered` those the retriever gave.
+    """
+
+    stage: str
+    system: str
+    user: str
+    blocks_shown: int = 0
+    blocks_offered: int = 0
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over everything in the prompt that the model sees, as hex."""
+        digest = hashlib.sha256()
+        for text in (self.system, self.user):
+            digest.update(len(text).to_bytes(8, "little"))
+            digest.update(text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a language model. `key` is (instance id, stage, index) and unique in a run."""
+
+    key: tuple[str, str, int]
+    prompt: Prompt
+    seed: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a language model answered to a call; `seconds` is the time from submission to the last token."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float

@@ -1,0 +1,173 @@
+"""The generated data: shape and splits, determinism, what copying is worth, and what pre-training may not know."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from bench.data import demo, demo_phrases
+from bench.data.corpus import Corpus
+from bench.demo import chats
+
+FINGERPRINTS = {
+    "Books": "442f1d737c14e1ebd771f868ddd2ad2d02ca6305b617acf2fcdd65ef875218b4",
+    "Movies_and_TV": "c4bd9d3430d812e15111c7f60f72a6a4db34286ea14731bf396541bab614ba1c",
+    "CDs_and_Vinyl": "fea1393e68ca31d0909ec3d72102f506d3d54e0f034bc151783e9d543984b441",
+}
+
+
+@pytest.fixture(scope="module")
+def corpora() -> dict[str, Corpus]:
+    return demo.generate(0)
+
+
+@pytest.fixture(scope="module")
+def floors() -> dict[str, float]:
+    return demo.floors(0)
+
+
+def test_every_corpus_has_its_pinned_content(corpora: dict[str, Corpus]) -> None:
+    assert {name: corpus.fingerprint for name, corpus in corpora.items()} == FINGERPRINTS
+
+
+def test_another_seed_is_other_data() -> None:
+    one, two = (demo.make_world("Books", f"benchmark/{seed}", users=12) for seed in (0, 1))
+    assert {user.id for user in one.users}.isdisjoint(user.id for user in two.users)
+
+
+def test_splits_follow_dpl(corpora: dict[str, Corpus]) -> None:
+    for corpus in corpora.values():
+        assert {split: len(rows) for split, rows in corpus.instances.items()} == {
+            "train": 1344,
+            "val": 168,
+            "test": 168,
+        }
+        assert corpus.references.keys() == {row.id for rows in corpus.instances.values() for row in rows}
+    corpus = corpora["Books"]
+    test, val = corpus.split("test")[5], corpus.split("val")[5]
+    user = test.user_id
+    train = [row for row in corpus.split("train") if row.user_id == user]
+    assert (test.id, val.id) == (f"Books/test/{user}", f"Books/val/{user}")
+    assert [row.id for row in train] == [f"Books/train/{user}/{k}" for k in range(8)]
+    # Each target is the next entry of the following profile: i_k follows history + i_0..i_{k-1}.
+    ordered = [*train, val, test]
+    for now, later in pairwise(ordered):
+        assert later.profile[:-1] == now.profile
+        last = later.profile[-1]
+        assert (last.asin, last.rating, last.title, last.timestamp) == (
+            now.item.asin,
+            now.rating,
+            now.title,
+            now.timestamp,
+        )
+        assert last.text == corpus.reference(now)
+
+
+def test_histories_items_and_times_are_as_promised(corpora: dict[str, Corpus]) -> None:
+    ids: set[str] = set()
+    for corpus in corpora.values():
+        reviewers: Counter[str] = Counter()
+        for row in corpus.split("test"):
+            assert 8 <= len(row.profile) - 9 <= 14
+            times = [review.timestamp for review in row.profile] + [row.timestamp]
+            assert times == sorted(set(times))
+            seen = [review.asin for review in row.profile] + [row.item.asin]
+            assert len(seen) == len(set(seen))
+            assert {review.user_id for review in row.profile} == {row.user_id}
+            assert {review.rating for review in row.profile} <= {1.0, 2.0, 3.0, 4.0, 5.0}
+            reviewers.update(seen)
+        assert reviewers.keys() == corpus.items.keys()
+        assert min(reviewers.values()) >= 3
+        assert 6 <= sum(reviewers.values()) / len(reviewers) - 1 <= 8
+        users = {row.user_id for row in corpus.split("test")}
+        assert ids.isdisjoint(users)
+        ids |= users
+
+
+def test_texts_have_the_promised_size(corpora: dict[str, Corpus]) -> None:
+    for corpus in corpora.values():
+        words = [len(text.split()) for text in corpus.references.values()]
+        assert 35 <= sum(words) / len(words) <= 52
+        described = [len(item.description.split()) for item in corpus.items.values()]
+        assert 20 <= sum(described) / len(described) <= 32
+        titles = [len(row.title.split()) for row in corpus.split("train")]
+        assert min(titles) >= 2
+        assert max(titles) <= 8
+        for text in corpus.references.values():
+            assert not re.search(r"[{}\0]|  ", text)
+
+
+def test_notes_say_that_the_data_is_generated(corpora: dict[str, Corpus]) -> None:
+    for corpus in corpora.values():
+        assert "seed 0" in corpus.notes[0]
+        assert "Generated" in corpus.notes[0]
+        assert "stands in" in corpus.notes[1]
+
+
+def test_copying_is_worth_more_than_chance_and_far_less_than_knowing(floors: dict[str, float]) -> None:
+    assert floors["random"] + 0.04 < floors["copy"] <= floors["oracle"] - 0.15
+    assert floors["random"] + 0.04 < floors["peer"] < floors["oracle"] - 0.1
+    assert 0.42 < floors["oracle"] < 0.65
+    assert abs(floors["same_rating"] - floors["random"]) < 0.03
+
+
+def test_the_oracle_keeps_what_is_given_and_writes_anew() -> None:
+    world = demo.make_world("Books", "benchmark/0", users=12)
+    user, thing = world.users[0], world.things[world.shelves[0][0]]
+    first, second = (demo.review_dice(world, user, thing, day) for day in (0, 1))
+    assert first[0] == second[0]
+    texts = [demo.write(dice, world, user, thing, given).text for given, dice in (first, second)]
+    assert texts[0] == demo.reviews(world, 0)[0][0].text
+    assert texts[0] != texts[1]
+
+
+def test_habits_persist_about_six_times_in_ten() -> None:
+    dice = demo.Dice("persistence")
+    own = sum(demo._habit(dice, ("mine",), ("other",)) == "mine" for _ in range(4000))
+    assert 0.57 < own / 4000 < 0.63
+
+
+def test_dice_are_the_same_everywhere() -> None:
+    # The values are CPython's documented Mersenne Twister output for a string seed of version 2.
+    dice = demo.Dice("benchmark")
+    assert [round(dice.unit(), 12) for _ in range(3)] == [0.627614340918, 0.026045085818, 0.336813151654]
+
+
+@pytest.mark.parametrize("field", list(demo.Phrases.__dataclass_fields__))
+def test_pretraining_shares_no_phrase_with_the_benchmark(field: str) -> None:
+    ours, theirs = (getattr(demo.phrases(pretraining), field) for pretraining in (False, True))
+    assert len(ours) >= 8
+    assert set(ours).isdisjoint(theirs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, value in vars(demo_phrases).items()
+        if name.endswith(("HEADS", "TAILS", "NAMES", "TOPICS", "PRAISE", "BLAME", "CONNECTORS", "INTENSIFIERS"))
+    ],
+)
+def test_no_inventory_holds_an_entry_twice(name: str) -> None:
+    entries = getattr(demo_phrases, name)
+    assert len(entries) == len(set(entries))
+
+
+def test_pretraining_users_items_and_phrases_are_not_in_the_benchmark(corpora: dict[str, Corpus]) -> None:
+    texts = "\n".join(text.lower() for corpus in corpora.values() for text in corpus.references.values())
+    users = {row.user_id for corpus in corpora.values() for row in corpus.split("test")}
+    titles = {item.title for corpus in corpora.values() for item in corpus.items.values()}
+    asins = {asin for corpus in corpora.values() for asin in corpus.items}
+    for number in range(12):
+        world = chats.world(f"pretraining/0/{number}")
+        assert users.isdisjoint(user.id for user in world.users)
+        assert titles.isdisjoint(thing.item.title for thing in world.things)
+        assert asins.isdisjoint(thing.item.asin for thing in world.things)
+        said = world.phrases
+        for phrases in (said.openings, said.good_closings, said.bad_closings, said.remarks):
+            for phrase in phrases:
+                filled = phrase.format(thing=world.kind.thing, verb=world.kind.verb)
+                assert filled.lower() not in texts

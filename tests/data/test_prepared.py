@@ -1,0 +1,124 @@
+"""Reading back what prepare wrote: order, instances, references, and folders that were tampered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.data import prepared
+from bench.data.amazon import Thresholds, prepare
+from bench.data.prepared import Manifest
+from bench.errors import DataError
+from bench.records import Item
+
+SMALL = Thresholds(1, 99, 1, 1, 11, 99, 1, 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Category Toys: user A with twelve reviews (two of history), user B with eleven, all of items i0 to i11."""
+    reviews = [
+        {
+            "user_id": user,
+            "parent_asin": f"i{n}",
+            "rating": 1 + n % 5,
+            "title": f"{user}{n}",
+            "text": f"by {user} on {n}",
+        }
+        | {"timestamp": 1000 + n}
+        for n in range(12)
+        for user in "BA"
+        if (user, n) != ("B", 0)
+    ]
+    items = [
+        {
+            "parent_asin": f"i{n}",
+            "title": f"Item {n}",
+            "description": ["d", str(n)],
+            "categories": ["x"],
+            "rating_number": 2,
+        }
+        for n in range(12)
+    ]
+    for name, records in (("r.jsonl", reviews), ("i.jsonl", items)):
+        (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    prepare(tmp_path / "r.jsonl", tmp_path / "i.jsonl", "Toys", tmp_path / "out", lambda _: None, SMALL)
+    return tmp_path / "out"
+
+
+def test_instances_and_references(folder: Path) -> None:
+    corpus = prepared.read(folder, "Toys")
+    assert [instance.id for instance in corpus.split("test")] == ["Toys/test/A", "Toys/test/B"]
+    assert [instance.id for instance in corpus.split("val")] == ["Toys/val/A", "Toys/val/B"]
+    assert [instance.id for instance in corpus.split("train")] == [
+        f"Toys/train/{u}/{k}" for u in "AB" for k in range(8)
+    ]
+    test, val, train = corpus.split("test")[0], corpus.split("val")[0], corpus.split("train")[3]
+    assert test.item == Item("i11", "Item 11", "d 11")
+    assert (test.rating, test.title, test.timestamp, test.user_id) == (2.0, "A11", 1011, "A")
+    assert [review.asin for review in test.profile] == [f"i{n}" for n in range(11)]
+    assert [review.asin for review in val.profile] == [f"i{n}" for n in range(10)]
+    assert (train.item.asin, [review.asin for review in train.profile]) == ("i5", [f"i{n}" for n in range(5)])
+    assert corpus.reference(test) == "by A on 11"
+    assert test.profile[4] is train.profile[4], "profiles share their reviews"
+    assert corpus.notes == ("Toys: 2 users, prepared from r.jsonl and i.jsonl by the steps of DPL's authors.",)
+
+
+def test_the_same_files_give_the_same_fingerprint(folder: Path) -> None:
+    assert prepared.read(folder, "Toys").fingerprint == prepared.read(folder, "Toys").fingerprint
+
+
+def test_the_manifest_comes_back_as_written(folder: Path) -> None:
+    manifest = Manifest.read(folder / "Toys")
+    assert manifest.summary.users == 2
+    assert manifest.summary.instances == {"train": 16, "val": 2, "test": 2}
+    assert [source["name"] for source in manifest.sources] == ["r.jsonl", "i.jsonl"]
+    assert "test profile: 10.50 reviews on average (sd 0.50)" in "\n".join(manifest.summary.lines())
+
+
+def test_an_unfinished_folder_is_no_category(folder: Path) -> None:
+    (folder / "Toys").rename(folder / ".Toys.123")
+    assert prepared.categories(folder) == []
+
+
+def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame], name: str = "reviews") -> Callable[[Path], None]:
+    def apply(home: Path) -> None:
+        path = home / f"{name}.parquet"
+        change(pl.read_parquet(path)).write_parquet(path)
+
+    return apply
+
+
+def manifest_schema(home: Path) -> None:
+    path = home / "manifest.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+
+
+CASES: list[tuple[Callable[[Path], object], str]] = [
+    (manifest_schema, r"has schema 99, this version reads 1; prepare the category again"),
+    (lambda home: (home / "manifest.json").write_text("{"), r"manifest\.json cannot be read"),
+    (lambda home: (home / "manifest.json").write_text('{"schema": 1}'), r"manifest\.json cannot be read"),
+    (lambda home: (home / "reviews.parquet").write_bytes(b"PAR1"), r"reviews\.parquet cannot be read"),
+    (lambda home: (home / "items.parquet").unlink(), r"items\.parquet cannot be read"),
+    (rewrite(lambda frame: frame.drop("role")), r"reviews\.parquet cannot be read"),
+    (
+        rewrite(lambda frame: frame.with_columns(pl.col("timestamp").cast(pl.String))),
+        "column timestamp .* another type",
+    ),
+    (rewrite(lambda frame: frame.with_columns(text=pl.lit(None, pl.String))), "column text .* gaps"),
+    (rewrite(lambda frame: frame[:-1]), "user B does not have a history followed by 10 inputs"),
+    (rewrite(lambda frame: frame[:12]), r"does not hold the 2 users of the manifest"),
+    (rewrite(lambda frame: frame.with_columns(pl.col("timestamp") * -1)), "user A are not in the order of time"),
+    (rewrite(lambda frame: frame[1:], "items"), r"user A reviews item i0, which items\.parquet lacks"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), CASES)
+def test_a_spoilt_folder_is_one_clear_error(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(folder / "Toys")
+    with pytest.raises(DataError, match=message):
+        prepared.read(folder, "Toys")

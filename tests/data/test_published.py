@@ -1,0 +1,255 @@
+"""The published form: the same small data in every layout, read through the real libraries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from bench.data import published
+from bench.data.corpus import Corpus
+from bench.errors import DataError, ResourceError
+from bench.records import Item
+
+Record = dict[str, Any]
+Data = dict[str, list[Record]]
+
+
+def review(n: int, asin: str | None = None) -> Record:
+    return {
+        "rating": 1.0 + n % 5,
+        "title": f"t{n}",
+        "text": f"text {n}\n😀",
+        "asin": asin or f"i{n % 3}",
+        "timestamp": 1000 + n,
+    }
+
+
+def data() -> Data:
+    """Users A and B, two training rows each, profiles that grow by one review a row."""
+    splits: Data = {"train": [], "val": [], "test": []}
+    for start, split in ((3, "train"), (4, "train"), (5, "val"), (6, "test")):
+        for shift, user in ((0, "B"), (100, "A")):
+            profile = [review(shift + n) for n in range(start)]
+            splits[split].append({"user_id": user, "profile": profile, "data": review(shift + start)})
+    return splits | {"full": [{"asin": f"i{n}", "title": f"Item {n}", "description": f"about {n}"} for n in range(3)]}
+
+
+def write_parquet(path: Path, rows: list[Record]) -> None:
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+
+
+def write_jsonl(path: Path, rows: list[Record]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.with_suffix(".jsonl").write_text(text, encoding="utf-8")
+
+
+def write_stream(path: Path, rows: list[Record]) -> None:
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(path.with_suffix(".arrow"), table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_file(path: Path, rows: list[Record]) -> None:
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_file(path.with_suffix(".arrow"), table.schema) as writer:
+        writer.write_table(table)
+
+
+def save_to_disk(path: Path, rows: list[Record]) -> None:
+    datasets.Dataset.from_list(rows).save_to_disk(path)
+
+
+Writer = Callable[[Path, list[Record]], None]
+WRITERS: list[Writer] = [write_parquet, write_jsonl, write_stream, write_file, save_to_disk]
+
+
+def write(folder: Path, content: Data, writer: Writer = write_jsonl) -> Path:
+    for split, rows in content.items():
+        home = folder / ("meta" if split == "full" else "main") / "Books"
+        home.mkdir(parents=True, exist_ok=True)
+        writer(home / split, rows)
+    return folder
+
+
+def check(corpus: Corpus) -> None:
+    assert {split: [instance.id for instance in rows] for split, rows in corpus.instances.items()} == {
+        "train": ["Books/train/B/0", "Books/train/A/0", "Books/train/B/1", "Books/train/A/1"],
+        "val": ["Books/val/B", "Books/val/A"],
+        "test": ["Books/test/B", "Books/test/A"],
+    }
+    test, train = corpus.split("test")[1], corpus.split("train")[1]
+    assert test.item == Item("i1", "Item 1", "about 1")
+    assert (test.user_id, test.rating, test.title, test.timestamp) == ("A", 2.0, "t106", 1106)
+    assert corpus.reference(test) == "text 106\n😀"
+    wanted = [review(100 + n) for n in range(6)]
+    assert [astuple(old) for old in test.profile] == [
+        ("A", old["asin"], old["rating"], old["title"], old["text"], old["timestamp"]) for old in wanted
+    ]
+    assert isinstance(test.rating, float)
+    assert isinstance(test.profile[0].rating, float)
+    assert test.profile[0] is train.profile[0], "the same review is held once"
+    assert list(corpus.items) == ["i0", "i1", "i2"]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_layout_gives_the_same(tmp_path: Path, writer: Writer) -> None:
+    folder = write(tmp_path / "copy", data(), writer)
+    assert published.categories(folder) == ["Books"]
+    corpus = published.read(folder, "Books")
+    check(corpus)
+    assert corpus.notes == ("Books: 2 test users, from the published splits in folder copy.",)
+
+
+def test_whole_ratings_become_floats(tmp_path: Path) -> None:
+    content = data()
+    content["test"][0]["data"]["rating"] = 4
+    rating = published.read(write(tmp_path, content), "Books").split("test")[0].rating
+    assert (rating, type(rating)) == (4.0, float)
+
+
+def test_a_profile_out_of_order_is_sorted_and_said(tmp_path: Path) -> None:
+    content = data()
+    profile = content["test"][0]["profile"]
+    profile[3]["timestamp"] = profile[0]["timestamp"]
+    profile[3], profile[4] = profile[4], profile[3]
+    corpus = published.read(write(tmp_path, content), "Books")
+    assert [old.title for old in corpus.split("test")[0].profile] == ["t0", "t3", "t1", "t2", "t4", "t5"]
+    assert corpus.notes[1] == "Books: 1 profiles were not in the order of time and were sorted."
+
+
+def spoilt(change: Callable[[Data], object]) -> Data:
+    content = deepcopy(data())
+    change(content)
+    return content
+
+
+CASES: list[tuple[Callable[[Data], object], str]] = [
+    (
+        lambda d: [row["profile"].append(review(50, asin)) for row in d["val"] for asin in ("x", "y")],
+        "item x, reviewed 2 times, is missing from the meta data, as are 1 other items",
+    ),
+    (
+        lambda d: d["test"][1]["data"].update(asin="zz"),
+        "item zz, reviewed 1 times, is missing from the meta data; fetch",
+    ),
+    (lambda d: d["test"][1].pop("user_id"), r"test\.jsonl, line 2: user_id is None, not a text; .*form of SnowCharmQ"),
+    (lambda d: d["test"][0].update(profile="p"), r"test\.jsonl, line 1: profile is not a list"),
+    (lambda d: d["test"][0].update(data=[]), r"test\.jsonl, line 1: a review is not an object"),
+    (lambda d: d["val"][0]["profile"][2].update(rating="5"), r"val\.jsonl, line 1: rating is '5', not a number"),
+    (lambda d: d["val"][0]["data"].update(timestamp=1.5), r"val\.jsonl, line 1: timestamp is 1\.5, not a whole number"),
+    (lambda d: d["train"][1]["data"].update(text=None), r"train\.jsonl, line 2: text is None, not a text"),
+    (lambda d: d["full"][2].update(description=None), r"full\.jsonl, line 3: description is None"),
+    (lambda d: d["test"].append(d["test"][0]), r"test\.jsonl, line 3: user B has a second row in split test"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CASES)
+def test_malformed_data_is_one_clear_error(tmp_path: Path, change: Callable[[Data], object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        published.read(write(tmp_path, spoilt(change)), "Books")
+
+
+def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
+    folder = write(tmp_path, data())
+    path = folder / "main/Books/val.jsonl"
+    path.write_text("{}\nhello\n")
+    with pytest.raises(DataError, match=r"val\.jsonl, line 1: user_id is None"):
+        published.read(folder, "Books")
+    path.write_text(json.dumps(data()["val"][0]) + "\nhello\n")
+    with pytest.raises(DataError, match=r"val\.jsonl, line 2: not valid JSON"):
+        published.read(folder, "Books")
+    path.unlink()
+    with pytest.raises(DataError, match=r"Books has no val\.\{parquet,jsonl,arrow\}"):
+        published.read(folder, "Books")
+    for suffix in ("parquet", "arrow"):
+        broken = path.with_suffix(f".{suffix}")
+        broken.write_bytes(b"ARROW1 not really")
+        with pytest.raises(DataError, match=rf"val\.{suffix} cannot be read"):
+            published.read(folder, "Books")
+        broken.unlink()
+
+
+# The hub. `datasets` reads a folder "owner/name" below the working directory as it reads a repository.
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    content = data()
+    parts = {"main": ("train", "val", "test"), "meta": ("full",)}
+    for part, splits in parts.items():
+        home = tmp_path / f"owner/DPL-{part}"
+        (home / "Books").mkdir(parents=True)
+        files = "".join(f"  - split: {split}\n    path: Books/{split}.parquet\n" for split in splits)
+        (home / "README.md").write_text(f"---\nconfigs:\n- config_name: Books\n  data_files:\n{files}---\n")
+        for split in splits:
+            write_parquet(home / "Books" / split, content[split])
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "owner"
+
+
+def test_the_hub_form_gives_the_same(hub: Path) -> None:
+    assert published.hub_categories("owner/DPL-main", None) == ["Books"]
+    corpus = published.read_hub("owner/DPL-main", "Books", None)
+    check(corpus)
+    assert corpus.notes == ("Books: 2 test users, from owner/DPL-main and owner/DPL-meta on the Hugging Face hub.",)
+
+
+def test_an_unknown_category_on_the_hub(hub: Path) -> None:
+    with pytest.raises(DataError, match=r"owner/DPL-main cannot be read as category Bikes: .*Books"):
+        published.read_hub("owner/DPL-main", "Bikes", None)
+
+
+def test_a_hub_data_set_without_a_split(hub: Path) -> None:
+    readme = hub / "DPL-main/README.md"
+    readme.write_text(readme.read_text().replace("split: val", "split: other"))
+    with pytest.raises(DataError, match="owner/DPL-main, Books, split val: there is no such split"):
+        published.read_hub("owner/DPL-main", "Books", None)
+
+
+@pytest.mark.parametrize(
+    ("revision", "main", "meta"), [(None, None, None), ("v1", "v1", "v1"), ("abc,def", "abc", "def")]
+)
+def test_which_revision_of_what_is_asked_for(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, main: str | None, meta: str | None
+) -> None:
+    asked = []
+    real = datasets.load_dataset
+
+    def load_dataset(path: str, name: str, **options: Any) -> datasets.DatasetDict:
+        asked.append((path, name, options))
+        return real(path, name)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    corpus = published.read_hub("owner/DPL-main", "Books", revision)
+    assert asked == [
+        ("owner/DPL-main", "Books", {"revision": main}),
+        ("owner/DPL-meta", "Books", {"revision": meta}),
+    ]
+    assert (revision or "hub.") in corpus.notes[0]
+
+
+def test_the_hub_cannot_be_reached(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    message = "other/DPL-main could not be fetched .*check the name.*local copy .*`bench data prepare`"
+    with pytest.raises(ResourceError, match=message):
+        published.read_hub("other/DPL-main", "Books", None)
+    with pytest.raises(ResourceError, match=message):
+        published.hub_categories("other/DPL-main", None)
+
+
+def test_a_name_without_main_has_no_items() -> None:
+    with pytest.raises(DataError, match="has to end in '-main'"):
+        published.read_hub("owner/DPL", "Books", None)
