@@ -1,0 +1,104 @@
+"""Names of models, for every part that loads one: the language model, encoders, BERTScore's model.
+
+A name is a local folder, a hub id "org/name" or "org/name@revision", or "python:PACKAGE/folder", a folder inside an
+installed Python package. Code from the hub is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from bench.errors import ResourceError
+
+PACKAGE_PREFIX = "python:"
+SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that `name` stands for; None for a hub id. Raises `ResourceError` for a package or a folder in it
+    that is not there."""
+    if name.startswith(PACKAGE_PREFIX):
+        package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
+        # A dotted name would import its parent; a name that is none is no package either.
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        places = list(spec.submodule_search_locations or []) if spec else []
+        if not places:
+            raise ResourceError(f"model '{name}': the Python package {package} is not installed; run `make setup`")
+        folder = Path(places[0]) / inside
+        if not folder.is_dir():
+            raise ResourceError(
+                f"model '{name}': the Python package {package} has no folder '{inside}'; reinstall it or name "
+                "another model"
+            )
+        return folder
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") != 1:
+        raise ResourceError(f"model '{name}' is neither a folder that exists nor a hub id of the form org/name")
+    return None
+
+
+def resolve_model(name: str) -> str:
+    """What `from_pretrained` and vLLM take for `name`: a folder's path or a hub id. A pinned revision is fetched
+    into the hub's cache. Raises `ResourceError`."""
+    folder = local_folder(name)
+    if folder is not None:
+        return str(folder)
+    repository, _, revision = name.partition("@")
+    if not revision:
+        return repository
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(repository, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"model '{name}' cannot be fetched from the hub: {' '.join(str(error).split())[:300]} "
+            "Give a local folder instead"
+        ) from None
+
+
+def fingerprint(name: str) -> str:
+    """What tells one model from another in a run's identity: the name for the hub's, for a folder a SHA-256 over
+    its files. Of weight files every 256th page of 4 KiB counts, so that 60 GB take seconds: training again changes
+    every tensor, and a tensor of a megabyte or more cannot hide between."""
+    folder = local_folder(name)
+    if folder is None:
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".safetensors", ".txt", ".jinja", ".model"} and path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name}\x1f{size}\x1e".encode())
+            step = SAMPLE_EVERY if path.suffix == ".safetensors" else SAMPLE
+            with path.open("rb") as file:
+                for start in range(0, size, step):
+                    file.seek(start)
+                    digest.update(file.read(SAMPLE))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check_model(name: str, needed_by: str) -> None:
+    """Raise `ResourceError` if the model can neither be found on this machine nor fetched. Cheap: loads nothing, asks
+    the hub once, at most 5 seconds, and only for a model that is not in its cache."""
+    if local_folder(name) is not None:
+        return
+    from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
+
+    repository, _, revision = name.partition("@")
+    if isinstance(try_to_load_from_cache(repository, "config.json", revision=revision or None), str):
+        return
+    mend = f"give a local folder instead, or download it where the hub can be reached: hf download {repository}"
+    if constants.HF_HUB_OFFLINE:
+        raise ResourceError(f"{needed_by}: model '{name}' is not in the hub's cache and HF_HUB_OFFLINE is set; {mend}")
+    # A failed connection raises an error of the HTTP library that the hub's client is built on.
+    unreachable: tuple[type[Exception], ...] = (OSError, errors.HfHubHTTPError.__bases__[0])
+    try:
+        HfApi().model_info(repository, revision=revision or None, timeout=5)
+    except errors.HfHubHTTPError as error:
+        raise ResourceError(f"{needed_by}: the hub refuses model '{name}' ({type(error).__name__}); {mend}") from error
+    except unreachable as error:
+        raise ResourceError(f"{needed_by}: model '{name}' is not here and the hub cannot be reached; {mend}") from error
