@@ -1,0 +1,509 @@
+"""A table of scores as LaTeX, Markdown, text and CSV. Everything but `write` is a pure function of a `Table`.
+
+Higher is better in every column. Within each ranked group the best value of a column is marked (bold, an asterisk
+in text) and the second best underlined. What is compared are the values as shown, so that equal figures carry equal
+marks. A group that is not ranked (controls) is set apart and never marked.
+"""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from bench.errors import DataError, StoreError
+from bench.report.names import category_name, column
+
+Key = tuple[str, str]
+"""(category, column)"""
+Mark = Literal["best", "second"]
+
+MISSING = "–"
+INTERVAL_LEGEND = "95% bootstrap intervals over users"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score, the ends of its 95% interval and what the paper reports there, all in the score's own unit."""
+
+    value: float
+    low: float
+    high: float
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row; `group` is the name of one of the table's groups, a key of `cells` is (category, column)."""
+
+    label: str
+    group: str
+    cells: Mapping[Key, Cell]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that stand together. Its name is shown above them unless it is empty."""
+
+    name: str
+    ranked: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by group, each with a value for every column of every category. `id` names its files.
+
+    Raises `DataError` for an id that cannot be a file name, a row of an unknown group, a cell of an unknown
+    category or column, and a number that is not finite.
+    """
+
+    id: str
+    title: str
+    categories: Sequence[str]
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str]
+    groups: Sequence[Group]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.id):
+            raise DataError(f"table id '{self.id}' cannot name a file; use letters, digits, '-' and '_' only")
+        groups = [group.name for group in self.groups]
+        if len(set(groups)) < len(groups):
+            raise DataError(f"{self.id}: two groups have the same name; give each its own")
+        keys = set(_keys(self))
+        for row in self.rows:
+            where = f"{self.id}, row '{row.label}'"
+            if row.group not in groups:
+                raise DataError(f"{where}: there is no group '{row.group}'; the table has: {', '.join(groups)}")
+            for key, cell in row.cells.items():
+                if key not in keys:
+                    raise DataError(f"{where}: the table has no column {'/'.join(key)}; add it or leave the cell out")
+                numbers = [cell.value, cell.low, cell.high, 0.0 if cell.paper is None else cell.paper]
+                if not all(map(math.isfinite, numbers)):
+                    raise DataError(f"{where}: {'/'.join(key)} has a number that is not finite; score the run again")
+
+
+def marks(table: Table) -> dict[tuple[int, Key], Mark]:
+    """The marked cells, by (index of the row, key). A column with a single value in a group has nothing to rank."""
+    marked: dict[tuple[int, Key], Mark] = {}
+    for group in (group for group in table.groups if group.ranked):
+        rows = [(index, row) for index, row in enumerate(table.rows) if row.group == group.name]
+        for key in _keys(table):
+            shown = {index: float(_value(row.cells[key], key)) for index, row in rows if key in row.cells}
+            best_two = sorted(set(shown.values()), reverse=True)[:2]
+            for index, value in shown.items():
+                if len(shown) > 1 and value in best_two:
+                    marked[index, key] = "best" if value == best_two[0] else "second"
+    return marked
+
+
+def _keys(table: Table) -> list[Key]:
+    return [(category, name) for category in table.categories for name in table.columns]
+
+
+def _groups(table: Table) -> list[tuple[Group, list[tuple[int, Row]]]]:
+    """The groups that have rows, each with them and their indices in the table."""
+    grouped = [(g, [(i, row) for i, row in enumerate(table.rows) if row.group == g.name]) for g in table.groups]
+    return [(group, rows) for group, rows in grouped if rows]
+
+
+def _value(cell: Cell, key: Key) -> str:
+    return f"{cell.value:.{column(key[1]).decimals}f}"
+
+
+def _paper(cell: Cell, key: Key) -> str:
+    return "" if cell.paper is None else f"{cell.paper:.{column(key[1]).decimals}f}"
+
+
+def _ends(cell: Cell, key: Key) -> tuple[str, str]:
+    decimals = column(key[1]).interval_decimals
+    return f"{cell.low:.{decimals}f}", f"{cell.high:.{decimals}f}"
+
+
+def _legend(table: Table, bold: str, underlined: str, escape: Callable[[str], str]) -> str:
+    return f"Best value of a column in its group {bold}, second best {underlined}{_not_ranked(table, escape)}."
+
+
+def _not_ranked(table: Table, escape: Callable[[str], str]) -> str:
+    names = [escape(group.name) for group, _ in _groups(table) if group.name and not group.ranked]
+    return f" (not ranked: {', '.join(names)})" if names else ""
+
+
+def _has_paper(row: Row) -> bool:
+    return any(cell.paper is not None for cell in row.cells.values())
+
+
+# ---- LaTeX
+
+TEXT_WIDTH = 482.0
+"""Points a table may take: the text width of an A4 page with margins of 2 cm."""
+LABEL_WIDTH = 60.0
+"""Points the row labels may always take; longer ones wrap where the columns leave no more."""
+COLUMN_GAP = 2.5
+TINY, SCRIPT, FOOTNOTE, BOLD = 3.4, 3.98, 4.25, 4.9
+"""Width in points of a digit of Computer Modern in the sizes used; BOLD is that of \footnotesize."""
+
+# fmt: off
+# Only signs of the default fonts: those of TS1 (\textdollar, \textsection) become bitmaps where cm-super is missing.
+_LATEX = {
+    "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "{": r"\{", "}": r"\}", "$": r"$\mathdollar$",
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "`": r"\char96{}", '"': r"\char34{}",
+    # Kept apart, or TeX makes one dash of two hyphens.
+    "-": "-{}",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "œ": r"\oe{}", "Œ": r"\OE{}",
+    "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}", "\u2018": r"\textquoteleft{}", "\u2019": r"\textquoteright{}",
+    "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "\u2013": r"\textendash{}", "—": r"\textemdash{}",
+    "…": r"\textellipsis{}", "·": r"$\cdot$", "§": r"$\mathsection$",
+    "±": r"$\pm$", "\u00d7": r"$\times$", "\u2212": r"$-$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
+    "→": r"$\rightarrow$", "←": r"$\leftarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∞": r"$\infty$",
+    "\u03b1": r"$\alpha$", "β": r"$\beta$", "\u03b3": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$",
+    "λ": r"$\lambda$", "μ": r"$\mu$", "\u03c1": r"$\rho$", "\u03c3": r"$\sigma$", "φ": r"$\phi$",
+}
+_ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}
+# fmt: on
+
+
+def latex(table: Table, intervals: bool = True) -> str:
+    r"""A table environment for \input: booktabs, one group of columns a category, plain ASCII.
+
+    With `intervals` each row has a second line with the 95% intervals and, where the paper reports its scores, a
+    third one with those. Categories that do not fit side by side continue in a further table environment.
+    """
+    width = TEXT_WIDTH / 72.27 * 2.54
+    lines = [f"% {table.id}: needs \\usepackage{{array,booktabs}} and up to {width:.1f} cm of text width."]
+    panels = _panels(table, intervals)
+    for number, panel in enumerate(panels):
+        floating = "table*" if len(panel) > 1 else "table"
+        caption = f"\\caption{{{escape_latex(table.title)}}}\\label{{tab:{table.id}}}"
+        if number:
+            caption = f"\\addtocounter{{table}}{{-1}}\\caption{{{escape_latex(table.title)} (continued)}}"
+        lines += [f"\\begin{{{floating}}}[tp]", r"\centering", caption, r"\par\smallskip\footnotesize"]
+        lines += [f"\\setlength{{\\tabcolsep}}{{{COLUMN_GAP / 2}pt}}", *_latex_panel(table, panel, intervals)]
+        if number == len(panels) - 1:
+            notes = " ".join([_latex_legend(table, intervals), *map(escape_latex, table.notes)])
+            lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright", notes]
+            lines += [r"\end{minipage}"]
+        lines.append(f"\\end{{{floating}}}")
+    return "\n".join([*lines, ""])
+
+
+def latex_alone(table: Table) -> str:
+    r"""A document that consists of the table; it has to lie in the folder of the table's file, which it inputs."""
+    return "\n".join(
+        [
+            r"\documentclass[10pt]{article}",
+            r"\usepackage[a4paper,margin=2cm]{geometry}",
+            r"\usepackage{array,booktabs}",
+            r"\pagestyle{empty}",
+            r"\begin{document}",
+            f"\\input{{{table.id}.tex}}",
+            r"\end{document}",
+            "",
+        ]
+    )
+
+
+def escape_latex(text: str, room: float = 200.0) -> str:
+    r"""Text as LaTeX that shows it, in ASCII, on one line.
+
+    Accented Latin letters become accents; what pdfLaTeX has no sign for is spelled as its code point (U+1F600).
+    Words wider than `room` points may break anywhere, but do so only where nothing else would fit.
+    """
+    words = unicodedata.normalize("NFC", text).split()
+    breaks = [r"\penalty5000 " if _width(word, FOOTNOTE) > room else "" for word in words]
+    return " ".join(cut.join(map(_latex_character, word)) for word, cut in zip(words, breaks, strict=True))
+
+
+def _latex_character(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isascii() and character.isprintable():
+        return character
+    base, *accents = list(unicodedata.normalize("NFD", character))
+    if base.isascii() and base.isalpha() and len(accents) == 1 and accents[0] in _ACCENTS:
+        return f"\\{_ACCENTS[accents[0]]}{{{base}}}"
+    return f"\\texttt{{U+{ord(character):04X}}}"
+
+
+def _width(text: str, digit: float) -> float:
+    """About how many points a text takes, rather too many; `digit` is the width of a digit."""
+
+    def digits(character: str) -> float:
+        if _latex_character(character).startswith(r"\texttt"):
+            return 8.0
+        if character in ".,:; ":
+            return 0.6
+        if character in "MWm@%":
+            return 2.1 if character == "W" else 1.85
+        return 1.45 if character.isupper() else 1.05 if character.isalpha() else 1.0
+
+    return digit * sum(map(digits, unicodedata.normalize("NFC", text)))
+
+
+def _latex_legend(table: Table, intervals: bool) -> str:
+    parts = [_legend(table, r"\textbf{bold}", r"\underline{underlined}", escape_latex)]
+    if intervals:
+        parts.append(f"Small figures: {escape_latex(INTERVAL_LEGEND)}.")
+        if any(map(_has_paper, table.rows)):
+            parts.append(r"\textit{Paper}: what the paper reports.")
+    return " ".join(parts)
+
+
+def _panels(table: Table, intervals: bool) -> list[list[list[Key]]]:
+    """The columns by table environment and, in it, by category. A category too wide by itself is cut."""
+    label = min(LABEL_WIDTH, _label_width(table))
+    panels: list[list[list[Key]]] = []
+    for category in table.categories:
+        blocks: list[list[Key]] = []
+        for key in ((category, name) for name in table.columns):
+            if blocks and label + _panel_width(table, [[*blocks[-1], key]], intervals) <= TEXT_WIDTH:
+                blocks[-1].append(key)
+            else:
+                blocks.append([key])
+        for block in blocks:
+            if panels and label + _panel_width(table, [*panels[-1], block], intervals) <= TEXT_WIDTH:
+                panels[-1].append(block)
+            else:
+                panels.append([block])
+    return panels
+
+
+def _label_width(table: Table) -> float:
+    return max(_width(label, FOOTNOTE) for label in ["Method", *(row.label for row in table.rows)]) + 6
+
+
+def _panel_width(table: Table, blocks: Sequence[Sequence[Key]], intervals: bool) -> float:
+    """About how many points the columns take without the labels."""
+    widths = [sum(_column_width(table, key, intervals) for key in block) for block in blocks]
+    names = [_width(category_name(block[0][0]), FOOTNOTE) for block in blocks]
+    return sum(map(max, widths, names)) + 2 * COLUMN_GAP * (len(blocks) - 1)
+
+
+def _column_width(table: Table, key: Key, intervals: bool) -> float:
+    widths = [_width(line, SCRIPT) for line in _head_lines(key[1])]
+    for cell in (row.cells[key] for row in table.rows if key in row.cells):
+        widths.append(_width(_value(cell, key), BOLD))
+        if intervals:
+            widths.append(_width(_short_interval(cell, key), TINY))
+    return max(widths) + COLUMN_GAP
+
+
+def _head_lines(name: str) -> list[str]:
+    """A column's head, a line for each word; a compound (BERTScore) breaks where its second word begins."""
+    *lines, last = re.sub(r"(?<=[A-Z]{2})(?=[A-Z][a-z])", "- ", column(name).head).split() or [""]
+    return [*lines, last + "↑"] if lines else [last, "↑"]
+
+
+def _latex_panel(table: Table, panel: Sequence[Sequence[Key]], intervals: bool) -> list[str]:
+    keys = [key for block in panel for key in block]
+    room = min(_label_width(table), max(LABEL_WIDTH, TEXT_WIDTH - _panel_width(table, panel, intervals)))
+    columns = f"@{{\\hspace{{{2 * COLUMN_GAP}pt}}}}".join("r" * len(block) for block in panel)
+    lines = [f"\\begin{{tabular}}{{@{{}}{_ragged(room)}{columns}@{{}}}}", r"\toprule", *_latex_heads(panel)]
+    marked = marks(table)
+    for group, rows in _groups(table):
+        lines.append(r"\midrule")
+        if group.name:
+            name = escape_latex(group.name, room)
+            lines.append(f"\\multicolumn{{2}}{{@{{}}{_ragged(room + 20)}}}{{\\itshape {name}}} \\\\")
+        for position, (index, row) in enumerate(rows):
+            if position and intervals:
+                lines.append(r"\addlinespace[2pt]")
+            lines.append(_latex_row(row, room, keys, {key: marked.get((index, key)) for key in keys}, intervals))
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _ragged(width: float) -> str:
+    return f">{{\\raggedright\\arraybackslash}}p{{{width:.0f}pt}}"
+
+
+def _latex_heads(panel: Sequence[Sequence[Key]]) -> list[str]:
+    categories, rules, heads = [""], [], [r"\scriptsize Method"]
+    for block in panel:
+        start = len(heads) + 1
+        categories.append(f"\\multicolumn{{{len(block)}}}{{c}}{{{escape_latex(category_name(block[0][0]))}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{start + len(block) - 1}}}")
+        for key in block:
+            lines = r"\\".join(map(escape_latex, _head_lines(key[1])))
+            heads.append(f"\\scriptsize\\shortstack[r]{{{lines}}}")
+    return [" & ".join(categories) + r" \\", "".join(rules), " & ".join(heads) + r" \\"]
+
+
+def _latex_row(row: Row, room: float, keys: Sequence[Key], marked: Mapping[Key, Mark | None], intervals: bool) -> str:
+    cells = [(row.cells.get(key), key) for key in keys]
+    # In braces: a label that begins with "[" or "*" would be read as an argument of the "\\" above it.
+    lines = [[f"{{{escape_latex(row.label, room)}}}", *(_latex_value(cell, key, marked[key]) for cell, key in cells)]]
+    if intervals:
+        small = [f"\\tiny {_latex_number(_short_interval(cell, key))}" if cell else "" for cell, key in cells]
+        lines.append(["", *small])
+    if intervals and _has_paper(row):
+        paper = [f"\\scriptsize\\itshape {_latex_number(_paper(cell, key))}" if cell else "" for cell, key in cells]
+        lines.append([r"\scriptsize\itshape Paper", *paper])
+    return " \\\\[-1.5pt]\n".join(" & ".join(line) for line in lines) + r" \\"
+
+
+def _latex_value(cell: Cell | None, key: Key, mark: Mark | None) -> str:
+    if cell is None:
+        return "--"
+    value = _latex_number(_value(cell, key))
+    return {"best": f"\\textbf{{{value}}}", "second": f"\\underline{{{value}}}", None: value}[mark]
+
+
+def _latex_number(text: str) -> str:
+    return text.replace("-", "$-$").replace(MISSING, "--")
+
+
+def _short_interval(cell: Cell, key: Key) -> str:
+    """Without the zero before the point: twelve columns fit a page only so."""
+    return MISSING.join(re.sub(r"(?<!\d)0\.", ".", end) for end in _ends(cell, key))
+
+
+# ---- Markdown
+
+
+def markdown(table: Table) -> str:
+    """GitHub Markdown: one table a category, intervals beside the values, notes as a list."""
+    lines = [f"### {escape_markdown(table.title)}", ""]
+    marked = marks(table)
+    for category in table.categories:
+        keys = [(category, name) for name in table.columns]
+        heads = ["Method", *(f"{escape_markdown(column(name).head)} ↑" for name in table.columns)]
+        lines += [f"#### {escape_markdown(category_name(category))}", ""]
+        lines += [_markdown_line(heads), _markdown_line([":--", *["--:"] * len(keys)])]
+        for group, rows in _groups(table):
+            if group.name:
+                lines.append(_markdown_line([f"*{escape_markdown(group.name)}*", *[""] * len(keys)]))
+            for index, row in rows:
+                cells = [_markdown_cell(row.cells.get(key), key, marked.get((index, key))) for key in keys]
+                lines.append(_markdown_line([escape_markdown(row.label), *cells]))
+        lines.append("")
+    legend = _legend(table, "**bold**", "<u>underlined</u>", escape_markdown) + f" In brackets: {INTERVAL_LEGEND}."
+    return "\n".join([*lines, *(f"- {note}" for note in [legend, *map(escape_markdown, table.notes)]), ""])
+
+
+def escape_markdown(text: str) -> str:
+    """Text as GitHub Markdown that shows it, on one line."""
+    escaped = re.sub(r"([\\`*_\[\]<>|~#$]|&(?=#?\w+;))", r"\\\1", " ".join(text.split()))
+    # A list within the list, if it stood at the beginning.
+    return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escaped)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_cell(cell: Cell | None, key: Key, mark: Mark | None) -> str:
+    if cell is None:
+        return MISSING
+    before, after = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark]
+    paper = f"<br>paper {_paper(cell, key)}" if cell.paper is not None else ""
+    return f"{before}{_value(cell, key)}{after} [{', '.join(_ends(cell, key))}]{paper}"
+
+
+# ---- text and CSV
+
+TERMINAL_WIDTH = 120
+
+
+def plain(table: Table) -> str:
+    """Aligned text for a terminal: a block for each category, an asterisk before the best values. A block is split
+    where it would pass 120 columns; only a very long label goes beyond."""
+    marked = marks(table)
+    blocks = [" ".join(table.title.split())]
+    for category in table.categories:
+        labels, *columns = _plain_columns(table, category, marked)
+        width = max(map(len, labels))
+        for shown in _side_by_side(columns, TERMINAL_WIDTH - width):
+            heading = category_name(category)
+            lines = [
+                "  ".join([labels[i].ljust(width), *(column[i] for column in shown)]).rstrip()
+                for i in range(len(labels))
+            ]
+            blocks.append("\n".join([heading, *lines]))
+    legend = f"* best of the column in its group{_not_ranked(table, str)}. In brackets: {INTERVAL_LEGEND}."
+    return "\n\n".join([*blocks, "\n".join(" ".join(note.split()) for note in [legend, *table.notes])]) + "\n"
+
+
+def _plain_columns(table: Table, category: str, marked: Mapping[tuple[int, Key], Mark]) -> list[list[str]]:
+    """The column of labels and those of one category's scores, all with the same lines, scores right-aligned."""
+    keys = [(category, name) for name in table.columns]
+    lines = [["Method", *(column(name).head for name in table.columns)]]
+    for group, rows in _groups(table):
+        if group.name:
+            lines.append([f"-- {group.name}", *[""] * len(keys)])
+        for index, row in rows:
+            cells = [_plain_cell(row.cells.get(key), key, marked.get((index, key))) for key in keys]
+            lines.append([" ".join(row.label.split()), *cells])
+            if any(key in row.cells and row.cells[key].paper is not None for key in keys):
+                paper = [_paper(row.cells[key], key) if key in row.cells else "" for key in keys]
+                # Under the value, not under its interval.
+                widths = [len(_plain_interval(row.cells[key], key)) if key in row.cells else 0 for key in keys]
+                lines.append(["  paper", *(text + " " * width for text, width in zip(paper, widths, strict=True))])
+    labels, *scores = (list(lines) for lines in zip(*lines, strict=True))
+    return [labels, *([text.rjust(max(map(len, texts))) for text in texts] for texts in scores)]
+
+
+def _plain_cell(cell: Cell | None, key: Key, mark: Mark | None) -> str:
+    if cell is None:
+        return MISSING
+    return ("*" if mark == "best" else "") + _value(cell, key) + _plain_interval(cell, key)
+
+
+def _plain_interval(cell: Cell, key: Key) -> str:
+    return f" [{', '.join(_ends(cell, key))}]"
+
+
+def _side_by_side(columns: Sequence[list[str]], room: int) -> list[list[list[str]]]:
+    """Columns by the block they are shown in: as many as fit `room` characters, at least one."""
+    blocks: list[list[list[str]]] = []
+    left = 0
+    for texts in columns:
+        needed = len(texts[0]) + 2
+        if not blocks or needed > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(texts)
+        left -= needed
+    return blocks
+
+
+def csv(table: Table) -> str:
+    """One line a cell: row, group, category, column, value, low, high, paper; numbers in full precision."""
+    text = io.StringIO()
+    writer = csv_format.writer(text, lineterminator="\n")
+    writer.writerow(["row", "group", "category", "column", *(field.name for field in fields(Cell))])
+    for row in table.rows:
+        for key in (key for key in _keys(table) if key in row.cells):
+            cell = row.cells[key]
+            writer.writerow([row.label, row.group, *key, cell.value, cell.low, cell.high, cell.paper])
+    return text.getvalue()
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write ID.tex (for \\input), ID_alone.tex (a document), ID.md and ID.csv; returns their paths. Raises
+    `StoreError` if one cannot be written."""
+    texts = {
+        f"{table.id}.tex": latex(table),
+        f"{table.id}_alone.tex": latex_alone(table),
+        f"{table.id}.md": markdown(table),
+        f"{table.id}.csv": csv(table),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StoreError(
+            f"{table.id}: cannot write the table to {folder} ({error}); make room or choose another"
+        ) from error
+    return [folder / name for name in texts]
