@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import ConfigError, ResourceError, StoreError
-from bench.models import PACKAGE_PREFIX, local_folder
+from bench.models import PACKAGE_PREFIX, local_folder, without_progress_bars
 from bench.protocols import Encoder
 
 Vectors = NDArray[np.float32]
@@ -247,6 +247,7 @@ class TransformerEncoder:
 
         # Named even if it is the default: transformers looks for a safetensors conversion on "main" only.
         options: dict[str, Any] = {"revision": self.source.revision or "main", "trust_remote_code": False}
+        without_progress_bars()
         with _loading(self.source):
             tokenizer = AutoTokenizer.from_pretrained(self.source.location, **options)
             model, report = AutoModel.from_pretrained(

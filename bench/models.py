@@ -63,8 +63,8 @@ def resolve_model(name: str) -> str:
 
 def fingerprint(name: str) -> str:
     """What tells one model from another in a run's identity: the name for the hub's, for a folder a SHA-256 over
-    its files. Of weight files every 256th page of 4 KiB counts, so that 60 GB take seconds: training again changes
-    every tensor, and a tensor of a megabyte or more cannot hide between."""
+    its files. Of files above 64 MiB every 256th page of 4 KiB counts, so that 60 GB take seconds: training again
+    changes every tensor, and a tensor of a megabyte or more cannot hide between."""
     folder = local_folder(name)
     if folder is None:
         return name
@@ -73,7 +73,7 @@ def fingerprint(name: str) -> str:
         if path.suffix in {".json", ".safetensors", ".txt", ".jinja", ".model"} and path.is_file():
             size = path.stat().st_size
             digest.update(f"{path.name}\x1f{size}\x1e".encode())
-            step = SAMPLE_EVERY if path.suffix == ".safetensors" else SAMPLE
+            step = SAMPLE_EVERY if size > 1 << 26 else SAMPLE
             with path.open("rb") as file:
                 for start in range(0, size, step):
                     file.seek(start)
@@ -102,3 +102,10 @@ def check_model(name: str, needed_by: str) -> None:
         raise ResourceError(f"{needed_by}: the hub refuses model '{name}' ({type(error).__name__}); {mend}") from error
     except unreachable as error:
         raise ResourceError(f"{needed_by}: model '{name}' is not here and the hub cannot be reached; {mend}") from error
+
+
+def without_progress_bars() -> None:
+    """Keep transformers from drawing a bar for each model it loads; bench says itself what takes long."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

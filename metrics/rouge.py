@@ -1,0 +1,106 @@
+"""ROUGE-1 and ROUGE-L (Lin 2004) as `rouge_score` defines them: lower case, runs of a-z and 0-9 as tokens, no stemming,
+F-measure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from bench.protocols import Array
+from metrics._aggregate import check_rows, means
+
+_TOKENS = re.compile("[a-z0-9]+")
+_BOOTSTRAP_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Rouge:
+    """ROUGE-1 and ROUGE-L, both in [0, 1]; the statistics of a pair are its two F-measures.
+
+    `average="bootstrap_median"` reports, like the `evaluate` package, the median of the means of 1000 resamples of the
+    pairs, drawn with `seed`. It holds for the plain aggregate only: with weights, which already are a resample, the
+    aggregate is the weighted mean.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("rouge1", "rougeL")
+    statistics: ClassVar[tuple[str, ...]] = ("rouge1", "rougeL")
+    official: ClassVar[dict[str, object]] = {"average": "bootstrap_median"}
+
+    average: Literal["mean", "bootstrap_median"] = "mean"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Nothing is needed beyond this repository."""
+
+    def signature(self) -> str:
+        """The semantics are those of rouge_score 0.1.2; its code is not used."""
+        average = self.average if self.average == "mean" else f"bootstrap_median[{_BOOTSTRAP_SAMPLES},seed:{self.seed}]"
+        return f"rouge|types:rouge1,rougeL|score:f|stem:no|avg:{average}|like:rouge_score-0.1.2"
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+        """F-measures of ROUGE-1 and ROUGE-L, shape (n, 2); 0 where a side has no token."""
+        pairs = zip(predictions, references, strict=True)
+        scores = [_score(_tokens(prediction.strip()), _tokens(reference)) for prediction, reference in pairs]
+        return np.array(scores, dtype=np.float64).reshape(-1, 2)
+
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        """See `Metric.aggregate`. Raises `DataError` without rows."""
+        if self.average == "bootstrap_median" and weights is None:
+            check_rows(rows, weights, "rouge")
+            # The generator and the order of its draws are those of rouge_score's BootstrapAggregator.
+            generator = np.random.RandomState(self.seed)
+            medians = [_bootstrap_median(rows[:, column], generator) for column in range(rows.shape[1])]
+            return {name: np.asarray(median) for name, median in zip(self.columns, medians, strict=True)}
+        scores = means(rows, weights, "rouge")
+        return {name: scores[..., column] for column, name in enumerate(self.columns)}
+
+
+def _bootstrap_median(scores: Array, generator: np.random.RandomState) -> float:
+    drawn = generator.randint(0, len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
+    return float(np.median(scores[drawn].mean(axis=1)))
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKENS.findall(text.lower())
+
+
+def _score(prediction: list[str], reference: list[str]) -> tuple[float, float]:
+    if not prediction or not reference:
+        return 0.0, 0.0
+    counts = Counter(reference)
+    common = sum(min(count, counts[token]) for token, count in Counter(prediction).items() if token in counts)
+    subsequence = lcs_length(prediction, reference) if common else 0
+    return (
+        _f_measure(common, len(prediction), len(reference)),
+        _f_measure(subsequence, len(prediction), len(reference)),
+    )
+
+
+def _f_measure(hits: int, predicted: int, wanted: int) -> float:
+    precision, recall = hits / predicted, hits / wanted
+    return 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of a longest common subsequence, bit-parallel (Hyyrö 2004): one machine word, here one Python integer,
+    holds a row of the dynamic-programming table, a 0 bit where the row's value steps up."""
+    # Tokens that only one side has cannot be part of it; without them the integers and the loop are shorter.
+    shared = set(first).intersection(second)
+    positions: dict[str, int] = {}
+    bit = 1
+    for token in second:
+        if token in shared:
+            positions[token] = positions.get(token, 0) | bit
+            bit <<= 1
+    full = bit - 1
+    row = full
+    for token in first:
+        if token in shared:
+            matches = row & positions[token]
+            row = (row + matches | row - matches) & full
+    return (bit - 1).bit_length() - row.bit_count()
