@@ -283,6 +283,7 @@ class SentenceEncoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
+        without_progress_bars()
         with _loading(self.source):
             return SentenceTransformer(
                 self.source.location,
