@@ -108,4 +108,4 @@ def without_progress_bars() -> None:
     """Keep transformers from drawing a bar for each model it loads; bench says itself what takes long."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,208 @@
+"""The commands. They parse, call and print; nothing is imported before the command that needs it is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from bench.errors import BenchError, ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0, 2 for bad input or a broken environment, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+        sys.stdout.flush()
+        return 0
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: that is its right. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench", description="Benchmark of methods that make a language model write as a given user would."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run one method, score it and print its scores")
+    run.add_argument("--method", required=True, help="name of a method (bench list methods)")
+    _add_settings(run)
+    run.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
+    run.set_defaults(command=_run)
+
+    table = commands.add_parser("table", help="compute what a table misses and render it (LaTeX, Markdown, CSV)")
+    table.add_argument("experiment", help="name of a shipped experiment (table1) or a YAML file")
+    _add_settings(table)
+    table.set_defaults(command=_table)
+
+    listing = commands.add_parser("list", help="list methods, retrievers, metrics, configs or runs")
+    listing.add_argument("what", choices=["methods", "retrievers", "metrics", "configs", "runs"])
+    listing.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    listing.set_defaults(command=_list)
+
+    show = commands.add_parser("show", help="show a run, or one instance of it: history, prompts, output, scores")
+    show.add_argument("run", help="name of a run, or any part of it that names one run (bench list runs)")
+    show.add_argument("--instance", help="id of an instance, or any part of it that names one")
+    show.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    show.set_defaults(command=_show)
+
+    doctor = commands.add_parser("doctor", help="say what works on this machine and how to mend what does not")
+    doctor.set_defaults(command=_doctor)
+
+    data = commands.add_parser("data", help="prepare and inspect data sets")
+    tasks = data.add_subparsers(title="tasks", required=True, metavar="TASK")
+    prepare = tasks.add_parser("prepare", help="raw Amazon Reviews 2023 files to DPL's splits")
+    prepare.add_argument("--reviews", required=True, metavar="FILE", help="reviews, JSON lines (.gz too)")
+    prepare.add_argument("--items", required=True, metavar="FILE", help="item metadata, JSON lines (.gz too)")
+    prepare.add_argument("--category", required=True, metavar="NAME", help="name of the category, e.g. Books")
+    prepare.add_argument("--out", required=True, metavar="FOLDER", help="data set folder; may hold other categories")
+    prepare.set_defaults(command=_prepare)
+    stats = tasks.add_parser("stats", help="sizes of a data set and what trivial predictions score on it")
+    stats.add_argument("dataset", nargs="?", default="demo", help="demo, a folder or a hub id (default: demo)")
+    stats.set_defaults(command=_stats)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="demo", help="shipped configuration or YAML file (default: %(default)s)")
+    parser.add_argument("--retriever", help="which reviews a method sees: recency, bm25, contriever, random, ...")
+    parser.add_argument("--dataset", help="demo, a folder made by 'bench data prepare', or a hub id")
+    parser.add_argument("--model", help="hub id, local folder or python:PACKAGE/folder")
+    parser.add_argument("--backend", choices=["vllm", "openai"], help="vLLM in this process, or a server")
+    parser.add_argument("--base-url", metavar="URL", help="address of the server (with --backend openai)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N instances of each category")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of sampling and of the random retriever")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key, e.g. k=4; repeatable"
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a configuration file with those of the flags over them."""
+    from bench.config import merge, parse_setting, read_config
+
+    settings = read_config(arguments.config)
+    for name in ("method", "retriever", "dataset", "model", "backend", "limit", "seed"):
+        if getattr(arguments, name, None) is not None:
+            settings = merge(settings, {name: getattr(arguments, name)})
+    if arguments.base_url is not None:
+        settings = merge(settings, {"openai": {"base_url": arguments.base_url}})
+    for text in arguments.set:
+        settings = merge(settings, parse_setting(text))
+    if arguments.base_url is not None and settings.get("backend") != "openai":
+        raise ConfigError("--base-url is for a server: add --backend openai")
+    return settings
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from bench.config import build
+    from bench.runner import Run, execute, rehearse
+
+    run = Run(build(_settings(arguments)))
+    if arguments.dry_run:
+        stages = rehearse(run)
+        for stage, seen in stages.items():
+            print(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
+            print(f"--- user\n{seen.first.user}\n")
+        print(f"{len(run.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
+        for stage, seen in stages.items():
+            print(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
+        return
+    (summary,) = execute([run])
+    _print_summary(summary)
+    print(f"kept in {run.folder}")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    from tabulate import tabulate
+
+    rows = [
+        [category, summary["instances"][category], column, cell["value"], f"[{cell['low']:.4f}, {cell['high']:.4f}]"]
+        for category, scores in summary["scores"].items()
+        for column, cell in scores.items()
+    ]
+    print(summary["name"])
+    print(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
+    print(
+        f"{summary['calls']} calls, {summary['prompt_tokens']:,} prompt and {summary['completion_tokens']:,} generated "
+        f"tokens; {summary['blocks_shown']:.2f} of {summary['blocks_offered']:.2f} history blocks shown; "
+        f"{summary['empty_predictions']} empty and {summary['cut_off']} cut off at max_new_tokens"
+    )
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.report.experiment import run_experiment
+
+    # Tables of several configurations lie side by side; the demo's carries the experiment's plain name.
+    suffix = "" if arguments.config == "demo" else f"-{Path(arguments.config).stem}"
+    for line in run_experiment(arguments.experiment, _settings(arguments), suffix):
+        print(line)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from bench import registry
+
+    if arguments.what == "runs":
+        from bench.report.runs import list_runs
+
+        print(list_runs(arguments.results))
+    elif arguments.what == "configs":
+        from bench.config import config_names
+
+        print("\n".join(config_names()))
+    else:
+        print("\n".join(registry.names(arguments.what)))
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from bench.report.runs import show_instance, show_run
+
+    if arguments.instance is None:
+        print(show_run(arguments.results, arguments.run))
+    else:
+        print(show_instance(arguments.results, arguments.run, arguments.instance))
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from bench.doctor import diagnose, render
+
+    print(render(diagnose()))
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.data.amazon import prepare
+    from bench.progress import say
+
+    summary = prepare(
+        Path(arguments.reviews), Path(arguments.items), arguments.category, Path(arguments.out), progress=say
+    )
+    print("\n".join(summary.lines()))
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from bench.data.load import load
+    from bench.data.stats import demo_floors, describe
+
+    print(describe(load(arguments.dataset, None)))
+    if arguments.dataset == "demo":
+        print(demo_floors())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""The configuration of a run: one frozen object, read from a YAML file and `--set key=value` flags.
+
+Every field is marked with what it can change (`Kind`). A run's identity, and so the name of its folder, covers
+exactly the fields that can change a text; a test fails on a field without a mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from bench import registry
+from bench.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "configs"
+
+
+class Kind(Enum):
+    """What a field can change."""
+
+    DATA = "which instances are predicted, and the seed"
+    RETRIEVAL = "which reviews a retrieval-augmented method sees"
+    GENERATION = "what a model is asked and how it answers"
+    SCORING = "how texts are scored, not the texts"
+    RUNTIME = "where and how fast it runs, not what comes out (up to the order of floating-point sums)"
+
+
+DATA, RETRIEVAL, GENERATION, SCORING, RUNTIME = Kind
+
+
+class Section(BaseModel):
+    """Base of the configuration objects: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class VLLMConfig(Section):
+    """The engine in this process."""
+
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], GENERATION] = "auto"
+    quantization: Annotated[str | None, GENERATION] = None
+    tensor_parallel_size: Annotated[int, Field(ge=1), RUNTIME] = 1
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
+    kv_cache_gib: Annotated[int, Field(ge=1), RUNTIME] = 1
+    """Memory of the key-value cache where there is no GPU."""
+    max_num_seqs: Annotated[int, Field(ge=1), RUNTIME] = 256
+    enforce_eager: Annotated[bool, RUNTIME] = False
+    prefix_caching: Annotated[bool, RUNTIME] = False
+
+
+class OpenAIConfig(Section):
+    """A server that speaks the OpenAI chat API. The key comes from the environment variable OPENAI_API_KEY only."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]"), RUNTIME] = "http://127.0.0.1:8000/v1"
+    served_model: Annotated[str | None, GENERATION] = None
+    """The name the server knows the model by, where it is not `model`."""
+    concurrency: Annotated[int, Field(ge=1), RUNTIME] = 32
+    timeout: Annotated[float, Field(gt=0), RUNTIME] = 600.0
+    """Seconds one request may take."""
+    retries: Annotated[int, Field(ge=0), RUNTIME] = 5
+    """With exponential backoff, for refused connections, time-outs, 408, 409, 429 and 5xx."""
+    extra_body: Annotated[dict[str, Any], GENERATION] = {"top_k": -1, "repetition_penalty": 1.0}
+    """Sent with each request. By default it switches off what vLLM's server would take from the model's own
+    generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
+
+
+class RunConfig(Section):
+    """Everything one run depends on."""
+
+    method: Annotated[str, DATA]
+    retriever: Annotated[str, RETRIEVAL] = "recency"
+    fidelity: Annotated[Literal["paper", "official"], GENERATION] = "paper"
+    """Which of the two the switches follow where the paper and its authors' released code differ."""
+    seed: Annotated[int, Field(ge=0), DATA] = 0
+
+    dataset: Annotated[str, DATA] = "demo"
+    """"demo", a folder (prepared, or in the published layout) or a hub id."""
+    revision: Annotated[str | None, DATA] = None
+    """Revision of a hub data set."""
+    categories: Annotated[tuple[str, ...] | None, DATA] = None
+    """Default: all."""
+    split: Annotated[Literal["train", "val", "test"], DATA] = "test"
+    limit: Annotated[int | None, Field(ge=1), DATA] = None
+    """The first so many instances of each category."""
+
+    k: Annotated[int, Field(ge=0), RETRIEVAL] = 8
+    """How many reviews the retriever gives."""
+    input_budget: Annotated[int | None, Field(ge=1), GENERATION] = None
+    """Tokens a prompt may take. Default: 2048 (paper) or 3072 (official)."""
+    chat_template: Annotated[Literal["model", "official"] | None, GENERATION] = None
+    """Default: the tokenizer's own (paper) or that of the released code (official)."""
+    prompts: Annotated[Path | None, RUNTIME] = None
+    """Folder of prompt templates that replace the shipped ones. Their texts, not their place, are part of the
+    identity."""
+
+    model: Annotated[str, GENERATION] = "python:bench/demo/model"
+    """Hub id (with @revision, if any), local folder, or python:PACKAGE/folder."""
+    tokenizer: Annotated[str | None, GENERATION] = None
+    """Default: the model's."""
+    backend: Annotated[Literal["vllm", "openai"], GENERATION] = "vllm"
+    temperature: Annotated[float, Field(ge=0), GENERATION] = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1), GENERATION] = 0.95
+    max_new_tokens: Annotated[int, Field(ge=1), GENERATION] = 2048
+    vllm: Annotated[VLLMConfig, Field(default_factory=VLLMConfig), GENERATION]
+    openai: Annotated[OpenAIConfig, Field(default_factory=OpenAIConfig), GENERATION]
+
+    metrics: Annotated[tuple[str, ...], SCORING] = ("rouge", "meteor", "bleu", "bertscore")
+    resamples: Annotated[int, Field(ge=1), SCORING] = 1000
+    """Bootstrap resamples over users behind each 95% interval."""
+    options: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict), DATA]
+    """Options of plugins by plugin name; written as a section of that name (`bertscore: {layer: 6}`)."""
+    notes: Annotated[tuple[str, ...], SCORING] = ()
+    """Sentences that a table made with this configuration carries, e.g. what stands in for what."""
+
+    results: Annotated[Path, RUNTIME] = Path("results")
+    """Where runs, tables and caches are kept."""
+    window: Annotated[int, Field(ge=1), RUNTIME] = 512
+    """Calls in flight at most."""
+
+    @property
+    def budget(self) -> int:
+        """Tokens a prompt may take."""
+        return self.input_budget or (3072 if self.fidelity == "official" else 2048)
+
+    @property
+    def template(self) -> Literal["model", "official"]:
+        """Which chat template is used."""
+        return self.chat_template or ("official" if self.fidelity == "official" else "model")
+
+
+def fields_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo, Kind | None]]:
+    """Dotted name, field and mark of every leaf field (None: no mark)."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from fields_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, next((mark for mark in field.metadata if isinstance(mark, Kind)), None)
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configurations."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """The settings in a shipped configuration or a YAML file. Raises `ConfigError`."""
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = config_names()
+        raise ConfigError(
+            f"there is no configuration '{name}'{registry.near_match(name, known)} "
+            f"Shipped: {', '.join(known)}; or give the path of a YAML file"
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold a mapping of configuration keys, it holds a {type(settings).__name__}")
+    return settings
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """`a.b=value` as {"a": {"b": value}}, the value read as YAML. Raises `ConfigError`."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {text}: write it as key=value, e.g. --set k=4 or --set bertscore.layer=6")
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    for part in reversed(parts):
+        parsed = {part: parsed}
+    result: dict[str, Any] = parsed
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the settings of `over`, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        replaces = key == "extra_body" or not isinstance(value, Mapping) or not isinstance(old, Mapping)
+        merged[key] = value if replaces else merge(old, value)  # type: ignore[arg-type]
+    return merged
+
+
+def build(*layers: Mapping[str, Any]) -> RunConfig:
+    """A `RunConfig` from settings, later layers over earlier ones. Raises `ConfigError` with the near match for a
+    key that is neither a field nor a plugin."""
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings = merge(settings, layer)
+    plugins = [name for group in registry.GROUPS for name in registry.names(group)]
+    fields = [name for name in RunConfig.model_fields if name != "options"]
+    options: dict[str, Any] = {}
+    for key in list(settings):
+        if key in fields:
+            continue
+        if key not in plugins:
+            near = registry.near_match(str(key), [*_keys(), *plugins])
+            raise ConfigError(
+                f"'{key}' is not a configuration key{near} Keys: {', '.join(fields)}, or the name of a plugin "
+                "for its options"
+            )
+        section = settings.pop(key)
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"'{key}' is a plugin: set one of its options, {key}.OPTION=value")
+        options[key] = dict(section)
+    for name in options:
+        group = next(group for group in registry.GROUPS if name in registry.names(group))
+        registry.create(group, name, options[name])
+    try:
+        config = RunConfig(**settings, options=options)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error)) from None
+    if config.backend == "openai" and config.template != "model":
+        raise ConfigError(
+            f"chat_template={config.template} cannot be had with backend=openai, where the server applies the model's "
+            "own; add --set chat_template=model"
+        )
+    return config
+
+
+def _keys() -> list[str]:
+    return [name for name, _, _ in fields_of(RunConfig) if name != "options"]
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        # Top-level keys are known to be right by now: it is one of a section.
+        section, _, leaf = where.rpartition(".")
+        known = [name.removeprefix(f"{section}.") for name in _keys() if name.startswith(f"{section}.")]
+        near = registry.near_match(leaf, known)
+        return f"'{where}' is not a configuration key{near} Keys of {section}: {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"'{where}' is not set: give --{where} or --set {where}=..."
+    hint = "; write a list, e.g. [a, b]" if first["type"] == "tuple_type" else ""
+    return f"{where}: {first['msg']}, got {first['input']!r}{hint}"
+
+
+def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:
+    """The values of all fields of these kinds by dotted name, ready for JSON; plugin options left out, defaults that
+    hang on `fidelity` resolved."""
+    dumped = config.model_dump(mode="json")
+    dumped |= {"input_budget": config.budget, "chat_template": config.template}
+    chosen: dict[str, Any] = {}
+    for name, _, kind in fields_of(RunConfig):
+        if kind in kinds and name != "options":
+            value = dumped
+            for part in name.split("."):
+                value = value[part]
+            chosen[name] = value
+    return chosen

@@ -1,0 +1,24 @@
+"""PAG: the model first summarises the user's reviews into a profile (Richardson et al., 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.context import Context
+from bench.protocols import Properties, Steps
+from bench.records import Instance
+
+
+@dataclass(frozen=True)
+class PAG:
+    """One call summarises the K retrieved reviews, a second writes from the summary and the same K blocks
+    (DEP paper, appendix B)."""
+
+    properties: ClassVar[Properties] = Properties(retrieval_augmented=True, embedded=False, inter_user=False)
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        history = context.retrieve(instance)
+        (summary,) = yield [context.prompt("pag_profile", instance, history=history)]
+        (review,) = yield [context.prompt("pag_review", instance, history=history, summary=summary)]
+        return review

@@ -1,0 +1,161 @@
+"""What several tests need: tiny real models in the layouts of the hub, and small data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.chat import Chat
+from bench.config import RunConfig
+from bench.data.corpus import Corpus
+from bench.records import Call, Completion
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 with a byte-level tokenizer and ChatML template, as a hub model's folder would hold it."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("qwen2")
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: index for index, token in enumerate(special + sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    wrapped.chat_template = CHATML
+    wrapped.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        # Ten times the usual: with less a random model says one letter over and over.
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=vocabulary["<|im_end|>"],
+        pad_token_id=vocabulary["<|endoftext|>"],
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo() -> dict[str, Corpus]:
+    """The embedded demo's data."""
+    from bench.data.demo import generate
+
+    return generate()
+
+
+SECRET = "zyzzyva quux"
+"""Stands in every reference text of the shop and nowhere else."""
+
+GOODS = {
+    "A1": ("Red Kite", "A kite of red cloth."),
+    "A2": ("Blue Boat", "A boat that floats."),
+    "A3": ("Green Drum", "A drum with two sticks."),
+    "A4": ("Old Map", "A map of {{history}} and {braces} {% if %}."),
+}
+
+
+def _review(asin: str, rating: float, title: str, text: str, timestamp: int) -> dict[str, Any]:
+    return {"asin": asin, "rating": rating, "title": title, "text": text, "timestamp": timestamp}
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in the published layout, one category "Toys": test users u1, u2, u3 with 3, 1 and 0 past reviews."""
+    folder = tmp_path_factory.mktemp("data") / "shop"
+    past = [
+        _review("A1", 5.0, "Flies high", "Up it went, {{summary}} and all.", 100),
+        _review("A2", 2.0, "Leaks", "It sank at once.", 200),
+        _review("A3", 4.0, "Loud", "The whole street heard my drum.", 300),
+    ]
+    rows: list[dict[str, Any]] = [
+        {"user_id": "u1", "profile": past, "data": _review("A4", 5.0, "Lovely map", f"The map is {SECRET} one.", 400)},
+        {"user_id": "u2", "profile": past[:1], "data": _review("A2", 1.0, "No", f"It {SECRET} sank.", 400)},
+        {"user_id": "u3", "profile": [], "data": _review("A3", 3.0, "Hm", f"A drum, {SECRET}.", 400)},
+    ]
+    for split in ("train", "val", "test"):
+        path = folder / "main" / "Toys" / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chosen = rows if split == "test" else [rows[0] | {"data": _review("A4", 4.0, split, f"{SECRET} {split}", 350)}]
+        path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+    path = folder / "meta" / "Toys" / "full.jsonl"
+    path.parent.mkdir(parents=True)
+    items = [{"asin": asin, "title": title, "description": about} for asin, (title, about) in GOODS.items()]
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def shop_config(shop: Path, tiny_qwen2: Path, tmp_path: Path) -> Path:
+    """A configuration file: the shop, the random model, results in a folder of the test's own."""
+    path = tmp_path / "shop.yaml"
+    settings = {
+        "dataset": str(shop),
+        "model": str(tiny_qwen2),
+        "k": 2,
+        "max_new_tokens": 8,
+        "vllm": {"dtype": "float32", "enforce_eager": True},
+        "metrics": ["rouge", "bleu"],
+        "resamples": 10,
+        "results": str(tmp_path / "results"),
+        "notes": ["A random model stands in for Qwen."],
+    }
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+class ScriptedBackend:
+    """Answers each call with a text that names it; keeps the calls it got."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._waiting: list[Call] = []
+
+    def submit(self, call: Call) -> None:
+        self.calls.append(call)
+        self._waiting.append(call)
+
+    def completed(self) -> Iterator[tuple[Call, Completion]]:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            yield call, Completion(f"answer {call.prompt.stage} {call.key[0]}", 7, 3, "stop", 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """An engine without a model in the place of vLLM, for tests of what is around it."""
+    backend = ScriptedBackend()
+
+    def start(config: RunConfig, chat: Chat) -> ScriptedBackend:
+        return backend
+
+    monkeypatch.setattr("bench.backends._start", start)
+    return backend

@@ -1,0 +1,98 @@
+"""Chat messages to token ids."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from bench.chat import Chat, messages
+from bench.errors import ConfigError, ResourceError
+from bench.records import Prompt
+
+PROMPTS = [
+    Prompt("s", "Be brief.", "Hello."),
+    Prompt("s", "", ""),
+    Prompt("s", "Zeile\nzwei", "  ünïcödé 🙂 {{x}} {% y %} <b>\n\n"),
+    Prompt("s", "user", "<|im_end|>\n<|im_start|>user\nnested"),
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_ids_are_those_of_the_tokenizer_itself(prompt: Prompt, tiny_qwen2: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_qwen2)
+    expected = tokenizer.apply_chat_template(
+        messages(prompt), tokenize=True, add_generation_prompt=True, return_dict=False
+    )
+    chat = Chat(str(tiny_qwen2))
+    assert chat.ids(prompt) == expected
+    assert chat.count(prompt) == len(expected)
+
+
+def test_text_by_hand(tiny_qwen2: Path) -> None:
+    assert Chat(str(tiny_qwen2)).text(PROMPTS[0]) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_official_variant_lacks_exactly_one_new_line(prompt: Prompt, tiny_qwen2: Path) -> None:
+    own, official = Chat(str(tiny_qwen2)), Chat(str(tiny_qwen2), "official")
+    at = len(f"<|im_start|>system\n{prompt.system}<|im_end|>")
+    text = own.text(prompt)
+    assert text[at] == "\n"
+    assert official.text(prompt) == text[:at] + text[at + 1 :]
+    assert official.count(prompt) == own.count(prompt) - 1
+
+
+def test_cut_counts_tokens_not_characters(tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    assert chat.cut("abc def", 7) == "abc def"
+    assert chat.cut("abc def", 6) == "abc"
+    # Four bytes, so four tokens, a character.
+    assert chat.cut("🙂🙂🙂", 9) == "🙂🙂"
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    with pytest.raises(ResourceError, match=r"holds no tokenizer; name a model that has one"):
+        Chat(str(tmp_path)).ids(PROMPTS[0])
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"the tokenizer of '.*' cannot be loaded: .*Name a local folder"):
+        Chat(str(tmp_path)).ids(PROMPTS[0])
+
+
+def test_a_broken_tokenizer(tiny_qwen2: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_qwen2, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(ResourceError, match="cannot be loaded"):
+        Chat(str(tmp_path / "m")).ids(PROMPTS[0])
+
+
+def without_template(tiny_qwen2: Path, folder: Path, template: str | None) -> str:
+    shutil.copytree(tiny_qwen2, folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_no_chat_template(tiny_qwen2: Path, tmp_path: Path) -> None:
+    model = without_template(tiny_qwen2, tmp_path / "m", None)
+    with pytest.raises(ResourceError, match="has no chat template; use an instruction-tuned model"):
+        Chat(model).ids(PROMPTS[0])
+
+
+def test_the_official_variant_of_another_template_is_refused(tiny_qwen2: Path, tmp_path: Path) -> None:
+    model = without_template(tiny_qwen2, tmp_path / "m", "{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    assert Chat(model).text(PROMPTS[0]) == "[Be brief.][Hello.]"
+    with pytest.raises(ConfigError, match="needs a model with the ChatML template"):
+        Chat(model, "official").text(PROMPTS[0])

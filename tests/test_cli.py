@@ -1,0 +1,292 @@
+"""The commands as their user meets them: what they print, what they import, how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.store import read_json, read_rows
+
+HEAVY = ("torch", "vllm", "transformers", "nltk", "faiss", "sacrebleu", "datasets", "sklearn", "polars", "openai")
+
+
+def fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"]]
+    + [["list", what] for what in ("methods", "retrievers", "metrics", "configs", "runs")],
+)
+def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, bench.cli\n"
+        "try:\n    code = bench.cli.main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code\n"
+        "print('loaded:', *sys.modules)\nsys.exit(code)"
+    )
+    done = fresh(code, *arguments)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.rpartition("loaded:")[2].split()
+    assert "bench.cli" in loaded
+    assert [name for name in loaded if name.partition(".")[0] in HEAVY] == []
+    assert [name for name in loaded if name.startswith(("methods.", "retrievers.", "metrics."))] == []
+
+
+def test_help_is_quick() -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "bench.cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+
+
+def bad_inputs() -> Iterator[Any]:
+    run = ["run", "--config", "CONFIG", "--method", "rag"]
+    yield "unknown method", [*run[:-1], "raag"], "there is no method 'raag'; did you mean 'rag'? There are: copy, "
+    yield "unknown retriever", [*run, "--retriever", "bm52"], "there is no retriever 'bm52'; did you mean 'bm25'?"
+    yield "unknown metric", [*run, "--set", "metrics=[ruge]"], "there is no metric 'ruge'; did you mean 'rouge'?"
+    yield "misspelt key", [*run, "--set", "temprature=1"], "did you mean 'temperature'?"
+    yield "misspelt section key", [*run, "--set", "vllm.dtyp=auto"], "did you mean 'dtype'?"
+    yield "misspelt option", [*run, "--set", "meteor.tokeniser=treebank"], "did you mean 'tokenizer'?"
+    yield "bad option", [*run, "--set", "meteor.tokenizer=x"], "meteor.tokenizer: Input should be 'word_tokenize' or"
+    yield "no value", [*run, "--set", "k"], "--set k: write it as key=value"
+    yield "limit 0", [*run, "--limit", "0"], "limit: Input should be greater than or equal to 1"
+    yield "seed -1", [*run, "--seed", "-1"], "seed: Input should be greater than or equal to 0"
+    yield "unknown config", ["run", "--method", "rag", "--config", "dmeo"], "'dmeo'; did you mean 'demo'? Shipped: "
+    yield "corrupt config", ["run", "--method", "rag", "--config", "CORRUPT"], "cannot be read as YAML"
+    yield "config is a folder", ["run", "--method", "rag", "--config", "EMPTY"], "there is no configuration"
+    yield "unknown data set", [*run, "--dataset", "dmo"], "there is no data set 'dmo' (did you mean demo?)"
+    yield "missing folder", [*run, "--dataset", "./nowhere"], "there is no data set './nowhere'"
+    yield "folder without data", [*run, "--dataset", "EMPTY"], "holds no data set"
+    yield "unknown category", [*run, "--set", "categories=[Toy]"], "has no category 'Toy' (did you mean Toys?)"
+    yield "missing model", [*run, "--model", "./nowhere"], "neither a folder that exists nor a hub id"
+    yield "empty model folder", [*run, "--model", "EMPTY"], "the tokenizer of"
+    yield "budget too small", [*run, "--set", "input_budget=9"], "input_budget=9 is too small: the prompt rag_review"
+    yield "bad address", [*run, "--backend", "openai", "--base-url", "localhost"], "openai.base_url: "
+    yield "address without server", [*run, "--base-url", "http://127.0.0.1:9/v1"], "add --backend openai"
+    yield "prompts folder", [*run, "--set", "prompts=EMPTY"], "is not a folder of templates"
+    yield "unknown run", ["show", "rag", "--results", "EMPTY"], "no run in "
+    yield "unknown experiment", ["table", "tabel1", "--config", "CONFIG"], "'tabel1'; did you mean 'table1'? Shipped: "
+    yield "corrupt experiment", ["table", "CORRUPT", "--config", "CONFIG"], "cannot be read as YAML"
+    yield (
+        "no reviews",
+        ["data", "prepare", *["--reviews", "no", "--items", "no", "--category", "C", "--out", "EMPTY/x"]],
+        "no cannot",
+    )
+    yield "no data to describe", ["data", "stats", "EMPTY"], "holds no data set"
+
+
+CASES = {name: (arguments, message) for name, arguments, message in bad_inputs()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_line_and_exit_code_2(
+    name: str, shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, message = CASES[name]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "corrupt.yaml").write_text("k: [1")
+    places = {"CONFIG": shop_config, "EMPTY": tmp_path / "empty", "CORRUPT": tmp_path / "corrupt.yaml"}
+    for word, path in places.items():
+        arguments = [argument.replace(word, str(path)) for argument in arguments]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("bench: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert scripted.calls == []
+    # Nothing is left behind that a later run could take for its own.
+    assert list((tmp_path / "results").glob("runs/*/run.json")) == []
+
+
+def test_the_real_program_fails_without_a_traceback(shop_config: Path) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "rag", "--set", "limt=2"]
+    done = subprocess.run([sys.executable, "-m", "bench.cli", *arguments], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench: 'limt' is not a configuration key; did you mean 'limit'? Keys: method, ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["run"], "the following arguments are required: --method"),
+        (["run", "--method", "rag", "--limit", "many"], "argument --limit: invalid int value: 'many'"),
+        (["list", "method"], "argument what: invalid choice: 'method'"),
+    ],
+)
+def test_misuse_is_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_run_prints_scores_and_the_second_time_computes_nothing(
+    shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "pag", "--limit", "2", "--seed", "7"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert len(scripted.calls) == 4
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert folder.name.startswith("pag-recency-k2-shop-qwen20-first2-seed7-")
+    lines = first.splitlines()
+    assert lines[0] == folder.name
+    assert lines[1].split() == ["category", "instances", "metric", "score", "95%", "interval"]
+    assert [line.split()[:3] for line in lines[3:6]] == [["Toys", "2", name] for name in ("rouge1", "rougeL", "bleu")]
+    assert lines[-2] == (
+        "4 calls, 28 prompt and 12 generated tokens; 1.50 of 1.50 history blocks shown; "
+        "0 empty and 0 cut off at max_new_tokens"
+    )
+    assert lines[-1] == f"kept in {folder}"
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first
+    assert len(scripted.calls) == 4
+
+
+def test_flags_win_over_the_configuration_and_set_over_flags(
+    shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "rag", "--retriever", "bm25", "--seed", "7"]
+    assert main([*arguments, "--set", "k=1", "--set", "seed=9", "--set", "notes=[]"]) == 0
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    config = read_json(folder / "run.json")["config"]
+    assert (config["retriever"], config["k"], config["seed"], config["notes"]) == ("bm25", 1, 9, [])
+
+
+def test_dry_run(
+    shop_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError("a dry run starts no engine")
+
+    monkeypatch.setattr("bench.backends._start", start)
+    assert main(["run", "--config", str(shop_config), "--method", "pag", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    parts = printed.split("=== ")
+    assert parts[1].startswith("pag_profile: the first of 3 prompts\n--- system\nGiven a user's past reviews")
+    assert "--- user\n[User's Past Reviews]:\n- [Review 1]:\n- [Item Title]: Green Drum\n" in parts[1]
+    assert parts[2].startswith("pag_review: the first of 3 prompts\n--- system\nGiven the title")
+    assert "[User Profile]: (the answer to pag_profile)\n" in parts[2]
+    total, first, second = printed.splitlines()[-3:]
+    assert total == "3 instances, 6 calls"
+    # Tokens are bytes here, so the first prompts alone are a lower bound.
+    for line, stage in ((first, "pag_profile"), (second, "pag_review")):
+        words = line.split()
+        assert words[:3] == [f"{stage}:", "3", "calls,"]
+        assert int(words[3].replace(",", "")) > 500
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_dry_run_of_a_method_without_a_model(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--config", str(shop_config), "--method", "copy", "--dry-run", "--model", "./nowhere"]) == 0
+    assert capsys.readouterr().out == "3 instances, 0 calls\n"
+
+
+def test_show(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "--config", str(shop_config), "--method", "copy"])
+    capsys.readouterr()
+    results = ["--results", str(tmp_path / "results")]
+    assert main(["list", "runs", *results]) == 0
+    assert "complete" in capsys.readouterr().out
+    assert main(["show", "copy", *results]) == 0
+    assert "rougeL" in capsys.readouterr().out
+    assert main(["show", "copy", "--instance", "u1", *results]) == 0
+    assert "=== prediction\nThe whole street heard my drum.\n" in capsys.readouterr().out
+
+
+def test_table(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["table", "table1", "--config", str(shop_config), "--set", "metrics=[rouge]"]
+    assert main(arguments) == 2
+    assert "experiment table1 has a column 'meteor', which none of the metrics rouge gives" in capsys.readouterr().err
+    experiment = tmp_path / "small.yaml"
+    rows = [{"label": "Copy", "set": {"method": "copy"}}]
+    groups = [{"name": "", "ranked": False, "rows": rows}]
+    experiment.write_text(yaml.safe_dump({"title": "T", "columns": ["bleu"], "groups": groups}))
+    assert main(["table", str(experiment), "--config", str(shop_config)]) == 0
+    printed = capsys.readouterr().out
+    assert "Copy" in printed
+    # A configuration that is not the demo's marks its files.
+    assert f"wrote {tmp_path / 'results' / 'tables' / 'small-shop.md'}" in printed
+    assert (tmp_path / "results" / "tables" / "small-shop.tex").is_file()
+
+
+def test_data_prepare_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [
+        {"parent_asin": f"B{n}", "title": f"T{n}", "description": ["d" * 150], "categories": ["c"], "rating_number": 3}
+        for n in range(20)
+    ]
+    reviews = [
+        {
+            "user_id": f"U{user}",
+            "parent_asin": f"B{item}",
+            "title": "t",
+            "text": f"{user} {item} " + "w " * 120,
+            "rating": 4.0,
+            "timestamp": 1000 + item,
+        }
+        for user in range(9)
+        for item in range(20)
+    ]
+    for name, rows in (("r.jsonl", reviews), ("i.jsonl", items)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    arguments = ["data", "prepare", "--reviews", str(tmp_path / "r.jsonl"), "--items", str(tmp_path / "i.jsonl")]
+    assert main([*arguments, "--category", "Books", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Books"
+    assert printed[-2].split() == ["instances:", "train", "72,", "val", "9,", "test", "9"]
+    assert main(["data", "stats", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    (test,) = (line.split() for line in printed if line.split()[:2] == ["Books", "test"])
+    # Each test profile holds ten of history and nine inputs.
+    assert test[2:7] == ["9", "20", "19.00", "±", "0.00"]
+
+
+def test_interrupt(shop_config: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    scripted.submit = interrupt
+    assert main(["run", "--config", str(shop_config), "--method", "rag"]) == 130
+    assert "interrupted; run the same command again to go on" in capsys.readouterr().err
+
+
+def test_a_fault_in_a_plugin_keeps_its_traceback(
+    shop_config: Path, monkeypatch: pytest.MonkeyPatch, scripted: Any
+) -> None:
+    monkeypatch.setattr("methods.rag.RAG.steps", lambda *_: iter([1 / 0]))
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "--config", str(shop_config), "--method", "rag"])
+
+
+def test_a_reader_that_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "bench.cli", "list", "methods"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_predictions_hold_what_the_engine_said(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    main(["run", "--config", str(shop_config), "--method", "nonperso"])
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    rows = list(read_rows(folder / "predictions.jsonl"))
+    assert [row["prediction"] for row in rows] == [f"answer nonperso_review Toys/test/u{n}" for n in (1, 2, 3)]

@@ -1,0 +1,231 @@
+"""What fits a budget, counted by hand: with the tests' tokenizer a token is a byte, and so is each chat marker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.chat import Chat
+from bench.context import Context, derive_seed
+from bench.data.corpus import Corpus
+from bench.errors import ConfigError, DataError, PluginError
+from bench.prompts import Templates
+from bench.protocols import Retriever
+from bench.records import Instance, Item, Prompt, Review
+from retrievers.recency import Recency
+
+TEMPLATES = Templates(
+    {
+        "block": "{{number}}{{item_title}}{{item_description}}{{rating}}{{title}}<{{text}}>",
+        "write": "=== system\nS\n=== user\n{{item_description}}|{{history}}|{{output_rating}}{{output_title}}",
+        "quote": "=== system\nS\n=== user\n{{item_description}}|{{history}}|{{summary}}",
+    }
+)
+# <|im_start|>system\nS<|im_end|>\n<|im_start|>user\n...<|im_end|>\n<|im_start|>assistant\n, a marker being one token.
+CHAT = (1 + 7 + 1 + 1 + 1) + (1 + 5 + 0 + 1 + 1) + (1 + 10)
+# "DDDD|" + "|5.0T", the target's description being 4 long.
+FRAME = CHAT + 5 + 5
+# "1" + "i" + "dd" + "4.0" + "t" + "<" + 10 + ">": a block with a text of 10.
+BLOCK = 1 + 1 + 2 + 3 + 1 + 12
+
+TARGET = Item("A0", "Target", "DDDD")
+OTHER = Item("A1", "i", "dd")
+
+
+def review(number: int, text: str = "0123456789") -> Review:
+    return Review("u", "A1", 4.0, "t", text, number)
+
+
+def instance(profile: Sequence[Review] = ()) -> Instance:
+    return Instance("c/test/u", "c", "test", "u", TARGET, 5.0, "T", 99, tuple(profile))
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_qwen2: Path) -> Chat:
+    return Chat(str(tiny_qwen2))
+
+
+def context(chat: Chat, budget: int, k: int = 8, retriever: Retriever | None = None) -> Context:
+    corpus = Corpus("c", {"A0": TARGET, "A1": OTHER}, {"test": ()}, {})
+
+    def no_embedder(texts: Sequence[str], encoder: str) -> np.typing.NDArray[np.float32]:
+        raise AssertionError("nothing here embeds")
+
+    return Context(corpus, TEMPLATES, chat, retriever, k, budget, 3, no_embedder)
+
+
+def test_the_hand_count_is_right(chat: Chat) -> None:
+    prompt = context(chat, 10_000).prompt("write", instance(), [review(1)])
+    assert prompt.user == "DDDD|1idd4.0t<0123456789>|5.0T"
+    assert chat.count(prompt) == FRAME + BLOCK
+
+
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [
+        (FRAME + BLOCK, 1),
+        # A second block brings a new line.
+        (FRAME + 2 * BLOCK, 1),
+        (FRAME + 2 * BLOCK + 1, 2),
+        (FRAME + 3 * BLOCK + 1, 2),
+        (FRAME + 3 * BLOCK + 2, 3),
+        (FRAME + 5 * BLOCK + 4, 5),
+        (10_000, 5),
+    ],
+)
+def test_the_largest_number_of_blocks_that_fits_is_shown(budget: int, shown: int, chat: Chat) -> None:
+    history = [review(n, f"{n}123456789") for n in range(5)]
+    prompt = context(chat, budget).prompt("write", instance(), history)
+    assert (prompt.blocks_shown, prompt.blocks_offered) == (shown, 5)
+    # The first ones, in the retriever's order, each whole.
+    blocks = "\n".join(f"{n + 1}idd4.0t<{n}123456789>" for n in range(shown))
+    assert prompt.user == f"DDDD|{blocks}|5.0T"
+    assert chat.count(prompt) <= budget
+
+
+@pytest.mark.parametrize("room", [1, 4, 9])
+def test_one_block_stays_with_its_text_cut(room: int, chat: Chat) -> None:
+    prompt = context(chat, FRAME + BLOCK - 10 + room).prompt("write", instance(), [review(1), review(2)])
+    assert prompt.user == f"DDDD|1idd4.0t<{'0123456789'[:room]}>|5.0T"
+    assert (prompt.blocks_shown, prompt.blocks_offered) == (1, 2)
+
+
+def test_a_text_is_cut_between_words(chat: Chat) -> None:
+    prompt = context(chat, FRAME + BLOCK - 10 + 7).prompt("write", instance(), [review(1, "one two three")])
+    assert "<one two>" in prompt.user
+    prompt = context(chat, FRAME + BLOCK - 10 + 6).prompt("write", instance(), [review(1, "one two three")])
+    assert "<one>" in prompt.user
+
+
+@pytest.mark.parametrize(
+    ("budget", "user"),
+    [
+        (FRAME + BLOCK - 10, "DDDD|1idd4.0t<>|5.0T"),
+        (FRAME + BLOCK - 11, "DDDD|1id4.0t<>|5.0T"),
+        (FRAME + BLOCK - 12, "DDDD|1i4.0t<>|5.0T"),
+        (FRAME + BLOCK - 13, "DDD|1i4.0t<>|5.0T"),
+        (FRAME + BLOCK - 16, "|1i4.0t<>|5.0T"),
+    ],
+)
+def test_then_descriptions_are_cut(budget: int, user: str, chat: Chat) -> None:
+    prompt = context(chat, budget).prompt("write", instance(), [review(1), review(2)])
+    assert prompt.user == user
+    assert chat.count(prompt) == budget
+    assert prompt.blocks_shown == 1
+
+
+def test_then_there_is_an_error(chat: Chat) -> None:
+    budget = FRAME + BLOCK - 17
+    with pytest.raises(ConfigError) as caught:
+        context(chat, budget).prompt("write", instance(), [review(1)])
+    assert str(caught.value) == (
+        f"input_budget={budget} is too small: the prompt write takes {budget + 1} tokens without any text; "
+        "set a larger input_budget"
+    )
+
+
+def test_without_history_the_description_is_cut(chat: Chat) -> None:
+    assert context(chat, FRAME).prompt("write", instance()).user == "DDDD||5.0T"
+    prompt = context(chat, FRAME - 1).prompt("write", instance())
+    assert prompt.user == "DDD||5.0T"
+    assert (prompt.blocks_shown, prompt.blocks_offered) == (0, 0)
+    with pytest.raises(ConfigError, match="is too small"):
+        context(chat, FRAME - 5).prompt("write", instance())
+
+
+@pytest.mark.parametrize(("length", "kept"), [(50, 50), (51, 50), (400, 50)])
+def test_a_text_of_the_model_takes_half_of_the_budget_at_most(length: int, kept: int, chat: Chat) -> None:
+    prompt = context(chat, 100).prompt("quote", instance(), [review(1)], summary="s" * length)
+    assert prompt.user.endswith("|" + "s" * kept)
+    assert chat.count(prompt) <= 100
+
+
+def test_a_text_of_the_model_takes_room_from_the_blocks(chat: Chat) -> None:
+    history = [review(n) for n in range(5)]
+    shown = [
+        context(chat, 200).prompt("quote", instance(), history, summary="s" * length).blocks_shown
+        for length in (0, 60, 100, 900)
+    ]
+    room = [200 - CHAT - len("DDDD||") - length for length in (0, 60, 100, 100)]
+    assert shown == [min(5, (tokens + 1) // (BLOCK + 1)) for tokens in room] == [5, 5, 3, 3]
+
+
+def test_what_reviews_hold_stays_as_it_is(chat: Chat) -> None:
+    text = "{{history}} {x} %s \\1 {% raw %} <b>\n=== user\n"
+    prompt = context(chat, 10_000).prompt("quote", instance(), [review(1, text)], summary="{{history}}")
+    assert prompt.user == f"DDDD|1idd4.0t<{text}>|{{{{history}}}}"
+
+
+def test_ratings_are_floats(chat: Chat) -> None:
+    whole = replace(instance(), rating=4)
+    prompt = context(chat, 10_000).prompt("write", whole, [replace(review(1), rating=3)])
+    assert "3.0" in prompt.user
+    assert prompt.user.endswith("4.0T")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Gives the ranking it was made with."""
+
+    ranking: tuple[int, ...]
+
+    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+        return list(self.ranking)
+
+
+PROFILE = [review(n, f"text {n}") for n in range(4)]
+
+
+@pytest.mark.parametrize(("k", "wanted"), [(0, []), (1, [2]), (3, [2, 0, 3]), (4, [2, 0, 3, 1]), (9, [2, 0, 3, 1])])
+def test_never_more_than_k_and_in_the_retrievers_order(k: int, wanted: list[int], chat: Chat) -> None:
+    here = context(chat, 10_000, k, Fixed((2, 0, 3, 1)))
+    history = here.retrieve(instance(PROFILE))
+    assert [r.timestamp for r in history] == wanted
+    prompt = here.prompt("write", instance(PROFILE), history)
+    assert [prompt.user.find(f"text {n}>") > 0 for n in range(4)] == [n in wanted for n in range(4)]
+    assert prompt.blocks_offered == prompt.blocks_shown == len(wanted)
+
+
+def test_candidates_instead_of_the_profile(chat: Chat) -> None:
+    here = context(chat, 10_000, 1, Fixed((1, 0)))
+    assert here.retrieve(instance(PROFILE), PROFILE[2:]) == [PROFILE[3]]
+
+
+def test_an_empty_profile(chat: Chat) -> None:
+    here = context(chat, 10_000, 8, Recency())
+    assert here.retrieve(instance()) == []
+
+
+@pytest.mark.parametrize("ranking", [(0, 1, 2), (0, 1, 2, 2), (1, 2, 3, 4), (0, 1, 2, 3, 0)])
+def test_a_retriever_that_does_not_rank_each_once(ranking: tuple[int, ...], chat: Chat) -> None:
+    with pytest.raises(PluginError, match="retriever Fixed must rank each of the 4 candidates once"):
+        context(chat, 10_000, 8, Fixed(ranking)).retrieve(instance(PROFILE))
+
+
+def test_a_method_that_did_not_say_that_it_retrieves(chat: Chat) -> None:
+    with pytest.raises(PluginError, match="must declare retrieval_augmented=True"):
+        context(chat, 10_000).retrieve(instance(PROFILE))
+
+
+def test_a_review_of_an_item_that_is_not_there(chat: Chat) -> None:
+    with pytest.raises(DataError, match="category c has no item 'A9', but a profile reviews it"):
+        context(chat, 10_000).prompt("write", instance(), [replace(review(1), asin="A9")])
+
+
+def test_seeds_come_from_names_alone(chat: Chat) -> None:
+    assert context(chat, 10).seed("a", 1) == derive_seed(3, "a", 1) == derive_seed("3", "a", "1")
+    different = [derive_seed(*names) for names in ((3, "a", 1), (4, "a", 1), (3, "a1"), (3, "b", 1), ("3a", 1))]
+    assert len(set(different)) == 5
+    assert all(0 <= seed < 1 << 32 for seed in different)
+    # SHA-256 of "0", its first four bytes: no other machine or version may give another.
+    assert derive_seed(0) == 0x5FECEB66
+
+
+def test_the_hash_of_a_prompt_is_of_what_the_model_sees() -> None:
+    prompt = Prompt("s", "ab", "c", 1, 2)
+    assert prompt.hash == Prompt("t", "ab", "c", 3, 4).hash
+    assert prompt.hash != Prompt("s", "a", "bc", 1, 2).hash

