@@ -1,0 +1,70 @@
+"""Progress of long work on standard error: one line that renews itself on a terminal, else a plain line at times."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+TERMINAL_EVERY = 0.2
+PLAIN_EVERY = 15.0
+_RENEW = "\r\x1b[K"
+
+
+def say(text: str) -> None:
+    """A line that stays; on a terminal it takes the place of the renewing one."""
+    print(f"{_RENEW}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts finished instances of `total` and says how far the work is, how fast, and how long it may still take."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._done = self._tokens = 0
+        self._terminal = sys.stderr.isatty()
+        self.start()
+        self._next = self._start + (0.0 if self._terminal else PLAIN_EVERY)
+
+    def start(self) -> None:
+        """Start the clock of speed and remaining time: what came before, stored answers and the engine's start, says
+        nothing about what is to come."""
+        self._first = self._done
+        self._start = time.perf_counter()
+
+    def update(self, finished: int = 0, tokens: int = 0, in_flight: int = 0) -> None:
+        """`finished` more instances, `tokens` more generated tokens; `in_flight` calls are on their way."""
+        self._done += finished
+        self._tokens += tokens
+        now = time.perf_counter()
+        if now >= self._next:
+            self._next = now + (TERMINAL_EVERY if self._terminal else PLAIN_EVERY)
+            line = self._line(now, in_flight)
+            if self._terminal:
+                print(f"{_RENEW}{line}", end="", file=sys.stderr, flush=True)
+            else:
+                print(line, file=sys.stderr, flush=True)
+
+    def _line(self, now: float, in_flight: int) -> str:
+        spent = max(now - self._start, 1e-9)
+        worked = self._done - self._first
+        left = spent / worked * (self._total - self._done) if worked else None
+        return (
+            f"{self._label}: {self._done}/{self._total} instances, {in_flight} calls in flight, "
+            f"{self._tokens / spent:,.0f} tokens/s, {'about ' + duration(left) if left is not None else '?'} left"
+        )
+
+    def close(self) -> None:
+        """End the renewing line."""
+        if self._terminal:
+            print(_RENEW, end="", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "42 s", "3 min 05 s" or "2 h 07 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,540 @@
+"""The loop, with a backend that answers in any order it is told to and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from bench.backends import Engines
+from bench.chat import Chat
+from bench.config import RunConfig, build
+from bench.context import Context, derive_seed
+from bench.data.corpus import Corpus
+from bench.errors import BackendError, DataError, PluginError, StoreError
+from bench.protocols import Method, Properties, Steps
+from bench.records import Call, Completion, Instance, Item, Prompt
+from bench.runner import Run, execute, generate, rehearse, replay
+from bench.store import RunStore, read_generations, read_rows
+
+MODEL = Properties(retrieval_augmented=False, embedded=False, inter_user=False)
+NO_MODEL = Properties(retrieval_augmented=False, embedded=False, inter_user=False, calls_model=False)
+
+
+def prompt(stage: str, text: str) -> Prompt:
+    return Prompt(stage, "be brief", text, blocks_shown=1, blocks_offered=2)
+
+
+@dataclass
+class Two:
+    """Two calls, the second quotes the first one's answer; counts the instances begun and not yet done."""
+
+    properties: ClassVar[Properties] = MODEL
+
+    def __post_init__(self) -> None:
+        self.begun = self.most = 0
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        self.begun += 1
+        self.most = max(self.most, self.begun)
+        (summary,) = yield [prompt("first", f"sum up {instance.user_id}")]
+        (review,) = yield [prompt("second", f"write like {summary}")]
+        self.begun -= 1
+        return f" {review}\n"
+
+
+@dataclass
+class Fan:
+    """Eight calls side by side, then two more of the same stage."""
+
+    properties: ClassVar[Properties] = MODEL
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        eight = yield [prompt("part", f"{instance.user_id} part {number}") for number in range(8)]
+        two = yield [prompt("part", f"{instance.user_id} more {number}") for number in range(2)]
+        return " ".join([*eight, *two])
+
+
+@dataclass
+class Silent:
+    properties: ClassVar[Properties] = NO_MODEL
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        yield from ()
+        return f"like {instance.user_id}"
+
+
+class Script:
+    """A backend. `order` picks the open call that is answered next; `batch` are answered at a time; the call number
+    `fails_at` fails."""
+
+    def __init__(self, order: Callable[[int], int] = lambda n: 0, batch: int = 1, fails_at: int | None = None) -> None:
+        self.order = order
+        self.batch = batch
+        self.fails_at = fails_at
+        self.submitted: list[Call] = []
+        self.log: list[tuple[str, str, str]] = []
+        self.most_open = 0
+        self.closed = False
+        self._open: list[Call] = []
+
+    def submit(self, call: Call) -> None:
+        self._open.append(call)
+        self.submitted.append(call)
+        self.log.append(("sent", call.key[0], call.prompt.stage))
+        self.most_open = max(self.most_open, len(self._open))
+
+    def completed(self) -> Iterator[tuple[Call, Completion]]:
+        for _ in range(min(self.batch, len(self._open))):
+            if self.fails_at == len(self.submitted) - len(self._open):
+                raise BackendError("the server is gone")
+            call = self._open.pop(self.order(len(self._open)))
+            self.log.append(("done", call.key[0], call.prompt.stage))
+            yield call, Completion(f" <{call.prompt.user}|{call.seed}> ", 3, 2, "stop", 0.5)
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def keys(self) -> list[tuple[str, str, int]]:
+        return [call.key for call in self.submitted]
+
+
+ORDERS: dict[str, Callable[[int], int]] = {
+    "first": lambda n: 0,
+    "last": lambda n: n - 1,
+    "random": random.Random(3).randrange,
+}
+
+
+@dataclass
+class Pool(Engines):
+    """Engines with one backend in it, or with none to give."""
+
+    backend: Script | None = None
+    asked: list[RunConfig] = field(default_factory=list)
+
+    def get(self, config: RunConfig, chat: Chat) -> Script:
+        self.asked.append(config)
+        assert self.backend is not None, "no engine is needed here"
+        return self.backend
+
+
+def corpus(category: str, users: int) -> Corpus:
+    item = Item("A1", "Red Kite", "A kite of red cloth.")
+    instances = tuple(
+        Instance(f"{category}/test/u{number}", category, "test", f"u{number}", item, 5.0, "Flies", 400, ())
+        for number in range(users)
+    )
+    references = {instance.id: f"the kite of {instance.user_id} flies" for instance in instances}
+    return Corpus(category, {"A1": item}, {"test": instances}, references)
+
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Runs of a test's own method on 6 + 4 instances, or `users` of each category."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+
+    def make(method: Method, users: tuple[int, ...] = (6, 4), **settings: Any) -> Run:
+        corpora = {name: corpus(name, count) for name, count in zip(("Books", "Music"), users, strict=False)}
+        base = {
+            "model": str(model),
+            "metrics": ["rouge", "bleu"],
+            "resamples": 20,
+            "results": str(tmp_path / "results"),
+        }
+        run = Run(build(base, {"method": "nonperso"}, settings), corpora)
+        run.method = method
+        return run
+
+    return make
+
+
+def predict(run: Run, backend: Script | None) -> list[dict[str, Any]]:
+    with RunStore(run.folder, run.record()) as store:
+        return generate(run, store, Pool(backend))
+
+
+def test_predictions_by_hand(make_run: MakeRun) -> None:
+    run = make_run(Two(), users=(1,), seed=5)
+    name = "Books/test/u0"
+    seeds = [derive_seed(5, name, "first", 0), derive_seed(5, name, "second", 0)]
+    assert predict(run, Script()) == [
+        {
+            "instance": name,
+            "category": "Books",
+            "user": "u0",
+            "prediction": f"<write like <sum up u0|{seeds[0]}>|{seeds[1]}>",
+            "reference": "the kite of u0 flies",
+            "blocks_shown": 1,
+            "blocks_offered": 2,
+            "calls": 2,
+            "prompt_tokens": 6,
+            "completion_tokens": 4,
+            "cut_off": False,
+        }
+    ]
+
+
+@pytest.mark.parametrize("method", [Two(), Fan()])
+@pytest.mark.parametrize("window", [1, 3, 7, 512])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_no_more_than_a_window_is_in_flight(make_run: MakeRun, method: Method, window: int, batch: int) -> None:
+    run = make_run(method, window=window)
+    backend = Script(ORDERS["random"], batch)
+    predict(run, backend)
+    asked = 20 if isinstance(method, Two) else 100
+    first_round = 10 if isinstance(method, Two) else 80
+    assert len(backend.submitted) == asked
+    assert backend.most_open == min(window, first_round), "the window is used in full and never overrun"
+
+
+def test_instances_begun_are_as_few_as_the_window(make_run: MakeRun) -> None:
+    method = Two()
+    run = make_run(method, users=(200,), window=5)
+    run.check()
+    method.begun = method.most = 0
+    predict(run, Script(ORDERS["random"], 3))
+    assert method.most == 5
+
+
+def test_there_is_no_barrier_between_stages(make_run: MakeRun) -> None:
+    backend = Script(ORDERS["last"])
+    predict(make_run(Two(), window=4), backend)
+    last_first_answer = max(place for place, event in enumerate(backend.log) if event[0::2] == ("done", "first"))
+    first_second_call = backend.log.index(next(event for event in backend.log if event[0::2] == ("sent", "second")))
+    assert first_second_call < last_first_answer
+    # The call that was sent first is answered last of all its stage: nobody waited for it.
+    assert backend.log[last_first_answer][1] == backend.log[0][1]
+
+
+@pytest.mark.parametrize("method", [Two(), Fan()])
+def test_the_order_of_answers_changes_nothing(make_run: MakeRun, tmp_path: Path, method: Method) -> None:
+    results = []
+    for number, (order, batch, window) in enumerate([("first", 1, 512), ("last", 4, 3), ("random", 7, 5)]):
+        run = make_run(method, window=window, results=str(tmp_path / f"results{number}"))
+        results.append(predict(run, Script(ORDERS[order], batch)))
+    assert results[0] == results[1] == results[2]
+    assert [row["instance"] for row in results[0]] == [instance.id for instance in run.instances]
+
+
+def test_seeds_depend_on_names_alone(make_run: MakeRun, tmp_path: Path) -> None:
+    def seeds(number: int, **settings: Any) -> dict[tuple[str, str, int], int]:
+        backend = Script(ORDERS["random"])
+        predict(make_run(Fan(), results=str(tmp_path / f"results{number}"), **settings), backend)
+        return {call.key: call.seed for call in backend.submitted}
+
+    whole = seeds(0)
+    assert len(set(whole.values())) == len(whole) == 100
+    assert whole == {key: derive_seed(0, *key) for key in whole}
+    assert all(0 <= seed < 2**32 for seed in whole.values())
+    part = seeds(1, limit=2, window=3)
+    assert part == {key: whole[key] for key in part}
+    assert len(part) == 40
+    assert not set(seeds(2, seed=1).values()) & set(whole.values())
+
+
+def test_prompts_side_by_side_get_their_own_answers_in_order(make_run: MakeRun) -> None:
+    backend = Script(ORDERS["last"])
+    (row,) = predict(make_run(Fan(), users=(1,)), backend)
+    assert [text.split("|")[0] for text in row["prediction"].split("> <")] == [
+        *(f"{'<' if number == 0 else ''}u0 part {number}" for number in range(8)),
+        *(f"u0 more {number}" for number in range(2)),
+    ]
+    assert backend.keys == [("Books/test/u0", "part", index) for index in range(10)]
+    assert row["calls"] == 10
+
+
+def test_stored_answers_are_not_asked_again(make_run: MakeRun) -> None:
+    run = make_run(Two())
+    whole = predict(run, Script())
+    path = run.folder / "generations.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 20
+    kept = [line for number, line in enumerate(lines) if number % 3]
+    path.write_text("".join(kept))
+    missing = {(row["instance"], row["stage"], row["index"]) for row in map(json.loads, lines[::3])}
+    backend = Script(ORDERS["random"])
+    assert predict(run, backend) == whole
+    assert set(backend.keys) == missing
+    assert len(backend.keys) == len(missing)
+    assert path.read_text().startswith("".join(kept))
+    assert predict(run, None) == whole, "a complete run asks for no engine"
+
+
+def test_a_stored_answer_to_another_prompt_is_not_taken(make_run: MakeRun) -> None:
+    run = make_run(Two(), users=(2,))
+    predict(run, Script())
+    path = run.folder / "generations.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["prompt"] = "0" * 64
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    backend = Script()
+    predict(run, backend)
+    assert backend.keys == [(rows[0]["instance"], rows[0]["stage"], 0)]
+
+
+def test_a_method_without_calls_needs_no_engine(make_run: MakeRun) -> None:
+    run = make_run(Silent())
+    run.check()
+    rows = predict(run, None)
+    assert [row["prediction"] for row in rows] == [f"like {instance.user_id}" for instance in run.instances]
+    assert {row["calls"] for row in rows} == {0}
+    assert read_generations(run.folder) == {}
+
+
+@dataclass
+class Bad:
+    """Does as it is told to."""
+
+    properties: ClassVar[Properties] = MODEL
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        result: Steps = vars(self)["told"]()
+        return result
+
+
+def bad(told: Callable[[], Any]) -> Bad:
+    method = Bad()
+    vars(method)["told"] = told
+    return method
+
+
+def _yields(value: Any, result: Any = "text") -> Callable[[], Any]:
+    def steps() -> Any:
+        yield value
+        return result
+
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (_yields([]), "yielded no prompts; return the text instead"),
+        (_yields(prompt("a", "b")), "must yield a list of prompts, it yielded Prompt"),
+        (_yields("text"), "must yield a list of prompts, it yielded str"),
+        (_yields(None), "must yield a list of prompts, it yielded NoneType"),
+        (_yields([prompt("a", "b")], None), "must return a text, it returned NoneType"),
+        (_yields([prompt("a", "b")], ["text"]), "must return a text, it returned list"),
+        (lambda: "text", "must be a generator"),
+        (lambda: ["text"], "must be a generator"),
+    ],
+)
+def test_a_method_that_breaks_its_protocol_is_told(make_run: MakeRun, steps: Any, message: str) -> None:
+    run = make_run(bad(steps))
+    with pytest.raises(PluginError, match=f"method nonperso .*{message}|{message}"):
+        predict(run, Script())
+
+
+@dataclass
+class Breaks:
+    """Fails at its second stage for one user, until it is mended."""
+
+    properties: ClassVar[Properties] = MODEL
+
+    def __post_init__(self) -> None:
+        self.broken = True
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        (summary,) = yield [prompt("first", f"sum up {instance.user_id}")]
+        if self.broken and instance.id == "Books/test/u3":
+            raise ZeroDivisionError("a bug of the method's own")
+        (review,) = yield [prompt("second", f"write like {summary}")]
+        return review
+
+
+def test_an_exception_in_a_method_keeps_what_was_finished(make_run: MakeRun) -> None:
+    method = Breaks()
+    run = make_run(method, window=2)
+    broken = Script()
+    with pytest.raises(ZeroDivisionError):
+        predict(run, broken)
+    finished = read_generations(run.folder)
+    assert ("Books/test/u0", "second", 0) in finished
+    assert ("Books/test/u3", "first", 0) in finished
+    method.broken = False
+    mended = Script()
+    assert len(predict(run, mended)) == 10
+    assert not set(mended.keys) & set(finished)
+    assert len(mended.keys) + len(finished) == 20
+
+
+def test_a_failing_backend_keeps_what_was_finished(make_run: MakeRun) -> None:
+    run = make_run(Two(), window=4)
+    with pytest.raises(BackendError, match="the server is gone"):
+        predict(run, Script(batch=3, fails_at=7))
+    assert len(read_generations(run.folder)) == 7
+    backend = Script()
+    assert len(predict(run, backend)) == 10
+    assert len(backend.keys) == 13
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[Script]:
+    """The engines that get started, in place of real ones."""
+    started: list[Script] = []
+
+    def start(config: RunConfig, chat: Chat) -> Script:
+        started.append(Script())
+        return started[-1]
+
+    monkeypatch.setattr("bench.backends._start", start)
+    return started
+
+
+def test_one_engine_serves_all_runs_that_want_it(make_run: MakeRun, starts: list[Script]) -> None:
+    runs = [make_run(Two()), make_run(Fan(), seed=1), make_run(Silent(), seed=2, temperature=0.1)]
+    execute(runs)
+    assert len(starts) == 1
+    assert len(starts[0].submitted) == 120
+    assert starts[0].closed
+    execute([make_run(Two(), seed=3, max_new_tokens=8), make_run(Two(), seed=4, max_new_tokens=9)])
+    assert len(starts) == 3
+    assert all(engine.closed for engine in starts)
+
+
+def test_a_complete_run_is_read_and_nothing_is_done(make_run: MakeRun, starts: list[Script]) -> None:
+    said: list[str] = []
+    run = make_run(Two())
+    (first,) = execute([run], said.append)
+    assert said == [
+        "nonperso: 10 instances, 20 calls in 0 s",
+        "scoring 10 texts with rouge",
+        "scoring 10 texts with bleu",
+    ]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.folder.iterdir()}
+    said.clear()
+    (second,) = execute([make_run(Two())], said.append)
+    assert second == first
+    assert said == []
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.folder.iterdir()} == before
+    assert len(starts) == 1
+
+
+def test_the_summary_counts(make_run: MakeRun, starts: list[Script]) -> None:
+    (summary,) = execute([make_run(Two(), seed=9)])
+    expected = {
+        "schema": 1,
+        "instances": {"Books": 6, "Music": 4},
+        "empty_predictions": 0,
+        "cut_off": 0,
+        "calls": 20,
+        "prompt_tokens": 60,
+        "completion_tokens": 40,
+        "blocks_shown": 1.0,
+        "blocks_offered": 2.0,
+        "resamples": 20,
+    }
+    assert {name: summary[name] for name in expected} == expected
+    assert list(summary["scores"]) == ["Books", "Music"]
+    assert list(summary["scores"]["Books"]) == ["rouge1", "rougeL", "bleu"]
+
+
+@dataclass
+class Terse(Silent):
+    """Says nothing for some users."""
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        yield from ()
+        return "the kite flies" if instance.user_id in ("u0", "u1") else "  \n"
+
+
+def test_empty_predictions_are_counted_and_score_nothing(make_run: MakeRun) -> None:
+    (summary,) = execute([make_run(Terse(), users=(4,))])
+    assert summary["empty_predictions"] == 2
+    # "the kite flies" against "the kite of u0 flies": precision 3/3, recall 3/5, F 0.75; two of four are empty.
+    assert summary["scores"]["Books"]["rouge1"]["value"] == pytest.approx(0.375)
+
+
+def test_other_metrics_are_scored_without_an_engine(make_run: MakeRun, starts: list[Script]) -> None:
+    (one,) = execute([make_run(Two(), metrics=["rouge"])])
+    (two,) = execute([make_run(Two(), metrics=["rouge", "bleu"])])
+    (more,) = execute([make_run(Two(), resamples=40)])
+    assert len(starts) == 1
+    assert one["scores"]["Books"]["rouge1"] == two["scores"]["Books"]["rouge1"]
+    assert more["resamples"] == 40
+    rows = list(read_rows(make_run(Two()).folder / "scores.jsonl"))
+    assert Counter(row["metric"] for row in rows) == {"rouge": 10, "bleu": 10}
+
+
+def test_a_summary_of_another_schema_is_not_believed(make_run: MakeRun, starts: list[Script]) -> None:
+    run = make_run(Two())
+    execute([run])
+    for name in ("run.json", "summary.json"):
+        path = run.folder / name
+        path.write_text(path.read_text().replace('"schema": 1', '"schema": 0'))
+    with pytest.raises(StoreError, match="written by schema 0"):
+        execute([make_run(Two())])
+    assert len(starts) == 1
+
+
+def test_a_full_folder_at_the_end_keeps_all_and_completes_later(make_run: MakeRun, starts: list[Script]) -> None:
+    run = make_run(Two())
+    blocker = run.folder / "summary.json"
+    (blocker / "in the way").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"summary\.json"):
+        execute([run])
+    (blocker / "in the way").rmdir()
+    blocker.rmdir()
+    execute([run])
+    assert sum(len(engine.submitted) for engine in starts) == 20
+
+
+def test_everything_is_checked_before_the_first_engine(make_run: MakeRun, starts: list[Script]) -> None:
+    with pytest.raises(PluginError, match="yielded no prompts"):
+        execute([make_run(Two()), make_run(bad(_yields([])), seed=1)])
+    assert starts == []
+
+
+def test_a_category_without_instances_is_no_obstacle(make_run: MakeRun) -> None:
+    (summary,) = execute([make_run(Silent(), users=(0, 3))])
+    assert summary["instances"] == {"Music": 3}
+    with pytest.raises(DataError, match="has no test instances"):
+        make_run(Silent(), users=(0, 0))
+
+
+def test_replay_gives_the_prompts_with_their_answers(make_run: MakeRun) -> None:
+    run = make_run(Two())
+    rows = predict(run, Script())
+    exchanged, prediction = replay(run, run.instances[2], read_generations(run.folder))
+    assert [asked.stage for asked, _ in exchanged] == ["first", "second"]
+    assert exchanged[1][0].user == f"write like {exchanged[0][1].text.strip()}"
+    assert prediction == rows[2]["prediction"]
+    stored = read_generations(run.folder)
+    del stored[run.instances[2].id, "second", 0]
+    exchanged, prediction = replay(run, run.instances[2], stored)
+    assert [asked.stage for asked, _ in exchanged] == ["first"]
+    assert prediction is None
+
+
+def test_rehearsal_counts_every_call(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Chat, "count", lambda self, prompt: len(prompt.user))
+    stages = rehearse(make_run(Two(), users=(3,)))
+    assert {name: (stage.calls, stage.prompt_tokens) for name, stage in stages.items()} == {
+        "first": (3, 3 * len("sum up u0")),
+        "second": (3, 3 * len("write like (the answer to first)")),
+    }
+    assert stages["first"].first.user == "sum up u0"
+
+
+def test_the_record_names_what_the_run_depends_on(make_run: MakeRun) -> None:
+    run = make_run(Two(), openai={"base_url": "http://me:password@127.0.0.1:1/v1"})
+    record = run.record()
+    assert record["name"] == run.folder.name
+    assert record["config"]["openai"]["base_url"] == "http://127.0.0.1:1/v1"
+    assert {"python", "numpy", "torch"} <= set(record["versions"])
+    assert "password" not in json.dumps(record)
+    assert make_run(Two(), window=3).folder == run.folder, "where and how fast it runs is no part of its name"
+    assert make_run(Two(), top_p=0.5).folder != run.folder

@@ -1,0 +1,180 @@
+"""Scores from texts: what is computed again and what is not, values per category, a metric that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from bench import registry
+from bench.errors import PluginError
+from bench.protocols import Array, Metric
+from bench.scoring import score
+from bench.store import RunStore
+
+
+@dataclass
+class Length:
+    """Mean length of the prediction; its rows cost something, so it counts how often they are asked for."""
+
+    columns: ClassVar[tuple[str, ...]] = ("length",)
+    statistics: ClassVar[tuple[str, ...]] = ("characters",)
+
+    version: int = 1
+    scored: list[int] = field(default_factory=list)
+    fails: bool = False
+
+    def check(self) -> None:
+        pass
+
+    def signature(self) -> str:
+        return f"length|version:{self.version}"
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+        if self.fails:
+            raise RuntimeError("out of memory")
+        self.scored.append(len(predictions))
+        return np.array([[float(len(text))] for text in predictions])
+
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        if weights is None:
+            return {"length": rows[:, 0].mean()}
+        return {"length": weights @ rows[:, 0] / weights.sum(axis=1)}
+
+
+def prediction(number: int, category: str = "Books", text: str | None = None, reference: str = "ref") -> dict[str, Any]:
+    return {
+        "instance": f"{category}/test/u{number}",
+        "category": category,
+        "user": f"u{number}",
+        "prediction": "x" * number if text is None else text,
+        "reference": reference,
+    }
+
+
+PREDICTIONS = [*(prediction(number) for number in (1, 2, 6)), *(prediction(number, "Music") for number in (0, 40))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    with RunStore(tmp_path / "run", {"identity": {}}) as store:
+        yield store
+
+
+def run(store: RunStore, metrics: Mapping[str, Metric], predictions: Sequence[Mapping[str, Any]] = PREDICTIONS) -> Any:
+    return score(store, predictions, metrics, 200, lambda text: None)
+
+
+def test_scores_are_those_of_each_category_and_lie_in_their_intervals(store: RunStore) -> None:
+    result = run(store, {"length": Length()})
+    assert result["signatures"] == {"length": "length|version:1"}
+    books, music = result["scores"]["Books"]["length"], result["scores"]["Music"]["length"]
+    assert list(result["scores"]) == ["Books", "Music"]
+    assert (books["value"], music["value"]) == (3.0, 20.0)
+    assert 1.0 <= books["low"] < books["value"] < books["high"] <= 6.0
+    assert (music["low"], music["high"]) == (0.0, 40.0), "two users: a quarter of all resamples draws one twice"
+
+
+def test_rows_of_the_same_texts_and_signature_are_taken_from_the_file(store: RunStore) -> None:
+    metric = Length()
+    first = run(store, {"length": metric})
+    assert run(store, {"length": metric}) == first
+    assert metric.scored == [5]
+    rows = store.rows("scores.jsonl")
+    assert [(row["instance"], row["metric"], row["statistics"]) for row in rows[:2]] == [
+        ("Books/test/u1", "length", [1.0]),
+        ("Books/test/u2", "length", [2.0]),
+    ]
+
+
+def test_a_changed_signature_is_scored_again(store: RunStore) -> None:
+    run(store, {"length": Length()})
+    metric = Length(version=2)
+    run(store, {"length": metric})
+    assert metric.scored == [5]
+    assert {row["signature"] for row in store.rows("scores.jsonl")} == {"length|version:2"}
+    assert len(store.rows("scores.jsonl")) == 5
+
+
+@pytest.mark.parametrize("changed", [{"text": "longer than it was"}, {"reference": "another reference"}])
+def test_a_changed_text_is_scored_again(store: RunStore, changed: dict[str, str]) -> None:
+    metric = Length()
+    run(store, {"length": metric})
+    texts = [prediction(1, **changed), *PREDICTIONS[1:]]
+    run(store, {"length": metric}, texts)
+    run(store, {"length": metric}, texts)
+    assert metric.scored == [5, 5]
+
+
+def test_one_failing_metric_costs_the_others_nothing(store: RunStore) -> None:
+    good, bad = Length(), Length(fails=True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(store, {"length": good, "other": bad})
+    assert {row["metric"] for row in store.rows("scores.jsonl")} == {"length"}
+    bad.fails = False
+    run(store, {"length": good, "other": bad})
+    assert good.scored == [5]
+    assert bad.scored == [5]
+    assert {row["metric"] for row in store.rows("scores.jsonl")} == {"length", "other"}
+
+
+class NoNumber(Length):
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+        return np.full((len(predictions), 1), np.nan)
+
+
+class TooFew(Length):
+    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+        return np.zeros((len(predictions) - 1, 1))
+
+
+class NoColumn(Length):
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        return {"lenght": rows.mean(axis=0)}
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (NoNumber(), r"metric length must give finite rows of shape \(5, 1\)"),
+        (TooFew(), r"metric length must give finite rows of shape \(5, 1\), it gave \(4, 1\)"),
+        (NoColumn(), r"metric length must give the scores length, it gave lenght"),
+    ],
+)
+def test_a_metric_that_breaks_its_protocol_is_told(store: RunStore, metric: Metric, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        run(store, {"length": metric})
+
+
+TEXTS = [
+    ("the red kite flies high above the hill", "the red kite flew high over the hill today"),
+    ("a boat that floats and does not leak", "a boat that sinks and leaks a lot, sadly"),
+    ("", "nothing was said about this drum at all"),
+    ("The drum is loud!", "The drum is loud!"),
+]
+
+
+def test_real_metrics_agree_with_their_packages_category_by_category(store: RunStore) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
+
+    predictions = [
+        prediction(number, category, text, reference)
+        for category, texts in (("Books", TEXTS), ("Music", TEXTS[1:3]))
+        for number, (text, reference) in enumerate(texts)
+    ]
+    metrics = {name: registry.create("metrics", name, {}) for name in ("rouge", "bleu")}
+    scores = run(store, metrics, predictions)["scores"]
+    scorer = RougeScorer(["rouge1", "rougeL"])
+    for category, texts in (("Books", TEXTS), ("Music", TEXTS[1:3])):
+        pairs = [scorer.score(reference, text) for text, reference in texts]
+        for column in ("rouge1", "rougeL"):
+            cell = scores[category][column]
+            assert cell["value"] == pytest.approx(np.mean([pair[column].fmeasure for pair in pairs]), abs=1e-12)
+            assert cell["low"] <= cell["value"] <= cell["high"]
+        corpus = BLEU().corpus_score([text for text, _ in texts], [[reference for _, reference in texts]])
+        assert scores[category]["bleu"]["value"] == pytest.approx(corpus.score, abs=1e-9)
