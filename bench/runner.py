@@ -11,7 +11,7 @@ import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from bench.config import DATA, GENERATION, RETRIEVAL, RunConfig, settings_of
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.data.load import load
-from bench.embedding import EmbeddingCache
+from bench.embedding import HASHED_NGRAMS, EmbeddingCache
 from bench.errors import DataError, PluginError
 from bench.models import check_model, fingerprint
 from bench.progress import Progress, duration, say
@@ -65,7 +65,8 @@ class Run:
         embeddings = EmbeddingCache(config.results / "embeddings")
         self.contexts = {
             category: Context(
-                corpus=corpus,
+                # Without the texts to predict: no method or retriever can reach them.
+                corpus=replace(corpus, references={}),
                 templates=self.templates,
                 chat=self.chat,
                 retriever=self.retriever,
@@ -93,10 +94,10 @@ class Run:
         identity: dict[str, Any] = {
             "settings": settings,
             "data": {category: corpus.fingerprint for category, corpus in self.corpora.items()},
-            "method_options": registry.options_of(self.method),
+            "method_options": _options(self.method),
         }
         if properties.retrieval_augmented:
-            identity["retriever_options"] = registry.options_of(self._retriever)
+            identity["retriever_options"] = _options(self._retriever)
         if properties.calls_model:
             identity["prompts"] = self.templates.fingerprint
             identity["model"] = fingerprint(config.model)
@@ -401,6 +402,15 @@ def rehearse(run: Run) -> dict[str, Stage]:
                 tokens[stage] += run.chat.count(call.prompt)
                 work.answer(call, Completion(f"(the answer to {stage})", 0, 0, "stop", 0.0))
     return {stage: Stage(prompt, calls[stage], tokens[stage]) for stage, prompt in first.items()}
+
+
+def _options(plugin: Method | Retriever) -> dict[str, Any]:
+    """A plugin's options; the one called `model` by what the model is, not by where it lies."""
+    options = registry.options_of(plugin)
+    name, mark, settings = str(options.get("model", HASHED_NGRAMS)).partition("?")
+    if name != HASHED_NGRAMS:
+        options["model"] = fingerprint(name) + mark + settings
+    return options
 
 
 def _versions() -> dict[str, str]:

@@ -225,6 +225,22 @@ def test_moving_the_model_changes_nothing_its_content_does(
     assert make(shop_config, {field: str(moved)}, corpora=corpora).folder != before
 
 
+def test_moving_an_encoder_changes_nothing_its_content_does(
+    shop_config: Path, tmp_path: Path, corpora: Mapping[str, Corpus]
+) -> None:
+    def folder(place: Path) -> Path:
+        settings = {"contriever": {"model": f"{place}?pooling=mean&normalize=false"}}
+        return make(shop_config, {"retriever": "contriever"}, settings, corpora=corpora).folder
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place in (first, second):
+        place.mkdir()
+        (place / "config.json").write_text("{}")
+    assert folder(first) == folder(second)
+    (second / "config.json").write_text('{"hidden_size": 8}')
+    assert folder(first) != folder(second)
+
+
 def test_the_wording_of_prompts_is_part_of_the_identity_their_place_is_not(
     shop_config: Path, tmp_path: Path, corpora: Mapping[str, Corpus]
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from bench.backends import Engines
 from bench.chat import Chat
-from bench.config import RunConfig, build
+from bench.config import RunConfig, build, read_config
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.errors import BackendError, DataError, PluginError, StoreError
@@ -538,3 +538,9 @@ def test_the_record_names_what_the_run_depends_on(make_run: MakeRun) -> None:
     assert "password" not in json.dumps(record)
     assert make_run(Two(), window=3).folder == run.folder, "where and how fast it runs is no part of its name"
     assert make_run(Two(), top_p=0.5).folder != run.folder
+
+
+def test_no_method_can_reach_the_texts_to_predict(shop_config: Path) -> None:
+    run = Run(build(read_config(str(shop_config)), {"method": "rag"}))
+    assert run.corpora["Toys"].references
+    assert all(not context.corpus.references for context in run.contexts.values())
