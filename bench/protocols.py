@@ -69,7 +69,7 @@ class Metric(Protocol):
     """Names of the entries of a row, e.g. ("rouge1", "rougeL"), or BLEU's counts and totals."""
 
     def check(self) -> None:
-        """Raise `ResourceError` if anything the metric needs (data, model, package) is missing. Cheap; loads nothing."""
+        """Raise `ResourceError` if anything it needs (data, model, package) is missing. Cheap; loads nothing."""
         ...
 
     def signature(self) -> str:

@@ -1,4 +1,4 @@
-"""The paper's configuration end to end, each hub model replaced by a random one of its architecture in a local folder."""
+"""The paper's configuration end to end, each hub model replaced by a random one of its kind in a local folder."""
 
 from __future__ import annotations
 
