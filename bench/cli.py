@@ -147,8 +147,9 @@ def _table(arguments: argparse.Namespace) -> None:
 
     from bench.report.experiment import run_experiment
 
-    # Tables of several configurations lie side by side; the demo's carries the experiment's plain name.
+    # Tables of several configurations and data sets lie side by side; the demo's carries the experiment's plain name.
     suffix = "" if arguments.config == "demo" else f"-{Path(arguments.config).stem}"
+    suffix += f"-{Path(arguments.dataset).name}" if arguments.dataset else ""
     for line in run_experiment(arguments.experiment, _settings(arguments), suffix):
         print(line)
 
