@@ -142,17 +142,18 @@ def test_a_full_disk_stops_an_append_and_loses_nothing(tmp_path: Path, room: int
     folder = tmp_path / "run"
     fill(folder, range(3))
     path = folder / "generations.jsonl"
-    before = path.read_bytes()
     with RunStore(folder, RECORD) as store:
+        store.append(call(3), completion(3))
+        before = path.read_bytes()
         with largest_file(len(before) + room):
-            for number in (3, 4):
+            for number in (4, 5):
                 with pytest.raises(StoreError, match=r"generations\.jsonl cannot be written: .*kept.*run again"):
                     store.append(call(number), completion(number))
         assert path.read_bytes() == before
-        assert store.completion(call(3)) is None
-        store.append(call(3), completion(3))
-    fill(folder, range(4, 6))
-    assert numbers(folder) == [0, 1, 2, 3, 4, 5]
+        assert store.completion(call(4)) is None
+        store.append(call(4), completion(4))
+    fill(folder, range(5, 7))
+    assert numbers(folder) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_full_disk_leaves_the_old_file_in_place(tmp_path: Path) -> None:

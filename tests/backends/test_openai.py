@@ -402,13 +402,22 @@ config = build({"method": "nonperso", "model": "org/tiny", "openai": {"base_url"
 backend = OpenAIBackend(config)
 for number in range(2):
     backend.submit(Call((str(number), "review", 0), Prompt("review", "", str(number)), 0, 0.0, 1.0, 8))
+sys.stdin.readline()
 backend.close()
 """
 
 
 def test_a_process_that_gives_up_does_not_wait_for_answers() -> None:
     with stand_in(lambda handler, body: time.sleep(30)) as server:
-        subprocess.run([sys.executable, "-c", HANGS, server.url], check=True, timeout=20)
+        process = subprocess.Popen([sys.executable, "-c", HANGS, server.url], stdin=subprocess.PIPE, text=True)
+        while len(server.asked) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        try:
+            process.communicate("give up\n", timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 def start_run(url: str, config: Path) -> subprocess.Popen[str]:
