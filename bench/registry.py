@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError, PluginError
@@ -128,3 +131,9 @@ def options_of(plugin: Any) -> dict[str, Any]:
 
     values = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
     return {field.name: values[field.name] for field in dataclasses.fields(plugin) if field.init}
+
+
+def code_of(plugin: Any) -> str:
+    """SHA-256 of the file that defines a plugin: an edited method is another method, old texts are not its own."""
+    path = sys.modules[type(plugin).__module__].__file__
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else type(plugin).__qualname__

@@ -95,9 +95,11 @@ class Run:
             "settings": settings,
             "data": {category: corpus.fingerprint for category, corpus in self.corpora.items()},
             "method_options": _options(self.method),
+            "method_code": registry.code_of(self.method),
         }
         if properties.retrieval_augmented:
             identity["retriever_options"] = _options(self._retriever)
+            identity["retriever_code"] = registry.code_of(self._retriever)
         if properties.calls_model:
             identity["prompts"] = self.templates.fingerprint
             identity["model"] = fingerprint(config.model)

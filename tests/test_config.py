@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pytest
 import yaml
 
+import methods.rag
 from bench import registry
 from bench.config import (
     DATA,
@@ -411,3 +412,13 @@ def test_an_unknown_data_set_or_method_is_refused_before_anything_is_loaded(shop
     for setting in ({"dataset": "no-such-folder"}, {"method": "raag"}, {"retriever": "bm52"}, {"metrics": ["ruge"]}):
         with pytest.raises(BenchError):
             make(shop_config, setting)
+
+
+def test_an_edited_method_is_another_run(
+    shop_config: Path, corpora: Mapping[str, Corpus], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = make(shop_config, corpora=corpora).folder
+    edited = tmp_path / "rag.py"
+    edited.write_text(Path(methods.rag.__file__).read_text() + "# edited\n")
+    monkeypatch.setattr(methods.rag, "__file__", str(edited))
+    assert make(shop_config, corpora=corpora).folder != before

@@ -109,7 +109,9 @@ def test_both_stacks_compute_with_the_same_versions() -> None:
 
 
 def test_environment_is_what_its_lock_says() -> None:
-    installed = {canonical(one.metadata["Name"]): one.version for one in importlib.metadata.distributions()}
+    # The first on the path counts: setuptools, once imported, adds copies of its own to the end of it.
+    found = reversed(list(importlib.metadata.distributions()))
+    installed = {canonical(one.metadata["Name"]): one.version for one in found}
     lock = pins("gpu" if "vllm" in installed else "cpu")
     wrong = {name: installed.get(name) for name, version in lock.items() if installed.get(name) != version}
     assert wrong == {}, "the environment differs from its lock file: make setup"

@@ -15,16 +15,21 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.cli import main
+
 KILLS = int(os.environ.get("RESUME_KILLS", "2"))
 """The bar is five; each costs the start of a process and its engine."""
 INSTANCES = 60
 ROWS = 2 * INSTANCES
 
 
+def arguments(config: Path, results: Path) -> list[str]:
+    return ["run", "--method", "pag", "--config", str(config), "--set", f"results={results}"]
+
+
 def start(config: Path, results: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.cli", "run", "--method", "pag", "--config", str(config)]
     return subprocess.Popen(
-        [*command, "--set", f"results={results}"],
+        [sys.executable, "-m", "bench.cli", *arguments(config, results)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -32,11 +37,7 @@ def start(config: Path, results: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(config: Path, results: Path) -> Path:
-    """Run to the end; the run's folder."""
-    process = start(config, results)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+def folder_in(results: Path) -> Path:
     (folder,) = results.glob("runs/*")
     return folder
 
@@ -82,7 +83,8 @@ def config(tiny_qwen2: Path, tmp_path: Path) -> Path:
 
 
 def test_a_killed_run_goes_on_where_it_stopped(config: Path, tmp_path: Path) -> None:
-    uninterrupted = finish(config, tmp_path / "uninterrupted")
+    assert main(arguments(config, tmp_path / "uninterrupted")) == 0
+    uninterrupted = folder_in(tmp_path / "uninterrupted")
     killed = tmp_path / "killed"
     choose = random.Random()
     before = b""
@@ -102,7 +104,10 @@ def test_a_killed_run_goes_on_where_it_stopped(config: Path, tmp_path: Path) -> 
         assert stop_at <= lines < ROWS
         assert not list(killed.glob("runs/*/summary.json"))
         before = after
-    folder = finish(config, killed)
+    process = start(config, killed)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    folder = folder_in(killed)
 
     written = content(killed)
     assert written.startswith(before[: before.rfind(b"\n") + 1])
