@@ -1,0 +1,1 @@
+"""The embedded demo: a tiny language model and how it was made."""
