@@ -137,7 +137,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 def _report(benchmark: BenchmarkFixture, name: str, package: float, wanted: float) -> None:
     if benchmark.stats is None:
-        pytest.skip("pytest-benchmark is switched off, so nothing was measured")
+        pytest.fail("pytest-benchmark is switched off, so nothing was measured; run without --benchmark-disable")
     own = benchmark.stats.stats.min
     ratio = package / own
     benchmark.extra_info.update({"package_seconds": package, "ratio": ratio, "wanted_ratio": wanted})
