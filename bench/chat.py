@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bench.errors import ConfigError, ResourceError
+from bench.errors import ConfigError, PluginError, ResourceError
 from bench.models import resolve_model
 from bench.prompts import longest_prefix
 from bench.records import Prompt
+
+SOFT_TOKENS = (
+    *(f"[HIS_TOKEN_{i}]" for i in range(8)),
+    *(f"[DIFF_TOKEN_{i}]" for i in range(8)),
+    "<his_token_start>",
+    "<his_token_end>",
+    "<diff_token_start>",
+    "<diff_token_end>",
+)
+"""What the released DEP adds to its tokenizer, in this order: eight placeholders each, and the marks around them."""
+PLACEHOLDER = re.compile(r"\[[A-Z]+_TOKEN_\d+\]")
+"""A slot of a soft prompt as it stands in a template."""
+_SPECIAL = re.compile("|".join([PLACEHOLDER.pattern, *map(re.escape, SOFT_TOKENS[16:])]))
+
+
+def without_placeholders(text: str) -> str:
+    """`text` without what would be taken for a slot or a mark in a soft prompt."""
+    while _SPECIAL.search(text):
+        text = _SPECIAL.sub("", text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -60,10 +82,45 @@ class Chat:
             )
         return f"{before}<|im_end|><|im_start|>user{after}"
 
+    @cached_property
+    def _soft_tokenizer(self) -> Any:
+        """The tokenizer with a token for each placeholder and mark; the model's own tokens keep their ids."""
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.add_tokens(list(SOFT_TOKENS), special_tokens=True)
+        return tokenizer
+
+    @cached_property
+    def _soft_known(self) -> set[str]:
+        return set(SOFT_TOKENS)
+
     def ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of the conversation."""
-        ids: list[int] = self.tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
+        """Token ids of the conversation. A slot's id may lie beyond the model's vocabulary: `positions` says which
+        ids are slots."""
+        tokenizer = self.tokenizer
+        if prompt.slots:
+            tokenizer = self._soft_tokenizer
+            if new := [slot for slot in prompt.slots if slot not in self._soft_known]:
+                tokenizer.add_tokens(new, special_tokens=True)
+                self._soft_known.update(new)
+        ids: list[int] = tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
         return ids
+
+    def positions(self, prompt: Prompt, ids: list[int]) -> list[int]:
+        """Where in `ids`, those of `prompt`, its slots are, in the order of `prompt.slots`. Raises `PluginError` if
+        they do not stand there once each and in this order."""
+        if not prompt.slots:
+            return []
+        wanted = self._soft_tokenizer.convert_tokens_to_ids(list(prompt.slots))
+        known = set(wanted)
+        found = [position for position, token in enumerate(ids) if token in known]
+        if [ids[position] for position in found] != wanted:
+            raise PluginError(f"prompt {prompt.stage}: its slots {', '.join(prompt.slots)} are not what its text holds")
+        return found
+
+    def answer_ids(self, text: str, limit: int) -> list[int]:
+        """Token ids of an answer of at most `limit` tokens, and of the end of the turn if it fits."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.tokenizer.eos_token_id][:limit]
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens the conversation takes."""

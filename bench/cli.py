@@ -42,6 +42,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
     run.set_defaults(command=_run)
 
+    train = commands.add_parser("train", help="train a method's adapter and choose its epoch; 'bench run' does it too")
+    train.add_argument("--method", required=True, help="a method with an adapter, e.g. dep")
+    _add_settings(train)
+    train.set_defaults(command=_train)
+
+    adapter = commands.add_parser("adapter", help="adapters that were trained elsewhere")
+    actions = adapter.add_subparsers(title="actions", required=True, metavar="ACTION")
+    importing = actions.add_parser("import", help="take a method's adapter out of a whole-model checkpoint")
+    importing.add_argument("source", metavar="FOLDER_OR_HUB_ID", help="checkpoint with safetensors files")
+    importing.add_argument("--method", required=True, help="the method whose adapter it is, e.g. dep")
+    importing.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    importing.set_defaults(command=_import_adapter)
+
     table = commands.add_parser("table", help="compute what a table misses and render it (LaTeX, Markdown, CSV)")
     table.add_argument("experiment", help="name of a shipped experiment (table1) or a YAML file")
     _add_settings(table)
@@ -108,7 +121,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _run(arguments: argparse.Namespace) -> None:
     from bench.config import build
-    from bench.runner import Run, execute, rehearse
+    from bench.execute import execute
+    from bench.runner import Run, rehearse
 
     run = Run(build(_settings(arguments)))
     if arguments.dry_run:
@@ -123,6 +137,30 @@ def _run(arguments: argparse.Namespace) -> None:
     (summary,) = execute([run])
     _print_summary(summary)
     print(f"kept in {run.folder}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from bench.config import build
+    from bench.execute import train
+    from bench.runner import Run
+
+    run = Run(build(_settings(arguments)))
+    if not run.learns:
+        raise ConfigError(
+            f"nothing to train: method {run.config.method} "
+            + ("uses the adapter that is set" if run.config.adapter else "has no adapter in this configuration")
+        )
+    train(run)
+    print(f"kept in {run.adapter_folder}")
+
+
+def _import_adapter(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.softprompt.importing import import_adapter
+
+    folder = import_adapter(arguments.source, arguments.method, Path(arguments.results))
+    print(f"kept in {folder}\nuse it: bench run --method {arguments.method} --set adapter={folder} ...")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -26,12 +26,14 @@ class Kind(Enum):
 
     DATA = "which instances are predicted, and the seed"
     RETRIEVAL = "which reviews a retrieval-augmented method sees"
+    PEERS = "which other users' reviews a method that compares users sees"
+    TRAINING = "what an adapter learns"
     GENERATION = "what a model is asked and how it answers"
     SCORING = "how texts are scored, not the texts"
     RUNTIME = "where and how fast it runs, not what comes out (up to the order of floating-point sums)"
 
 
-DATA, RETRIEVAL, GENERATION, SCORING, RUNTIME = Kind
+DATA, RETRIEVAL, PEERS, TRAINING, GENERATION, SCORING, RUNTIME = Kind
 
 
 class Section(BaseModel):
@@ -70,6 +72,48 @@ class OpenAIConfig(Section):
     generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
 
 
+class PeersConfig(Section):
+    """Other users' reviews of an item, for the methods that compare users."""
+
+    before_target: Annotated[bool, PEERS] = False
+    """Only reviews written before the target review."""
+    unused_targets: Annotated[bool | None, PEERS] = None
+    """Whether reviews that only a training instance which no adapter is trained on (k < 7) has to predict are peers.
+    Default: no (paper), yes (official)."""
+
+
+class TrainConfig(Section):
+    """Training of the adapters of methods that have one; the defaults are DEP's recipe (section 4.1)."""
+
+    epochs: Annotated[int, Field(ge=1), TRAINING] = 5
+    batch_size: Annotated[int, Field(ge=1), TRAINING] = 16
+    """Instances an optimiser step."""
+    learning_rate: Annotated[float | None, Field(gt=0), TRAINING] = None
+    """Peak, after which it falls linearly to 0. Default: the method's."""
+    warmup: Annotated[float, Field(ge=0, lt=1), TRAINING] = 0.01
+    """Share of the steps in which the learning rate rises linearly."""
+    weight_decay: Annotated[float, Field(ge=0), TRAINING] = 0.025
+    clip: Annotated[float, Field(gt=0), TRAINING] = 1.0
+    """Largest norm of the gradient."""
+    seed: Annotated[int, Field(ge=0), TRAINING] = 42
+    """Of initialisation, the order of instances and the random retriever."""
+    k: Annotated[int | None, Field(ge=0), TRAINING] = None
+    """History reviews in training. Default: those of the run; another number decodes an adapter with fewer or more."""
+    limit: Annotated[int | None, Field(ge=1), TRAINING] = None
+    """The first so many training instances of each category."""
+    max_target_tokens: Annotated[int, Field(ge=1), TRAINING] = 2048
+    dtype: Annotated[Literal["bfloat16", "float32"], TRAINING] = "bfloat16"
+    """Of the frozen language model; the adapter's weights are float32."""
+    validation: Annotated[int, Field(ge=1), GENERATION] = 512
+    """How many validation instances choose the epoch."""
+    select_by: Annotated[str, GENERATION] = "meteor"
+    """The score that chooses the epoch."""
+    tokens_per_batch: Annotated[int, Field(ge=1), RUNTIME] = 8192
+    """Tokens that go through the model at once, padding included; a longer instance goes alone."""
+    checkpoint_every: Annotated[int, Field(ge=1), RUNTIME] = 10
+    """Optimiser steps between two checkpoints: what a killed training loses at most."""
+
+
 class RunConfig(Section):
     """Everything one run depends on."""
 
@@ -99,6 +143,12 @@ class RunConfig(Section):
     """Folder of prompt templates that replace the shipped ones. Their texts, not their place, are part of the
     identity."""
 
+    peers: Annotated[PeersConfig, Field(default_factory=PeersConfig), PEERS]
+    train: Annotated[TrainConfig, Field(default_factory=TrainConfig), TRAINING]
+    adapter: Annotated[Path | None, RUNTIME] = None
+    """Folder of an imported adapter, instead of one trained for this configuration. Its weights, not their place, are
+    part of the identity."""
+
     model: Annotated[str, GENERATION] = "python:bench/demo/model"
     """Hub id (with @revision, if any), local folder, or python:PACKAGE/folder."""
     tokenizer: Annotated[str | None, GENERATION] = None
@@ -127,6 +177,11 @@ class RunConfig(Section):
     def budget(self) -> int:
         """Tokens a prompt may take."""
         return self.input_budget or (3072 if self.fidelity == "official" else 2048)
+
+    @property
+    def unused_targets(self) -> bool:
+        """Whether training targets that no adapter is trained on are peers."""
+        return self.fidelity == "official" if self.peers.unused_targets is None else self.peers.unused_targets
 
     @property
     def template(self) -> Literal["model", "official"]:
@@ -257,6 +312,7 @@ def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:
     hang on `fidelity` resolved."""
     dumped = config.model_dump(mode="json")
     dumped |= {"input_budget": config.budget, "chat_template": config.template}
+    dumped["peers"]["unused_targets"] = config.unused_targets
     chosen: dict[str, Any] = {}
     for name, _, kind in fields_of(RunConfig):
         if kind in kinds and name != "options":

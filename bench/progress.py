@@ -32,27 +32,28 @@ class Progress:
         self._first = self._done
         self._start = time.perf_counter()
 
-    def update(self, finished: int = 0, tokens: int = 0, in_flight: int = 0) -> None:
-        """`finished` more instances, `tokens` more generated tokens; `in_flight` calls are on their way."""
+    def update(self, finished: int = 0, tokens: int = 0, note: str = "") -> None:
+        """`finished` more instances, `tokens` more generated tokens; `note` says what else is worth knowing."""
         self._done += finished
         self._tokens += tokens
         now = time.perf_counter()
         if now >= self._next:
             self._next = now + (TERMINAL_EVERY if self._terminal else PLAIN_EVERY)
-            line = self._line(now, in_flight)
+            line = self._line(now, note)
             if self._terminal:
                 print(f"{_RENEW}{line}", end="", file=sys.stderr, flush=True)
             else:
                 print(line, file=sys.stderr, flush=True)
 
-    def _line(self, now: float, in_flight: int) -> str:
+    def _line(self, now: float, note: str) -> str:
         spent = max(now - self._start, 1e-9)
         worked = self._done - self._first
         left = spent / worked * (self._total - self._done) if worked else None
-        return (
-            f"{self._label}: {self._done}/{self._total} instances, {in_flight} calls in flight, "
-            f"{self._tokens / spent:,.0f} tokens/s, {'about ' + duration(left) if left is not None else '?'} left"
-        )
+        parts = [f"{self._label}: {self._done}/{self._total} instances"]
+        parts += [note] if note else []
+        parts += [f"{self._tokens / spent:,.0f} tokens/s"] if self._tokens else []
+        parts.append(f"{'about ' + duration(left) if left is not None else '?'} left")
+        return ", ".join(parts)
 
     def close(self) -> None:
         """End the renewing line."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from bench.records import Call, Completion, Instance, Prompt, Review
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.context import Context
 
 Steps = Generator[Sequence[Prompt], list[str], str]
@@ -46,6 +48,51 @@ class Method(Protocol):
 
     def steps(self, instance: Instance, context: Context) -> Steps:
         """Straight-line code for one instance; knows nothing of batching, caching, retries or vLLM."""
+        ...
+
+
+Whose = Literal["own", "shuffled", "constant"]
+"""Whose vectors stand in an instance's prompt: its own, another user's, or the mean over all instances. With the
+latter two a method whose score does not fall was not using its vectors."""
+
+
+class Adapter(Protocol):
+    """What a trained method learns, a `torch.nn.Module`: it turns the features of soft prompts into vectors."""
+
+    def __call__(
+        self, features: Sequence[Mapping[str, torch.Tensor]]
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor | None]:
+        """For a batch of n prompts (their `features`, float32): n tensors of shape (slots, hidden_size), rows in the
+        order of the prompt's slots, and the method's own losses, weighted, shape (n,); None if it has none."""
+        ...
+
+
+class TrainedMethod(Method, Protocol):
+    """A method whose first prompt has slots for vectors, which an adapter makes.
+
+    Training uses the first prompt of `steps` as it is, and the user's real review as the answer. `vectors` matters
+    when texts are written and never in training; every other option has its own adapter.
+    """
+
+    learning_rate: ClassVar[float]
+    """Where the configuration names none."""
+
+    @property
+    def vectors(self) -> Whose: ...
+
+    @property
+    def encoder(self) -> str | None:
+        """Specification of the encoder behind the features (`bench.embedding`), if there is one."""
+        ...
+
+    @property
+    def aux_reduction(self) -> Literal["mean", "sum"]:
+        """How the method's own losses combine over the instances of one optimiser step."""
+        ...
+
+    def adapter(self, dimension: int, hidden_size: int) -> torch.nn.Module:
+        """A freshly initialised `Adapter` in float32, from torch's global random state, for vectors of `dimension`
+        numbers from the encoder (0 without one) and a language model of `hidden_size`."""
         ...
 
 

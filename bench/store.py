@@ -17,12 +17,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from bench.errors import StoreError
 from bench.records import Call, Completion
@@ -35,13 +35,13 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either its old or its whole new content. Raises `StoreError`."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` so that `path` holds either its old or its whole new content. Raises `StoreError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -115,6 +115,28 @@ def stored_completion(rows: Rows, call: Call) -> Completion | None:
     return Completion(row["text"], row["prompt_tokens"], row["completion_tokens"], row["finish_reason"], row["seconds"])
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if it is not there. Raises `StoreError` if another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(
+                f"another process is writing to {folder}; wait for it or stop it, nothing was changed"
+            ) from None
+        try:
+            yield
+        finally:
+            # Closing would not do: a worker process forked meanwhile holds the same lock.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
 class RunStore:
     """Reads and writes one run's folder; a context manager that holds the folder's lock.
 
@@ -125,24 +147,13 @@ class RunStore:
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
         self.folder = folder
         self._record = {"schema": SCHEMA, **record}
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._file: FileIO | None = None
         self._size = 0
         self._rows: Rows = {}
 
     def __enter__(self) -> RunStore:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("a")
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise StoreError(
-                f"another process is writing to {self.folder}; wait for it or stop it, nothing was changed"
-            ) from None
+        self._lock.enter_context(exclusive(self.folder))
         try:
             self._open_record()
             self._open_rows()
@@ -159,10 +170,7 @@ class RunStore:
     def _release(self) -> None:
         if self._file is not None:
             self._file.close()
-        if self._lock is not None:
-            # Closing would not do: a worker process forked meanwhile holds the same lock.
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            self._lock.close()
+        self._lock.close()
 
     def _open_record(self) -> None:
         path = self.folder / "run.json"

@@ -44,7 +44,8 @@ def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrapped.save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=len(vocabulary),
+        # Spare rows, as Qwen2.5 has them, for the marks around soft tokens.
+        vocab_size=len(vocabulary) + 21,
         hidden_size=128,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -122,6 +123,10 @@ def shop_config(shop: Path, tiny_qwen2: Path, tmp_path: Path) -> Path:
         "vllm": {"dtype": "float32", "enforce_eager": True},
         "metrics": ["rouge", "bleu"],
         "resamples": 10,
+        "meteor": {"tokenizer": "treebank"},
+        "dpl": {"encoder": "hashed-ngrams"},
+        "pplug": {"encoder": "hashed-ngrams"},
+        "dep": {"encoder": "hashed-ngrams", "latent": 8},
         "results": str(tmp_path / "results"),
         "notes": ["A random model stands in for Qwen."],
     }
@@ -154,7 +159,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
     """An engine without a model in the place of vLLM, for tests of what is around it."""
     backend = ScriptedBackend()
 
-    def start(config: RunConfig, chat: Chat) -> ScriptedBackend:
+    def start(config: RunConfig, chat: Chat, soft: bool = False) -> ScriptedBackend:
         return backend
 
     monkeypatch.setattr("bench.backends._start", start)

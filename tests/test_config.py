@@ -68,10 +68,27 @@ OTHER: dict[str, Any] = {
     "resamples": 11,
     "notes": ["another"],
     "window": 3,
+    "peers.before_target": True,
+    "peers.unused_targets": True,
+    "train.epochs": 2,
+    "train.batch_size": 3,
+    "train.learning_rate": 0.5,
+    "train.warmup": 0.5,
+    "train.weight_decay": 0.5,
+    "train.clip": 0.5,
+    "train.seed": 1,
+    "train.k": 1,
+    "train.limit": 1,
+    "train.max_target_tokens": 9,
+    "train.dtype": "float32",
+    "train.validation": 3,
+    "train.select_by": "bleu",
+    "train.tokens_per_batch": 9,
+    "train.checkpoint_every": 9,
 }
 """Another value for each field whose value itself is (or is not) part of the identity."""
 
-BY_CONTENT = {"dataset", "revision", "categories", "model", "tokenizer", "prompts", "options", "results"}
+BY_CONTENT = {"dataset", "revision", "categories", "model", "tokenizer", "prompts", "options", "results", "adapter"}
 """Fields that stand for something else; each has a test of its own below."""
 
 NO_TEXT = {
@@ -91,6 +108,9 @@ NO_TEXT = {
     "window",
     "results",
     "prompts",
+    "adapter",
+    "train.tokens_per_batch",
+    "train.checkpoint_every",
 }
 """Fields whose value changes no text, said here once more: a wrong mark must not pass for a right one."""
 
@@ -137,6 +157,8 @@ def test_identity_covers_exactly_what_can_change_a_text(
     name: str, shop_config: Path, corpora: Mapping[str, Corpus]
 ) -> None:
     base: dict[str, Any] = {"backend": "openai"} if name.startswith("openai.") else {}
+    if name.startswith(("train.", "peers.")):
+        base = {"method": "dep", "dep": {"encoder": "hashed-ngrams"}}
     before = make(shop_config, base, corpora=corpora).folder
     after = make(shop_config, base, nested(name, OTHER[name]), corpora=corpora).folder
     assert (before == after) == (name in NO_TEXT)
@@ -159,6 +181,9 @@ def test_identity_covers_exactly_what_can_change_a_text(
         ("rag", {"backend": "vllm"}),
         ("rag", {"bleu": {}}),
         ("rag", {"contriever": {"model": "org/other"}}),
+        ("rag", {"peers": {"before_target": True}, "train": {"epochs": 1, "validation": 1}}),
+        ("dep", {"train": {"k": 2}}),
+        ("dep", {"train": {"learning_rate": 1e-5}}),
     ],
 )
 def test_what_cannot_matter_for_a_run_does_not_enter(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.config import build, parse_setting, read_config
-from bench.runner import Run, execute
+from bench.execute import execute
+from bench.runner import Run
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "kite", "boat", "red", "blue", "map", "drum", "loud", "of"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

@@ -32,7 +32,7 @@ def test_plain_lines_are_few_and_say_speed_and_remaining_time(clock: Clock, caps
     bar = Progress("pag", 40)
     for _ in range(20):
         clock.now += 2.0
-        bar.update(finished=1, tokens=100, in_flight=7)
+        bar.update(finished=1, tokens=100, note="7 calls in flight")
     bar.close()
     lines = capsys.readouterr().err.splitlines()
     # 40 s of work: a line at 16 s and one at 32 s, when 8 and 16 of 40 are done at 2 s each and 50 tokens/s.
@@ -52,7 +52,7 @@ def test_stored_answers_and_the_engines_start_do_not_count_as_speed(
     bar.start()
     clock.now += 20.0
     bar.update(finished=10, tokens=60)
-    assert capsys.readouterr().err == "pag: 30/40 instances, 0 calls in flight, 3 tokens/s, about 20 s left\n"
+    assert capsys.readouterr().err == "pag: 30/40 instances, 3 tokens/s, about 20 s left\n"
 
 
 def test_before_anything_is_finished_the_remaining_time_is_unknown(
@@ -60,7 +60,7 @@ def test_before_anything_is_finished_the_remaining_time_is_unknown(
 ) -> None:
     bar = Progress("dpl", 40)
     clock.now += 16.0
-    bar.update(tokens=32, in_flight=3)
+    bar.update(tokens=32, note="3 calls in flight")
     assert capsys.readouterr().err == "dpl: 0/40 instances, 3 calls in flight, 2 tokens/s, ? left\n"
 
 

@@ -18,6 +18,12 @@ VALUES = {
     "output_title": "Lovely",
     "history": "HISTORY",
     "summary": "SUMMARY",
+    "guidance": "GUIDANCE",
+    "soft_tokens": "SOFT",
+    "differences": "DIFFERENCES",
+    "own_rating": "4.0",
+    "own_title": "TITLE",
+    "own_text": "TEXT",
 }
 
 
@@ -68,7 +74,7 @@ def test_the_shipped_rag_prompt_is_that_of_figure_6_without_the_embeddings() -> 
 def test_every_shipped_prompt_renders() -> None:
     templates = Templates.load()
     for name in templates.texts:
-        if name != "block":
+        if "=== user" in templates.texts[name]:
             system, user = templates.render(name, VALUES)
             assert system
             assert "{{" not in system + user
@@ -86,7 +92,7 @@ def test_own_wording_replaces_one_template_and_its_hash_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rag_reveiw", "x", r"rag_reveiw\.txt replaces no template; there are: block, nonperso_review, "),
+        ("rag_reveiw", "x", r"rag_reveiw\.txt replaces no template; there are: block, dep_"),
         ("pag_review", "Write a review.", r"pag_review\.txt: the file needs '=== system' as its first line"),
         ("pag_review", "=== system\nx", "the file needs '=== system' as its first line"),
         ("pag_review", "=== system\nx\n=== user\n{{sumary}}", r"no value \{\{sumary\}\}; there are: .*summary"),

@@ -20,7 +20,8 @@ from bench.data.corpus import Corpus
 from bench.errors import BackendError, DataError, PluginError, StoreError
 from bench.protocols import Method, Properties, Steps
 from bench.records import Call, Completion, Instance, Item, Prompt
-from bench.runner import Run, execute, generate, rehearse, replay
+from bench.execute import execute
+from bench.runner import Run, generate, rehearse, replay
 from bench.store import RunStore, read_generations, read_rows
 
 MODEL = Properties(retrieval_augmented=False, embedded=False, inter_user=False)
@@ -386,7 +387,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[Script]:
     """The engines that get started, in place of real ones."""
     started: list[Script] = []
 
-    def start(config: RunConfig, chat: Chat) -> Script:
+    def start(config: RunConfig, chat: Chat, soft: bool = False) -> Script:
         started.append(Script())
         return started[-1]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.chat import Chat
 from bench.config import RunConfig
+from bench.errors import ConfigError
 from bench.progress import say
 from bench.protocols import Backend
 
@@ -29,11 +30,14 @@ ENVIRONMENT = {
 class Engines:
     """The engine at hand: started on the first call that needs it, shared by runs that want the same one.
 
-    A context manager; leaving it closes the engine.
+    A context manager; leaving it closes the engine. With `soft` every vLLM engine is started for soft prompts, so that
+    runs with and without them share one; else one that is for text alone is replaced where soft prompts come up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, soft: bool = False) -> None:
+        self._soft = soft
         self._wanted: dict[str, Any] = {}
+        self._takes_soft = False
         self._backend: Backend | None = None
 
     def __enter__(self) -> Engines:
@@ -46,13 +50,20 @@ class Engines:
     ) -> None:
         self.close()
 
-    def get(self, config: RunConfig, chat: Chat) -> Backend:
-        """The engine of a configuration. Raises `BackendError` if it cannot start."""
+    def get(self, config: RunConfig, chat: Chat, soft: bool = False) -> Backend:
+        """The engine of a configuration; with `soft` one that takes calls with vectors. Raises `BackendError` if it
+        cannot start, `ConfigError` if the backend has no soft prompts."""
+        if soft and config.backend != "vllm":
+            raise ConfigError(
+                f"method {config.method} puts vectors into its prompts, which needs backend=vllm, not "
+                f"backend={config.backend}; add --set backend=vllm"
+            )
         wanted = config.model_dump(include={"backend", "model", "tokenizer", config.backend})
         wanted |= {"template": config.template, "length": config.budget + config.max_new_tokens}
-        if self._backend is None or wanted != self._wanted:
+        if self._backend is None or wanted != self._wanted or (soft and not self._takes_soft):
             self.close()
-            self._backend = _start(config, chat)
+            self._takes_soft = (soft or self._soft) and config.backend == "vllm"
+            self._backend = _start(config, chat, self._takes_soft)
             self._wanted = wanted
         return self._backend
 
@@ -63,7 +74,7 @@ class Engines:
             self._backend = None
 
 
-def _start(config: RunConfig, chat: Chat) -> Backend:
+def _start(config: RunConfig, chat: Chat, soft: bool = False) -> Backend:
     if config.backend == "openai":
         from bench.backends.openai import OpenAIBackend
 
@@ -72,6 +83,6 @@ def _start(config: RunConfig, chat: Chat) -> Backend:
 
     say(f"starting vLLM with {config.model}")
     started = time.perf_counter()
-    backend = VLLMBackend(config, chat)
+    backend = VLLMBackend(config, chat, soft)
     say(f"vLLM started in {time.perf_counter() - started:.1f} s")
     return backend

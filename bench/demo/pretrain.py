@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.chat import SOFT_TOKENS
 from bench.data.demo import Dice
-from bench.demo.chats import CHAT_TEMPLATE, SOFT_TOKENS, SPECIAL, Chat, chats
+from bench.demo.chats import CHAT_TEMPLATE, SPECIAL, Chat, chats
 from bench.prompts import Templates
 
 if TYPE_CHECKING:

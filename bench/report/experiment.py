@@ -26,9 +26,10 @@ from bench.config import RunConfig, Section, build
 from bench.data.corpus import Corpus
 from bench.data.load import load
 from bench.errors import ConfigError
+from bench.execute import execute
 from bench.report.names import category_name, paper_value
 from bench.report.tables import Cell, Group, Row, Table, plain, write
-from bench.runner import Run, execute
+from bench.runner import Run
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 
@@ -39,6 +40,8 @@ class RowSpec(Section):
     label: str
     paper: str | None = None
     set: dict[str, Any]
+    except_models: str | None = None
+    """Part of a model's name with which the row is left out."""
 
 
 class GroupSpec(Section):
@@ -58,6 +61,15 @@ class Experiment(Section):
     notes: tuple[str, ...] = ()
     other_methods: str | None = None
     """Name of the group of registered methods that no row names."""
+
+    def for_model(self, model: str) -> Experiment:
+        """The experiment without the rows that it leaves out for a model."""
+        groups = []
+        for group in self.groups:
+            rows = tuple(row for row in group.rows if row.except_models is None or row.except_models not in model)
+            if rows:
+                groups.append(group.model_copy(update={"rows": rows}))
+        return self.model_copy(update={"groups": tuple(groups)})
 
     def with_other_methods(self) -> Experiment:
         """The experiment with a row for each registered method that it does not name, if it asks for them."""
@@ -93,7 +105,8 @@ def read_experiment(name: str) -> tuple[str, Experiment]:
 def run_experiment(name: str, settings: Mapping[str, Any], suffix: str = "") -> list[str]:
     """Compute what is missing, write the table's files and return what to print."""
     table_id, experiment = read_experiment(name)
-    experiment = experiment.with_other_methods()
+    model = build(settings, experiment.groups[0].rows[0].set).model
+    experiment = experiment.with_other_methods().for_model(model)
     corpora: dict[tuple[Any, ...], dict[str, Corpus]] = {}
     runs: list[Run] = []
     for group in experiment.groups:
@@ -156,6 +169,27 @@ def _paper_value(table_id: str, spec: RowSpec, config: RunConfig, category: str,
     return paper_value(table_id.partition("-")[0], spec.paper.format(size=size[1]), category, column)
 
 
+def _training_notes(runs: list[Run], summaries: list[dict[str, Any]]) -> list[str]:
+    """What the trained methods cost (the paper's E.2), and whose review a slot holds where that is not the block's."""
+    notes: dict[str, str] = {}
+    for run, summary in zip(runs, summaries, strict=True):
+        method, adapter, counts = run.config.method, summary.get("adapter", {}), summary.get("counts", {})
+        if "parameters" in adapter:
+            notes[adapter["name"]] = (
+                f"{method}: {adapter['parameters']:,} trained parameters ({100 * adapter['share']:.2f}% of all), "
+                f"{adapter['instances']} instances, {adapter['seconds'] / adapter['epochs'] / 60:.1f} minutes an epoch, "
+                f"epoch {adapter['epoch']} of {adapter['epochs']} kept for its validation {run.config.train.select_by}."
+            )
+        elif adapter:
+            notes[adapter["name"]] = f"{method}: imported adapter {adapter['name']}."
+        if counts.get("misaligned_slots"):
+            share = counts["misaligned_slots"] / counts["slots"]
+            notes[f"{method} slots"] = (
+                f"{method}: {100 * share:.1f}% of the slots hold another review than their block's."
+            )
+    return list(notes.values())
+
+
 def _notes(experiment: Experiment, runs: list[Run], summaries: list[dict[str, Any]]) -> list[str]:
     """What a reader has to know: sentences that rows share stand once."""
     notes = []
@@ -175,6 +209,7 @@ def _notes(experiment: Experiment, runs: list[Run], summaries: list[dict[str, An
             )
             shown.setdefault(setting, []).append(f"{config.method} {summary['blocks_shown']:.2f}")
     notes += [f"{setting}: {', '.join(averages)}." for setting, averages in shown.items()]
+    notes += _training_notes(runs, summaries)
     empty = sum(summary["empty_predictions"] for summary in summaries)
     cut = sum(summary["cut_off"] for summary in summaries)
     limits = " or ".join(dict.fromkeys(str(run.config.max_new_tokens) for run in runs))

@@ -22,7 +22,8 @@ from bench.protocols import Properties, Steps
 from bench.records import Instance
 from bench.report.experiment import assemble, read_experiment, run_experiment
 from bench.report.names import paper_value
-from bench.runner import Run, execute
+from bench.execute import execute
+from bench.runner import Run
 
 CONTENT: dict[str, Any] = {
     "title": "A small comparison",

@@ -1,0 +1,49 @@
+"""Peers: what other users wrote about an item, and nothing that anyone has to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from bench.data.corpus import Corpus
+from bench.records import Instance, Review
+
+
+class Peers:
+    """The reviews in the histories of a category's users, without any whose text is the target of an instance.
+
+    DPL's published form has a training instance for each of a user's reviews k=0..7 after the history, of which DEP
+    trains on the last. With `unused_targets` the targets of the others stay in the pool, as in the authors' released
+    code; without it no target text of any split is in it.
+    """
+
+    def __init__(self, corpus: Corpus, unused_targets: bool = False) -> None:
+        used = [*corpus.longest_profiles("train")] if unused_targets else [*corpus.instances.get("train", ())]
+        used += [i for split, instances in corpus.instances.items() if split != "train" for i in instances]
+        targets = {corpus.references[instance.id] for instance in used}
+        longest: dict[str, Instance] = {}
+        for instances in corpus.instances.values():
+            for instance in instances:
+                known = longest.get(instance.user_id)
+                if known is None or len(instance.profile) > len(known.profile):
+                    longest[instance.user_id] = instance
+        self._by_user: dict[str, tuple[Review, ...]] = {
+            user: tuple(review for review in instance.profile if review.text not in targets)
+            for user, instance in longest.items()
+        }
+
+    @cached_property
+    def _by_item(self) -> dict[str, list[Review]]:
+        by_item: dict[str, list[Review]] = {}
+        for user in sorted(self._by_user):
+            for review in self._by_user[user]:
+                by_item.setdefault(review.asin, []).append(review)
+        return by_item
+
+    def of_item(self, asin: str, but: Sequence[str] = ()) -> list[Review]:
+        """The reviews of an item by other users than those in `but`, in the order of the user ids."""
+        return [review for review in self._by_item.get(asin, ()) if review.user_id not in but]
+
+    def of_user(self, user_id: str) -> tuple[Review, ...]:
+        """A user's own reviews in the pool, ascending in time; empty for a user whom the data set does not know."""
+        return self._by_user.get(user_id, ())

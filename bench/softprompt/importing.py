@@ -1,0 +1,146 @@
+"""Adapters out of checkpoints that others published: a whole language model in safetensors shards, with the adapter's
+tensors among its own (the layout of the released DEP model). Only these tensors are read; nothing is unpickled and no
+code that lies beside them is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import registry
+from bench.errors import ConfigError, ResourceError
+from bench.models import local_folder
+from bench.progress import say
+from bench.softprompt.adapters import SCHEMA, weights_hash, write_tensors
+from bench.store import dump, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def import_adapter(source: str, method: str, results: Path) -> Path:
+    """Read a method's adapter out of a checkpoint, a folder or hub id; the folder it is kept in.
+
+    Raises `ConfigError` for a method without an adapter, `ResourceError` for a checkpoint that cannot be read or has
+    no such tensors.
+    """
+    names = _names(method)
+    checkpoint = _Checkpoint(source)
+    tensors: dict[str, torch.Tensor] = {}
+    for file, wanted in checkpoint.files(names).items():
+        tensors |= checkpoint.read(file, wanted)
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().view(-1).float().numpy().tobytes())
+    label = Path(source.partition("@")[0]).resolve().name
+    folder = results / "adapters" / f"imported-{method}-{label}-{digest.hexdigest()[:10]}"
+    write_tensors(folder / "adapter.safetensors", tensors)
+    record = {
+        "schema": SCHEMA,
+        "method": method,
+        "source": checkpoint.label,
+        "weights": weights_hash(folder / "adapter.safetensors"),
+        "tensors": {name: list(tensor.shape) for name, tensor in sorted(tensors.items())},
+    }
+    write_atomically(folder / "adapter.json", dump(record))
+    say(f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters in {len(tensors)} tensors")
+    return folder
+
+
+def _names(method: str) -> list[str]:
+    """The names of the adapter's tensors, which do not depend on their sizes."""
+    import torch
+
+    plugin = registry.create("methods", method, {})
+    if not hasattr(plugin, "adapter"):
+        raise ConfigError(f"method {method} has no adapter; methods that have one: dep, for example")
+    with torch.device("meta"):
+        return list(plugin.adapter(4, 8).state_dict())
+
+
+class _Checkpoint:
+    """The safetensors files of a folder or a hub repository."""
+
+    def __init__(self, source: str) -> None:
+        self._folder = local_folder(source)
+        self._repository, _, revision = source.partition("@")
+        self._revision = revision or None
+        self.label = source if self._folder is None else self._folder.resolve().name
+
+    def files(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Which of `names` are in which file. Raises `ResourceError` if any is in none."""
+        index = self._path(INDEX)
+        if index is not None:
+            try:
+                places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise ResourceError(f"{self.label}: {INDEX} cannot be read ({error}); fetch it again") from error
+        else:
+            if self._path(SINGLE) is None:
+                raise ResourceError(
+                    f"{self.label} holds no safetensors checkpoint (neither {INDEX} nor {SINGLE}); other formats could "
+                    "run code when they are read and are not supported"
+                )
+            places = dict.fromkeys(self._held(SINGLE), SINGLE)
+        missing = [name for name in names if name not in places]
+        if missing:
+            raise ResourceError(
+                f"{self.label} lacks {len(missing)} of the adapter's {len(names)} tensors, such as {missing[0]}: it is "
+                "not a checkpoint of this method"
+            )
+        files: dict[str, list[str]] = {}
+        for name in names:
+            # A name of a file and no path: an index from outside must not lead anywhere else.
+            files.setdefault(Path(str(places[name])).name, []).append(name)
+        return files
+
+    def read(self, file: str, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Some tensors of a file, without reading the others."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._existing(file), "pt") as opened:
+                return {name: opened.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as error:
+            raise ResourceError(f"{self.label}: {file} cannot be read ({error}); fetch it again") from error
+
+    def _held(self, file: str) -> list[str]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._existing(file), "pt") as opened:
+                return list(opened.keys())
+        except (OSError, SafetensorError) as error:
+            raise ResourceError(f"{self.label}: {file} cannot be read ({error}); fetch it again") from error
+
+    def _existing(self, file: str) -> Path:
+        path = self._path(file)
+        if path is None:
+            raise ResourceError(f"{self.label}: {file} is missing, though the index names it; fetch it again")
+        return path
+
+    def _path(self, file: str) -> Path | None:
+        if self._folder is not None:
+            path = self._folder / file
+            return path if path.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self._repository, file, revision=self._revision))
+        except LocalEntryNotFoundError as error:
+            raise self._unreachable(error) from error
+        except EntryNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ResourceError:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return ResourceError(f"checkpoint '{self.label}' cannot be fetched from the hub: {first}; give a local folder")
