@@ -102,8 +102,8 @@ class Context:
         templates that make up the block of the review at an index. If not even one fits, one is kept and its text is
         cut, then its item's description, then the target item's description. A text that a model wrote earlier
         (`values`) may take at most half of the budget. `item` takes the place of the instance's. With `soft` the
-        placeholders of templates and `values` become the prompt's slots. Raises `ConfigError` if the bare template does not
-        fit.
+        placeholders of templates and `values` become the prompt's slots. Raises `ConfigError` if the bare template does
+        not fit.
         """
         if not soft:
             values = {key: self.chat.cut(text, self.input_budget // 2) for key, text in values.items()}

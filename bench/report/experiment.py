@@ -177,8 +177,8 @@ def _training_notes(runs: list[Run], summaries: list[dict[str, Any]]) -> list[st
         if "parameters" in adapter:
             notes[adapter["name"]] = (
                 f"{method}: {adapter['parameters']:,} trained parameters ({100 * adapter['share']:.2f}% of all), "
-                f"{adapter['instances']} instances, {adapter['seconds'] / adapter['epochs'] / 60:.1f} minutes an epoch, "
-                f"epoch {adapter['epoch']} of {adapter['epochs']} kept for its validation {run.config.train.select_by}."
+                f"{adapter['instances']} instances; of {adapter['epochs']} epochs the one with the best validation "
+                f"{run.config.train.select_by} is kept ({adapter['epoch']})."
             )
         elif adapter:
             notes[adapter["name"]] = f"{method}: imported adapter {adapter['name']}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,9 +73,19 @@ def accelerator(clip: float) -> Accelerator:
     if made.distributed_type not in known:
         raise ConfigError(
             f"training cannot be spread over processes by {made.distributed_type.value}; launch it with "
-            " `accelerate launch --multi_gpu` or `--use_deepspeed --zero_stage 1`"
+            "`accelerate launch --multi_gpu` or `--use_deepspeed --zero_stage 1`"
         )
     return made
+
+
+def deepspeed_utils(zero: Any) -> Any:
+    """DeepSpeed's functions for the optimiser's state that is spread over the processes, all of which have to call
+    them; ready for use with `zero`, DeepSpeed's optimiser, after its first step."""
+    utils = import_module("deepspeed.utils")
+    # DeepSpeed links parameters to the state once, when the second group of parameters has none yet.
+    for parameters, part in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+        utils.lazy_init_hp_params_optimizer_state(parameters, part, zero.optimizer.state)
+    return utils
 
 
 def leave() -> None:
@@ -117,6 +128,6 @@ def _zero_1(clip: float) -> Any:
         offload_optimizer_device="none",
         offload_param_device="none",
     )
-    # Nothing here goes by it, but without a data loader it has to be set.
-    plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+    # Nothing here goes by these, but without a data loader they have to be set.
+    plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1, "train_batch_size": world()}
     return plugin

@@ -275,10 +275,9 @@ class _Training:
                 if parameter in self.optimizer.state
                 for name in ("step", *MOMENTS)
             }
-        from deepspeed.utils import safe_get_full_optimizer_state  # type: ignore[import-not-found]
-
+        get_full = processes.deepspeed_utils(self.optimizer.optimizer).safe_get_full_optimizer_state
         found = {
-            f"{name}.{number}": safe_get_full_optimizer_state(parameter, name)
+            f"{name}.{number}": get_full(parameter, name)
             for number, parameter in enumerate(self.parameters)
             for name in MOMENTS
         }
@@ -308,19 +307,18 @@ class _Training:
                         **{name: tensors[f"{name}.{number}"].to(parameter.device) for name in MOMENTS},
                     }
             return
-        from deepspeed.utils import safe_set_full_optimizer_state  # type: ignore[import-not-found]
-
         # Its state comes into being with the first step; this one, at a learning rate of 0, changes no weight.
         with self._accumulating(last=True):
             found = losses(self.model, self.adapter, self.examples[:1])
             self._backward(found.generation.sum() * 0)
         self._update(0.0)
+        set_full = processes.deepspeed_utils(self.optimizer.optimizer).safe_set_full_optimizer_state
         for state in self.optimizer.state.values():
             state["step"].fill_(float(self.done))
         for number, parameter in enumerate(self.parameters):
             for name in MOMENTS:
                 value = tensors.get(f"{name}.{number}", torch.zeros_like(parameter))
-                safe_set_full_optimizer_state(parameter, value.to(parameter.device), name)
+                set_full(parameter, value.to(parameter.device), name)
 
     def _finish(self, instances: int, seconds: float) -> None:
         trainable = sum(p.numel() for p in self.parameters)

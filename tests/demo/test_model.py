@@ -207,14 +207,19 @@ def test_pretraining_chats_take_the_shape_of_their_prompt(kind: str) -> None:
     for chat in made:
         assert chat.answer
         assert "{{" not in chat.system + chat.user
-        if kind in templates.texts:
-            system, _ = templates.render(kind, dict.fromkeys(PLACEHOLDERS, ""))
-            assert chat.system == system
+        system, _ = templates.render(kind, PLACEHOLDERS)
+        assert chat.system == system
         assert chat.user.count("- [Review 2]:") <= 1
         assert all(quote in chat.user and quote in chat.answer for quote in chat.quotes)
 
 
-PLACEHOLDERS = ("item_title", "item_description", "output_rating", "output_title", "history", "summary")
+PLACEHOLDERS = dict.fromkeys(
+    (
+        *("item_title", "item_description", "output_rating", "output_title", "history", "summary", "differences"),
+        *("own_rating", "own_title", "own_text"),
+    ),
+    "",
+) | {"guidance": "\n" + Templates.load().block({}, "dep_guidance")}
 
 
 def test_summaries_quote_only_what_is_shown() -> None:

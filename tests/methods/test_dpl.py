@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def context(
     me: Instance = ME,
     theirs: Mapping[str, Sequence[Review]] = THEIRS,
     budget: int = 100_000,
-    embedder: object = vectors_by_name,
+    embedder: Callable[[Sequence[str], str], Floats] = vectors_by_name,
     retriever: Retriever | None = None,
     before_target: bool = False,
 ) -> Context:
@@ -101,7 +101,7 @@ def context(
         k,
         budget,
         0,
-        embedder,  # type: ignore[arg-type]
+        embedder,
         Peers(corpus),
         before_target,
     )
@@ -195,11 +195,7 @@ def test_the_calls_before_the_last_know_nothing_of_the_target(chat: Chat) -> Non
 
 def test_braces_in_what_users_and_the_model_wrote_stay(chat: Chat) -> None:
     me = instance("me", [replace(one, title="{{history}}", text="{{own_rating}} {x}") for one in MINE])
-
-    def embedder(texts: Sequence[str], encoder: str) -> Floats:
-        return random_vectors(texts, encoder)
-
-    asked, _ = play(DPL(), context(chat, me=me, embedder=embedder), me, "{{{{difference}}}} {}")
+    asked, _ = play(DPL(), context(chat, me=me, embedder=random_vectors), me, "{{{{difference}}}} {}")
     assert "- [Review Title]: {{history}}\n- [Review Text]: {{own_rating}} {x}\n" in asked[0][0].user
     assert "- [Difference]: {{difference}} 1\n" in asked[1][0].user
 
@@ -284,7 +280,7 @@ def test_representatives_are_those_of_scikit_learns_clusters(seed: int, size: in
     assert 0 not in found
 
 
-def test_of_two_members_the_first(chat: Chat) -> None:
+def test_of_two_members_the_first() -> None:
     """They are as near to their middle as each other; rounding errors must not choose."""
     generator = np.random.default_rng(0)
     for _ in range(40):
@@ -344,18 +340,19 @@ def test_without_history(me: Instance, k: int, chat: Chat) -> None:
 def test_long_differences_leave_room_for_the_history(chat: Chat) -> None:
     budget = 1500
     here = context(chat, k=2, budget=budget)
-    asked, _ = play(DPL(), here, answer="x" * 500 + " {}")
+    asked, _ = play(DPL(), here, answer="word " * 100 + "{}")
     (profile,) = asked[1]
     lines = profile.user.partition("[User's Past Reviews]")[0].splitlines()[1:]
     # A token is a byte. Half of the budget: the first whole, the second cut.
     assert len("\n".join(lines)) <= budget // 2
     assert [line[:30] for line in lines] == [
         "- [Item Title]: Title A4",
-        "- [Difference]: xxxxxxxxxxxxxx",
+        "- [Difference]: word word word",
         "- [Item Title]: Title A2",
-        "- [Difference]: xxxxxxxxxxxxxx",
+        "- [Difference]: word word word",
     ]
-    assert lines[1].endswith("x 1")
+    assert lines[1].endswith("word 1")
+    assert 0 < lines[3].count("word") < 100
     assert profile.blocks_shown >= 1
     for prompts in asked:
         assert all(chat.count(prompt) <= budget for prompt in prompts)
