@@ -195,6 +195,11 @@ class Run:
         return identity
 
     @property
+    def label(self) -> str:
+        """What messages call the run."""
+        return self.config.method if self.epoch is None else f"{self.config.method}, validation of epoch {self.epoch}"
+
+    @property
     def learning_rate(self) -> float:
         """The configuration's, else the method's."""
         assert self.trained_method is not None
@@ -454,7 +459,7 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
     working: dict[str, _Work] = {}
     ready: deque[Call] = deque()
     in_flight = 0
-    progress = Progress(run.config.method, len(run.instances))
+    progress = Progress(run.label, len(run.instances))
 
     @cache
     def engine() -> Backend:
@@ -509,12 +514,12 @@ def predict(run: Run, store: RunStore, engines: Engines, say: Callable[[str], No
         return
     resumed = store.stored()
     if resumed:
-        say(f"{run.config.method}: {resumed} completions are there already, going on")
+        say(f"{run.label}: {resumed} completions are there already, going on")
     started = time.perf_counter()
     predictions = generate(run, store, engines)
     store.write_rows("predictions.jsonl", predictions)
     seconds = time.perf_counter() - started
-    say(f"{run.config.method}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
+    say(f"{run.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
 
 
 def summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:

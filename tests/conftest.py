@@ -127,6 +127,7 @@ def shop_config(shop: Path, tiny_qwen2: Path, tmp_path: Path) -> Path:
         "dpl": {"encoder": "hashed-ngrams"},
         "pplug": {"encoder": "hashed-ngrams"},
         "dep": {"encoder": "hashed-ngrams", "latent": 8},
+        "train": {"epochs": 1, "dtype": "float32"},
         "results": str(tmp_path / "results"),
         "notes": ["A random model stands in for Qwen."],
     }

@@ -58,6 +58,7 @@ def test_runs_on_local_folders_of_the_same_layout(
     paper-7b's."""
     local = {
         "dataset": str(shop),
+        "categories": None,
         "model": str(tiny_qwen2),
         "bertscore": {"model": str(led)},
         "contriever": {"model": f"{contriever}?pooling=mean&normalize=false"},

@@ -18,9 +18,9 @@ from bench.config import RunConfig, build, read_config
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.errors import BackendError, DataError, PluginError, StoreError
+from bench.execute import execute
 from bench.protocols import Method, Properties, Steps
 from bench.records import Call, Completion, Instance, Item, Prompt
-from bench.execute import execute
 from bench.runner import Run, generate, rehearse, replay
 from bench.store import RunStore, read_generations, read_rows
 

@@ -18,7 +18,9 @@ class Peers:
     """
 
     def __init__(self, corpus: Corpus, unused_targets: bool = False) -> None:
-        used = [*corpus.longest_profiles("train")] if unused_targets else [*corpus.instances.get("train", ())]
+        used = list(corpus.instances.get("train", ()))
+        if used and unused_targets:
+            used = list(corpus.longest_profiles("train"))
         used += [i for split, instances in corpus.instances.items() if split != "train" for i in instances]
         targets = {corpus.references[instance.id] for instance in used}
         longest: dict[str, Instance] = {}

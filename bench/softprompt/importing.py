@@ -78,7 +78,7 @@ class _Checkpoint:
         index = self._path(INDEX)
         if index is not None:
             try:
-                places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                places: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise ResourceError(f"{self.label}: {INDEX} cannot be read ({error}); fetch it again") from error
         else:

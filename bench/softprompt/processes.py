@@ -39,7 +39,7 @@ def as_the_first(decide: Callable[[], bool]) -> bool:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=_on_cpu(), timeout=PATIENCE)
+    PartialState(cpu=_on_cpu(), **_group())
     answer: list[Any] = [decide() if rank() == 0 else None]
     return bool(broadcast_object_list(answer)[0])
 
@@ -66,7 +66,7 @@ def accelerator(clip: float) -> Accelerator:
         kwargs_handlers=[
             # Not every batch has rows of every kind, and so gradients for every parameter.
             DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=PATIENCE),
+            InitProcessGroupKwargs(**_group()),
         ],
     )
     known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
@@ -74,6 +74,11 @@ def accelerator(clip: float) -> Accelerator:
         raise ConfigError(
             f"training cannot be spread over processes by {made.distributed_type.value}; launch it with "
             "`accelerate launch --multi_gpu` or `--use_deepspeed --zero_stage 1`"
+        )
+    if made.num_processes != world():
+        raise ConfigError(
+            f"the environment speaks of {world()} processes (WORLD_SIZE), but this one finds {made.num_processes}; "
+            "start them with `accelerate launch` or `torchrun`, or unset WORLD_SIZE"
         )
     return made
 
@@ -105,6 +110,12 @@ def _deepspeed() -> bool:
 def _on_cpu() -> bool:
     # Told to use the CPU, accelerate would leave DeepSpeed out; without a GPU it comes to the CPU by itself.
     return not torch.cuda.is_available() and not _deepspeed()
+
+
+def _group() -> dict[str, Any]:
+    """How the processes' group is made."""
+    by_hand = _deepspeed() and not torch.cuda.is_available()
+    return {"timeout": PATIENCE, **({"backend": "gloo"} if by_hand else {})}
 
 
 def _zero_1(clip: float) -> Any:

@@ -73,7 +73,7 @@ class Vectors:
         }
         with torch.inference_mode():
             (rows,), _ = self._adapter([features])
-        made: Matrix = rows.float().cpu().numpy()
+        made: Matrix = rows.detach().float().cpu().numpy()
         return made
 
     def _by_kind(self, instance: Instance) -> dict[str, Matrix]:

@@ -18,11 +18,11 @@ from bench.config import build, read_config
 from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError
+from bench.execute import execute
 from bench.protocols import Properties, Steps
 from bench.records import Instance
 from bench.report.experiment import assemble, read_experiment, run_experiment
 from bench.report.names import paper_value
-from bench.execute import execute
 from bench.runner import Run
 
 CONTENT: dict[str, Any] = {
@@ -42,9 +42,17 @@ CONTENT: dict[str, Any] = {
             "ranked": False,
             "rows": [{"label": "Copy", "set": {"method": "copy"}}],
         },
+        {
+            "name": "More",
+            "ranked": False,
+            "rows": [
+                {"label": "RAG", "set": {"method": "rag"}},
+                {"label": "Whisper", "set": {"method": "whisper"}},
+            ],
+        },
     ],
     "notes": ["A note of the experiment."],
-    "other_methods": "Other methods",
+    "other_methods": None,
 }
 
 
@@ -71,6 +79,8 @@ def outsider(monkeypatch: pytest.MonkeyPatch) -> None:
         return found.select(group=group)
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    # Not in a process of its own, which would take longer to start than such small adapters to train.
+    monkeypatch.setattr("bench.execute._cores_to_spare", lambda: False)
 
 
 @pytest.fixture
@@ -92,7 +102,8 @@ def labels(markdown: str) -> list[str]:
 def test_rows_stand_in_their_order_and_other_methods_after(
     small: Path, shop_config: Path, tmp_path: Path, scripted: Any
 ) -> None:
-    printed = run_experiment(str(small), read_config(str(shop_config)))
+    content = CONTENT | {"groups": CONTENT["groups"][:2], "other_methods": "Other methods"}
+    printed = run_experiment(str(write(tmp_path, content)), read_config(str(shop_config)))
     _, experiment = read_experiment(str(small))
     full = experiment.with_other_methods()
     methods = [(group.name, [row.label for row in group.rows]) for group in full.groups]
@@ -132,9 +143,33 @@ def test_a_row_overrides_the_settings(small: Path, shop_config: Path, tmp_path: 
     assert names == {"pag-recency-k1", "nonperso", "copy", "rag-recency-k2", "whisper"}
 
 
+def test_rows_are_left_out_for_models_that_they_name(small: Path) -> None:
+    groups = [
+        {"name": "", "ranked": True, "rows": [{"label": "RAG", "set": {"method": "rag"}}]},
+        {"name": "Big", "ranked": False, "rows": [{"label": "X", "set": {"method": "pag"}, "except_models": "32B"}]},
+    ]
+    _, experiment = read_experiment(str(write(small.parent, CONTENT | {"groups": groups})))
+    assert [group.name for group in experiment.for_model("org/Model-7B").groups] == ["", "Big"]
+    assert [group.name for group in experiment.for_model("org/Model-32B-Instruct").groups] == [""]
+
+
+def test_notes_on_what_was_trained(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    groups = [{"name": "", "ranked": True, "rows": [{"label": "DEP", "set": {"method": "dep", "k": 2}}]}]
+    settings = read_config(str(shop_config)) | {"fidelity": "official", "chat_template": "model"}
+    run_experiment(str(write(small.parent, CONTENT | {"groups": groups})), settings)
+    text = (tmp_path / "results" / "tables" / "small.md").read_text().replace("\\", "")
+    run = Run(build(settings, {"method": "dep", "k": 2}))
+    trained = sum(parameter.numel() for parameter in run.fresh_adapter(128).parameters())
+    assert f"dep: {trained:,} trained parameters (" in text
+    assert " of all), 1 instances; of 1 epochs the one with the best validation meteor is kept (1)." in text
+    # Only A1 has two reviewers: u2's one block is of it, but u1's blocks are of A3 and A2, and the first has A1's vectors.
+    assert "dep: 50.0% of the slots hold another review than their block's." in text
+
+
 def test_cells_hold_scores_and_intervals(shop_config: Path, small: Path, scripted: Any) -> None:
     settings = read_config(str(shop_config))
     _, experiment = read_experiment(str(small))
+    experiment = experiment.model_copy(update={"groups": experiment.groups[:2]})
     runs = [Run(build(settings, {"method": name})) for name in ("pag", "nonperso", "copy")]
     summaries = execute(runs, lambda _: None)
     table = assemble("small", experiment, runs, summaries)
@@ -188,7 +223,7 @@ def test_the_papers_value_stands_only_beside_its_data_and_models(
     for part in ("main", "meta"):
         (data / part / "Toys").rename(data / part / "Books")
     shutil.copytree(tiny_qwen2, model)
-    _, experiment = read_experiment(str(write(tmp_path, CONTENT)))
+    _, experiment = read_experiment(str(write(tmp_path, CONTENT | {"groups": CONTENT["groups"][:2]})))
     settings = read_config(str(shop_config)) | {"dataset": str(data), "model": str(model)}
 
     def papers(**other: str) -> list[float | None]:

@@ -10,8 +10,8 @@ import pytest
 
 from bench.config import build, read_config
 from bench.errors import ConfigError, StoreError
-from bench.report.runs import find_run, list_runs, show_instance, show_run
 from bench.execute import execute
+from bench.report.runs import find_run, list_runs, show_instance, show_run
 from bench.runner import Run
 
 

@@ -1,0 +1,179 @@
+"""The objective against a straight forward pass: one example at a time, logits at every position, no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.softprompt.objective import Example, Losses, batches, losses
+
+LAYOUTS = {
+    # Prompt, answer, slots. A slot at position 0 wants a gradient everywhere.
+    "first position": [(30, 7, (0, 3)), (12, 20, (0,)), (41, 1, (5, 6, 40))],
+    # No slot before position 20: what comes before runs without a gradient.
+    "middle": [(40, 7, (25, 30)), (60, 3, (20, 59)), (33, 15, (32,))],
+    # The first slot is early, but not first: not worth a pass of its own.
+    "early": [(90, 9, (3, 50)), (70, 2, (2,))],
+}
+
+
+def examples_of(layout: str, made_up: Callable[..., Example]) -> list[Example]:
+    return [
+        made_up(seed, prompt, answer, slots, loud=seed == 1)
+        for seed, (prompt, answer, slots) in enumerate(LAYOUTS[layout])
+    ]
+
+
+def straight(model: Any, adapter: Any, example: Example) -> tuple[Tensor, Tensor]:
+    """transformers' own loss of one example, and the adapter's."""
+    (vectors,), own = adapter([{name: torch.from_numpy(value) for name, value in example.features.items()}])
+    ids = torch.from_numpy(example.ids.astype(np.int64))
+    rows = []
+    slots = example.slots.tolist()
+    for position, token in enumerate(ids):
+        rows.append(vectors[slots.index(position)] if position in slots else model.get_input_embeddings().weight[token])
+    labels = ids.clone()
+    labels[: example.targets] = -100
+    output = model(inputs_embeds=torch.stack(rows)[None], labels=labels[None], use_cache=False)
+    assert output.logits.shape[1] == len(ids)
+    return output.loss, own[0]
+
+
+def fresh(projection: Callable[..., Any], model: Any) -> Any:
+    torch.manual_seed(1)
+    adapter = projection(model.config.hidden_size)
+    torch.nn.init.normal_(adapter.scale, std=0.3)
+    return adapter
+
+
+def gradients(adapter: Any) -> dict[str, Tensor]:
+    found = {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
+    adapter.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("name", ["tiny", "demo"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_losses_and_gradients_are_those_of_a_straight_forward_pass(
+    name: str, layout: str, frozen: Any, projection: Any, made_up: Any
+) -> None:
+    model, examples = frozen(name), examples_of(layout, made_up)
+    adapter = fresh(projection, model)
+    together = losses(model, adapter, examples)
+    (together.generation.sum() + 3 * together.own.sum()).backward()
+    got = gradients(adapter)
+
+    expected = [straight(model, adapter, example) for example in examples]
+    sum(generation + 3 * own for generation, own in expected).backward()  # type: ignore[union-attr]
+    wanted = gradients(adapter)
+
+    torch.testing.assert_close(together.generation, torch.stack([one for one, _ in expected]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.own, torch.stack([own for _, own in expected]), rtol=0, atol=1e-6)
+    for parameter, gradient in wanted.items():
+        scale = float(gradient.abs().max())
+        assert scale > 1e-4, "the test would not see a gradient that is missing"
+        torch.testing.assert_close(got[parameter], gradient, rtol=0, atol=1e-5 * max(scale, 1.0), msg=parameter)
+
+
+@pytest.mark.parametrize("name", ["tiny", "demo"])
+def test_a_padded_batch_is_its_examples_one_by_one(name: str, frozen: Any, projection: Any, made_up: Any) -> None:
+    model = frozen(name)
+    adapter = fresh(projection, model)
+    examples = [example for layout in LAYOUTS for example in examples_of(layout, made_up)]
+    assert len({len(example.ids) for example in examples}) > 5, "there is padding"
+    with torch.no_grad():
+        together = losses(model, adapter, examples)
+        alone = [losses(model, adapter, [example]) for example in examples]
+    torch.testing.assert_close(together.generation, torch.cat([one.generation for one in alone]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.own, torch.cat([one.own for one in alone]), rtol=0, atol=1e-6)
+
+
+def test_an_adapter_without_losses_of_its_own_has_none(frozen: Any, projection: Any, made_up: Any) -> None:
+    model = frozen("tiny")
+    examples = [made_up(0), made_up(1)]
+    found: Losses = losses(model, projection(model.config.hidden_size, own=False), examples)
+    assert found.own.tolist() == [0.0, 0.0]
+    assert found.generation.requires_grad
+
+
+@contextmanager
+def watched(module: Any, seen: list[tuple[tuple[int, ...], bool]]) -> Iterator[None]:
+    """Shapes that go into a module, and whether with a gradient."""
+
+    def look(_: Any, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        states = arguments[0] if arguments else named["hidden_states"]
+        seen.append((tuple(states.shape), states.requires_grad))
+
+    handle = module.register_forward_pre_hook(look, with_kwargs=True)
+    yield
+    handle.remove()
+
+
+def test_logits_are_computed_only_where_a_target_is_predicted(frozen: Any, projection: Any, made_up: Any) -> None:
+    model = frozen("tiny")
+    for layout, examples in ((name, examples_of(name, made_up)) for name in LAYOUTS):
+        seen: list[tuple[tuple[int, ...], bool]] = []
+        with watched(model.get_output_embeddings(), seen):
+            losses(model, projection(model.config.hidden_size), examples)
+        targets = sum(answer for _, answer, _ in LAYOUTS[layout])
+        assert [shape[:-1] for shape, _ in seen] == [(targets,)]
+
+
+def test_what_stands_before_the_first_slot_of_a_batch_runs_without_a_gradient(
+    frozen: Any, projection: Any, made_up: Any
+) -> None:
+    model = frozen("tiny")
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    with watched(model.model.layers[1], seen):
+        losses(model, projection(model.config.hidden_size), examples_of("middle", made_up))
+    longest = max(prompt + answer for prompt, answer, _ in LAYOUTS["middle"])
+    assert [(shape[:2], gradient) for shape, gradient in seen] == [((3, 20), False), ((3, longest - 20), True)]
+
+
+def test_the_frozen_model_stays_without_gradients(frozen: Any, projection: Any, made_up: Any) -> None:
+    for name in ("tiny", "demo"):
+        model = frozen(name)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        adapter = projection(model.config.hidden_size)
+        found = losses(model, adapter, examples_of("middle", made_up))
+        found.generation.sum().backward()
+        assert all(parameter.grad is not None for parameter in adapter.parameters())
+        assert not model.training
+        for key, parameter in model.named_parameters():
+            assert not parameter.requires_grad, key
+            assert parameter.grad is None, key
+            assert torch.equal(parameter, before[key])
+
+
+def test_an_answer_of_one_token_and_the_id_of_a_slot_do_not_matter(frozen: Any, projection: Any, made_up: Any) -> None:
+    model = frozen("tiny")
+    adapter = projection(model.config.hidden_size)
+    example = made_up(3, 20, 1, (4,))
+    other = Example(example.ids.copy(), example.slots, example.targets, example.features)
+    other.ids[4] = 7
+    with torch.no_grad():
+        assert losses(model, adapter, [example]).generation == losses(model, adapter, [other]).generation
+
+
+@pytest.mark.parametrize("budget", [1, 50, 64, 200, 10_000])
+def test_batches_keep_to_their_budget_and_lose_nothing(budget: int, made_up: Any) -> None:
+    draw = np.random.default_rng(0)
+    examples: Sequence[Example] = [
+        made_up(n, int(draw.integers(1, 90)), int(draw.integers(1, 30)), (0,)) for n in range(40)
+    ]
+    found = list(batches(examples, budget))
+    assert sorted(id(example) for batch in found for example in batch) == sorted(map(id, examples))
+    for batch in found:
+        longest = max(len(example.ids) for example in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+    # No batch could have taken the next one's longest example.
+    for batch, following in zip(found, found[1:], strict=False):
+        assert (len(batch) + 1) * max(len(example.ids) for example in batch) > budget
+        assert min(len(example.ids) for example in batch) >= len(following[0].ids)
+    assert list(batches([], budget)) == []
