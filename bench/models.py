@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from bench.errors import ResourceError
@@ -68,16 +69,22 @@ def fingerprint(name: str) -> str:
     folder = local_folder(name)
     if folder is None:
         return name
+    suffixes = {".json", ".safetensors", ".txt", ".jinja", ".model"}
+    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    return _content(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _content(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """A run asks for its model's several times."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".safetensors", ".txt", ".jinja", ".model"} and path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}\x1f{size}\x1e".encode())
-            step = SAMPLE_EVERY if size > 1 << 26 else SAMPLE
-            with path.open("rb") as file:
-                for start in range(0, size, step):
-                    file.seek(start)
-                    digest.update(file.read(SAMPLE))
+    for path, size, _ in files:
+        digest.update(f"{path.name}\x1f{size}\x1e".encode())
+        step = SAMPLE_EVERY if size > 1 << 26 else SAMPLE
+        with path.open("rb") as file:
+            for start in range(0, size, step):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -31,19 +31,19 @@ class TrainingBeside:
         self._last = ""
 
     def __enter__(self) -> TrainingBeside:
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.softprompt.beside"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        assert self._process.stdin is not None
-        assert self._process.stderr is not None
+        assert self.process.stdin is not None
+        assert self.process.stderr is not None
         # Standard input stays open: its end tells the process that nobody waits for it any more.
-        self._process.stdin.write(json.dumps([config.model_dump(mode="json") for config in self._configs]) + "\n")
-        self._process.stdin.flush()
-        self._relay = threading.Thread(target=self._pass_on, args=(self._process.stderr,), daemon=True)
+        self.process.stdin.write(json.dumps([config.model_dump(mode="json") for config in self._configs]) + "\n")
+        self.process.stdin.flush()
+        self._relay = threading.Thread(target=self._pass_on, args=(self.process.stderr,), daemon=True)
         self._relay.start()
         return self
 
@@ -55,7 +55,7 @@ class TrainingBeside:
 
     def wait(self) -> None:
         """Wait until every adapter is trained. Raises `BenchError` with the process's own error."""
-        code = self._process.wait()
+        code = self.process.wait()
         self._relay.join()
         if code:
             raise BenchError(self._last.removeprefix("bench: ") or f"training ended with exit code {code}")
@@ -63,10 +63,10 @@ class TrainingBeside:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 def main() -> int:

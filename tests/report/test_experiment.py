@@ -162,7 +162,7 @@ def test_notes_on_what_was_trained(small: Path, shop_config: Path, tmp_path: Pat
     trained = sum(parameter.numel() for parameter in run.fresh_adapter(128).parameters())
     assert f"dep: {trained:,} trained parameters (" in text
     assert " of all), 1 instances; of 1 epochs the one with the best validation meteor is kept (1)." in text
-    # Only A1 has two reviewers: u2's one block is of it, but u1's blocks are of A3 and A2, and the first has A1's vectors.
+    # Only A1 has two reviewers. It is u2's one block; u1's are A3 and A2, and the first of them has A1's vectors.
     assert "dep: 50.0% of the slots hold another review than their block's." in text
 
 

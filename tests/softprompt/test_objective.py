@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -173,7 +174,7 @@ def test_batches_keep_to_their_budget_and_lose_nothing(budget: int, made_up: Any
         longest = max(len(example.ids) for example in batch)
         assert len(batch) == 1 or len(batch) * longest <= budget
     # No batch could have taken the next one's longest example.
-    for batch, following in zip(found, found[1:], strict=False):
+    for batch, following in itertools.pairwise(found):
         assert (len(batch) + 1) * max(len(example.ids) for example in batch) > budget
         assert min(len(example.ids) for example in batch) >= len(following[0].ids)
     assert list(batches([], budget)) == []

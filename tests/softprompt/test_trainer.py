@@ -1,0 +1,564 @@
+"""The trainer against a plain loop over torch's own parts; kills, restarts, several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bench.backends.vllm import VLLMBackend
+from bench.chat import Chat
+from bench.cli import main
+from bench.config import TrainConfig, build
+from bench.data.corpus import Corpus
+from bench.errors import ConfigError, DataError, StoreError
+from bench.execute import _examples, execute, train_adapter
+from bench.records import Call, Instance, Prompt
+from bench.runner import Run
+from bench.softprompt import trainer
+from bench.softprompt.adapters import is_trained
+from bench.softprompt.objective import Example
+from bench.softprompt.trainer import Job, learning_rate_at
+
+DEMO_MODEL = "python:bench/demo/model"
+BOOKS = {"dataset": "demo", "categories": ["Books"], "model": DEMO_MODEL, "k": 2, "input_budget": 400}
+ENCODER = {"encoder": "hashed-ngrams"}
+
+Weights = dict[str, Tensor]
+
+
+def config(**changes: Any) -> TrainConfig:
+    settings = {"epochs": 2, "batch_size": 4, "dtype": "float32", "learning_rate": 0.01, "warmup": 0.2}
+    return TrainConfig(**{**settings, **changes})
+
+
+@pytest.fixture
+def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Callable[..., Job]:
+    """A training of the made-up adapter on ten made-up examples: job(folder, **settings)."""
+    examples = [
+        made_up(seed, 10 + 3 * seed, 1 + seed, (0, 4) if seed % 3 else (7,), loud=seed == 2) for seed in range(10)
+    ]
+
+    def make(folder: str = "one", reduction: str = "mean", **settings: Any) -> Job:
+        chosen = config(**settings)
+        return Job(
+            label="projection",
+            folder=tmp_path / folder,
+            model=str(tiny_qwen2),
+            config=chosen,
+            learning_rate=chosen.learning_rate or 0.0,
+            aux_reduction=reduction,
+            adapter=projection,
+            examples=lambda: examples,
+        )
+
+    return make
+
+
+def weights(job: Job, epoch: int) -> Weights:
+    return load_file(job.folder / f"epoch-{epoch}.safetensors")
+
+
+def log(job: Job) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
+
+
+def farthest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# -- what is trained on ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def books(demo: dict[str, Corpus]) -> dict[str, Corpus]:
+    return {"Books": demo["Books"]}
+
+
+def run_of(method: str, results: Path, books: dict[str, Corpus], **settings: Any) -> Run:
+    options = {method: ENCODER} if method in ("dep", "pplug") else {}
+    return Run(build(BOOKS, {"method": method, "results": str(results)}, options, settings), books)
+
+
+@pytest.mark.parametrize("method", ["dep", "pplug", "prompt_tuning"])
+def test_training_sees_the_tokens_of_inference_then_the_real_review(
+    method: str, tmp_path: Path, books: dict[str, Corpus]
+) -> None:
+    run = run_of(method, tmp_path, books, split="train")
+    for instance in run.instances[7:40:8]:
+        prompt = run.first_prompt(instance)
+        reference = books["Books"].reference(instance)
+        made = trainer.example(run.chat, prompt, f" {reference}\n", 2048)
+        tokenizer = run.chat.tokenizer
+        answer = tokenizer(reference, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        assert tokenizer.decode(answer) == f"{reference}<|im_end|>"
+        asked = run.chat.ids(prompt)
+        assert made.ids.tolist() == asked + answer
+        assert made.targets == len(asked)
+        assert made.features is prompt.features
+
+        engine = vllm_input(run.chat, prompt)
+        slots = set(made.slots.tolist())
+        assert len(slots) == len(prompt.slots) > 0
+        assert [place for place, is_id in enumerate(engine["prompt_is_token_ids"]) if not is_id] == sorted(slots)
+        for place, token in enumerate(engine["prompt_token_ids"]):
+            assert place in slots or token == made.ids[place]
+        assert len(engine["prompt_token_ids"]) == made.targets
+        for row, place in enumerate(made.slots):
+            assert torch.equal(engine["prompt_embeds"][place], torch.full((5,), float(row + 1)))
+
+
+def vllm_input(chat: Chat, prompt: Prompt) -> dict[str, Any]:
+    """What vLLM is given for a prompt, the vector of its n-th slot full of n."""
+    backend = VLLMBackend.__new__(VLLMBackend)
+    backend._chat = chat
+    backend._engine = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 5, dtype=torch.float32))
+    rows = np.repeat(np.arange(1, len(prompt.slots) + 1, dtype=np.float32)[:, None], 5, axis=1)
+    call = Call(("i", prompt.stage, 0), prompt, 0, 0.0, 1.0, 1, vectors=rows)
+    return backend._mixed(call, chat.ids(prompt))
+
+
+def test_a_long_review_is_cut(tmp_path: Path, books: dict[str, Corpus]) -> None:
+    run = run_of("prompt_tuning", tmp_path, books, split="train")
+    prompt = run.first_prompt(run.instances[0])
+    reference = books["Books"].reference(run.instances[0])
+    whole = trainer.example(run.chat, prompt, reference, 2048)
+    cut = trainer.example(run.chat, prompt, reference, 11)
+    assert cut.ids.tolist() == whole.ids[: whole.targets + 11].tolist()
+
+
+def test_training_takes_of_each_user_the_instance_with_the_longest_profile(
+    tmp_path: Path, books: dict[str, Corpus]
+) -> None:
+    run = run_of("prompt_tuning", tmp_path, books, train={"limit": 3})
+    by_user: dict[str, list[Instance]] = {}
+    for instance in books["Books"].split("train"):
+        by_user.setdefault(instance.user_id, []).append(instance)
+    assert min(map(len, by_user.values())) > 1
+    wanted = [max(instances, key=lambda one: len(one.profile)) for instances in list(by_user.values())[:3]]
+    found = _examples(run.at_epoch(1))
+    for made, instance in zip(found, wanted, strict=True):
+        text = run.chat.tokenizer.decode(made.ids[made.targets :])
+        assert text == f"{books['Books'].reference(instance)}<|im_end|>"
+
+
+def test_without_a_soft_token_there_is_nothing_to_learn(job: Callable[..., Job]) -> None:
+    none = replace(job(), examples=lambda: [Example(np.arange(5, dtype=np.int32), np.zeros(0, np.int32), 3, {})])
+    with pytest.raises(DataError, match="no training instance has a prompt with a soft token"):
+        trainer.train(none)
+
+
+# -- the optimiser -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (10, 0.0), (10, 0.01), (37, 0.1), (1250, 0.01), (5, 0.9)])
+def test_the_learning_rate_is_that_of_transformers_schedule(steps: int, warmup: float) -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    peak = 3e-4
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    # The Trainer rounds the share of the steps up.
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * warmup), steps)
+    for step in range(steps):
+        assert learning_rate_at(step, steps, peak, warmup) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+def plain_loop(job: Job) -> list[Weights]:
+    """The same training with transformers' own loss of one example at a time, its schedule and torch's clipping; the
+    weights after each epoch."""
+    from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
+
+    settings, examples = job.config, job.examples()
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).eval()
+    torch.manual_seed(settings.seed)
+    adapter = job.adapter(model.config.hidden_size)
+    groups = [
+        {
+            "params": [p for n, p in adapter.named_parameters() if n == "linear.weight"],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [p for n, p in adapter.named_parameters() if n != "linear.weight"], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=job.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    per_epoch = math.ceil(len(examples) / settings.batch_size)
+    steps = per_epoch * settings.epochs
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * settings.warmup), steps)
+    epochs: list[Weights] = []
+    for epoch in range(settings.epochs):
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(examples))
+        for start in range(0, len(examples), settings.batch_size):
+            chosen = [examples[index] for index in order[start : start + settings.batch_size]]
+            total = torch.zeros(())
+            for one in chosen:
+                (vectors,), own = adapter([{name: torch.from_numpy(value) for name, value in one.features.items()}])
+                ids = torch.from_numpy(one.ids.astype(np.int64))
+                ids[one.slots.tolist()] = 0
+                labels = ids.clone()
+                labels[: one.targets] = -100
+                embedded = model.get_input_embeddings()(ids).detach()
+                embedded = embedded.index_put((torch.from_numpy(one.slots.astype(np.int64)),), vectors)
+                loss = model(inputs_embeds=embedded[None], labels=labels[None]).loss
+                weight = len(chosen) if job.aux_reduction == "sum" else 1
+                total = total + (loss + weight * own[0]) / len(chosen)
+            optimizer.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.clip)
+            optimizer.step()
+            schedule.step()
+        epochs.append({name: value.clone() for name, value in adapter.state_dict().items()})
+    return epochs
+
+
+@pytest.mark.parametrize(("reduction", "clip"), [("mean", 0.05), ("mean", 100.0), ("sum", 100.0)])
+def test_weights_are_those_of_a_plain_loop(job: Callable[..., Job], reduction: str, clip: float) -> None:
+    made = job(reduction=reduction, clip=clip, weight_decay=0.3)
+    trainer.train(made)
+    expected = plain_loop(made)
+    start = made.adapter(128).state_dict()
+    for epoch, wanted in enumerate(expected, 1):
+        assert farthest(weights(made, epoch), wanted) < 2e-5
+    assert farthest(expected[1], expected[0]) > 1e-3, "there was something to learn"
+    assert start.keys() == expected[0].keys()
+    rows = log(made)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["instances"] for row in rows] == [4, 4, 2, 4, 4, 2]
+    clipped = [row["gradient_norm"] > clip for row in rows]
+    assert all(clipped) if clip < 1 else not any(clipped)
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["generation"] + row["own"])
+        assert math.isfinite(row["loss"])
+
+
+class Idle(nn.Module):
+    """Its matrix and its bias have gradients, all of them 0."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.ones(2, hidden_size))
+        self.bias = nn.Parameter(torch.ones(hidden_size))
+
+    def forward(self, features: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], None]:
+        row = 0 * (self.matrix.sum() + self.bias)
+        return [torch.stack([row] * len(one["x"])) for one in features], None
+
+
+def test_weights_decay_in_matrices_and_not_in_biases(job: Callable[..., Job]) -> None:
+    made = replace(job(weight_decay=0.5), adapter=Idle)
+    trainer.train(made)
+    after = weights(made, 2)
+    assert torch.equal(after["bias"], torch.ones(128))
+    kept = 1.0
+    for step in range(6):
+        kept *= 1 - 0.5 * learning_rate_at(step, 6, 0.01, 0.2)
+    assert 0.9 < kept < 0.99
+    torch.testing.assert_close(after["matrix"], torch.full((2, 128), kept), rtol=0, atol=1e-6)
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(job: Callable[..., Job]) -> None:
+    whole, parts = job("whole", "sum"), job("parts", "sum", tokens_per_batch=40)
+    trainer.train(whole)
+    trainer.train(parts)
+    for epoch in (1, 2):
+        assert farthest(weights(whole, epoch), weights(parts, epoch)) < 1e-6
+
+
+def test_a_small_step_reaches_the_weights_under_a_bfloat16_model(job: Callable[..., Job]) -> None:
+    made = job(dtype="bfloat16", learning_rate=1e-5, warmup=0.0, weight_decay=0.0, epochs=1, batch_size=10)
+    trainer.train(made)
+    torch.manual_seed(made.config.seed)
+    before = made.adapter(128).state_dict()
+    after = weights(made, 1)
+    for name, start in before.items():
+        assert after[name].dtype == torch.float32
+        moved = (after[name] - start).abs()
+        # Adam's first step moves every number that has a gradient by the learning rate.
+        assert float((moved > 0.9e-5).float().mean()) > 0.9, name
+        assert float(moved.max()) < 1.1e-5
+        # What a bfloat16 copy would have made of it.
+        if name != "scale":
+            assert float((start.bfloat16() - (start + 1e-5).bfloat16()).abs().gt(0).float().mean()) < 0.5
+    assert all(math.isfinite(row["loss"]) and row["loss"] > 0 for row in log(made))
+
+
+class Broken(nn.Module):
+    """From the second step on its loss, or the gradient alone, is not finite."""
+
+    def __init__(self, hidden_size: int, where: str) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(hidden_size))
+        self.where = where
+        self.calls = 0
+
+    def forward(self, features: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], None]:
+        self.calls += 1
+        row = self.vector
+        if self.calls > 1:
+            # The root's slope at 0 is infinite.
+            row = row * math.nan if self.where == "loss" else row + (row * 0).abs().sqrt()
+        return [torch.stack([row] * len(one["x"])) for one in features], None
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_checkpoint(
+    where: str, job: Callable[..., Job]
+) -> None:
+    made = replace(job(checkpoint_every=1), adapter=lambda hidden_size: Broken(hidden_size, where))
+    with pytest.raises(StoreError, match=r"step 2 is not finite.*lower train\.learning_rate"):
+        trainer.train(made)
+    kept = load_file(made.folder / "checkpoint.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+    assert [row["step"] for row in log(made)] == [1]
+    assert not is_trained(made.folder)
+    assert not list(made.folder.glob("epoch-*"))
+
+
+# -- stops and restarts ------------------------------------------------------------------------------------------
+
+
+def stopped_after(step: int, made: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until a checkpoint is written, no further."""
+    write = trainer._Training._write_checkpoint
+
+    def stop(training: Any, at: int) -> None:
+        write(training, at)
+        if at == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Training, "_write_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(made)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_stopped_training_ends_with_the_same_bits(
+    step: int, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    through, stopped = job("through", checkpoint_every=1), job("stopped", checkpoint_every=1)
+    trainer.train(through)
+    stopped_after(step, stopped, monkeypatch)
+    assert not is_trained(stopped.folder)
+    capsys.readouterr()
+    trainer.train(stopped)
+    assert f"training projection: going on after step {step} of 6" in capsys.readouterr().err
+    for epoch in (1, 2):
+        assert same_bits(weights(through, epoch), weights(stopped, epoch))
+    timeless = [[{n: v for n, v in row.items() if n != "seconds"} for row in log(one)] for one in (through, stopped)]
+    assert timeless[0] == timeless[1]
+    assert is_trained(stopped.folder)
+
+
+def test_a_parameter_without_a_gradient_so_far_is_no_obstacle(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One example a step: the one that gives `scale`, the first parameter, a gradient does not come first.
+    through, stopped = (job(name, batch_size=1, checkpoint_every=1) for name in ("through", "stopped"))
+    order = np.random.default_rng([42, 0]).permutation(10).tolist()
+    loud = order.index(2)
+    assert 1 < loud < 9
+    trainer.train(through)
+    stopped_after(1, stopped, monkeypatch)
+    kept = load_file(stopped.folder / "checkpoint.safetensors")
+    assert {name for name in kept if name.startswith("step")} == {"step.1", "step.2"}
+    stopped_after(loud + 2, stopped, monkeypatch)
+    trainer.train(stopped)
+    assert same_bits(weights(through, 2), weights(stopped, 2))
+
+
+def test_rows_beyond_the_checkpoint_are_dropped(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job(checkpoint_every=1)
+    stopped_after(3, made, monkeypatch)
+    with (made.folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(log(made)[-1] | {"step": 4}) + "\n" + '{"step": 5, "lo')
+    trainer.train(made)
+    assert [row["step"] for row in log(made)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_torn_checkpoint_is_named_and_a_missing_one_starts_over(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through, made = job("through"), job("made", checkpoint_every=1)
+    trainer.train(through)
+    stopped_after(4, made, monkeypatch)
+    path = made.folder / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StoreError, match=r"checkpoint\.safetensors cannot be read.*Delete the file and run again"):
+        trainer.train(made)
+    path.unlink()
+    trainer.train(made)
+    assert same_bits(weights(through, 1), weights(made, 1))
+    assert same_bits(weights(through, 2), weights(made, 2))
+    assert len(log(made)) == 6
+
+
+def cli_arguments(results: Path, **settings: Any) -> list[str]:
+    """`bench train` on a few instances."""
+    chosen = {
+        "results": results,
+        "categories": "[Books]",
+        "k": 1,
+        "input_budget": 400,
+        "max_new_tokens": 4,
+        "train.batch_size": 3,
+        "train.epochs": 2,
+        "train.validation": 2,
+        "train.checkpoint_every": 1,
+        **settings,
+    }
+    return ["--config", "demo", *(part for key, value in chosen.items() for part in ("--set", f"{key}={value}"))]
+
+
+def built(method: str, arguments: Sequence[str], books: dict[str, Corpus]) -> Run:
+    """The run of a command line."""
+    from bench.cli import _parser, _settings
+
+    parsed = _parser().parse_args(["train", "--method", method, *arguments])
+    return Run(build(_settings(parsed)), books)
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
+    tmp_path: Path, books: dict[str, Corpus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"train.limit": 16, "train.epochs": 3}
+    through = built("prompt_tuning", cli_arguments(tmp_path / "through", **settings), books)
+    train_adapter(through)
+
+    arguments = cli_arguments(tmp_path / "killed", **settings)
+    killed = built("prompt_tuning", arguments, books)
+    assert killed.adapter_folder.name == through.adapter_folder.name
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", "train", "--method", "prompt_tuning", *arguments],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    checkpoint = killed.adapter_folder / "checkpoint.safetensors"
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    with safe_open(checkpoint, "pt") as file:
+        done = int(file.metadata()["step"])
+    assert 1 <= done < 18, "it was killed in the middle"
+    assert not is_trained(killed.adapter_folder)
+
+    capsys.readouterr()
+    train_adapter(killed)
+    assert f"training prompt_tuning: going on after step {done} of 18" in capsys.readouterr().err
+    for epoch in (1, 2, 3):
+        name = f"epoch-{epoch}.safetensors"
+        assert (killed.adapter_folder / name).read_bytes() == (through.adapter_folder / name).read_bytes()
+
+
+# -- several processes -------------------------------------------------------------------------------------------
+
+
+def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
+    tmp_path: Path, books: dict[str, Corpus]
+) -> None:
+    # 7 instances: the last step of an epoch has one, and so the second process none.
+    settings = {"train.limit": 7, "train.tokens_per_batch": 700}
+    one = built("dep", cli_arguments(tmp_path / "one", **settings), books)
+    train_adapter(one)
+    arguments = cli_arguments(tmp_path / "two", **settings)
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+            *("-m", "bench.cli", "train", "--method", "dep", *arguments),
+        ],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    two = built("dep", arguments, books)
+    assert two.adapter_folder.name == one.adapter_folder.name
+    for epoch in (1, 2):
+        name = f"epoch-{epoch}.safetensors"
+        found, wanted = load_file(two.adapter_folder / name), load_file(one.adapter_folder / name)
+        assert farthest(found, wanted) < 1e-4
+    assert farthest(load_file(one.adapter_folder / "epoch-1.safetensors"), wanted) > 1e-3
+    assert json.loads((two.adapter_folder / "training.json").read_text())["processes"] == 2
+    assert json.loads((two.adapter_folder / "adapter.json").read_text())["identity"] == two.training_identity
+    rows = [json.loads(line) for line in (two.adapter_folder / "log.jsonl").read_text().splitlines()]
+    wanted_rows = [json.loads(line) for line in (one.adapter_folder / "log.jsonl").read_text().splitlines()]
+    for row, wanted_row in zip(rows, wanted_rows, strict=True):
+        for name in ("step", "instances", "tokens", "loss", "generation", "own", "gradient_norm", "learning_rate"):
+            assert row[name] == pytest.approx(wanted_row[name], rel=1e-4)
+    # vLLM ran in the first process, the second said nothing.
+    assert json.loads((two.selection_folder / "selection.json").read_text())["instances"] == 2
+    assert process.stdout.count("kept in") == 1
+    assert process.stderr.count("training dep: 2 epochs of 7 instances") == 1
+    assert process.stderr.count("reviews with hashed-ngrams") == 1
+    assert process.stderr.count("kept epoch") == 1
+
+
+def test_texts_are_not_made_by_several_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], books: dict[str, Corpus]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    advice = "one of 2 processes.*accelerate launch ... -m bench.cli train"
+    with pytest.raises(ConfigError, match=advice):
+        execute([run_of("prompt_tuning", tmp_path, books)])
+    assert main(["run", "--method", "rag", "--limit", "1", "--set", f"results={tmp_path}"]) == 2
+    assert "for training, then run this command without the launcher" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_launcher_that_did_not_launch_is_found_out(monkeypatch: pytest.MonkeyPatch, job: Callable[..., Job]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    from bench.softprompt import processes
+
+    monkeypatch.setattr(processes, "_on_cpu", lambda: False)
+    with pytest.raises(ConfigError, match="speaks of 2 processes"):
+        trainer.train(job())
+
+
+def test_deepspeed_is_stage_1_with_the_configurations_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.softprompt import processes
+
+    monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    with pytest.raises(ConfigError, match="--use_deepspeed --zero_stage 1"):
+        processes._zero_1(1.0)
+
+
+def test_the_launchers_variables_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.softprompt import processes
+
+    launchers = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_USE_AGENT_STORE", "ACCELERATE_X"]
+    for name in launchers:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("MY_RANK", "0")
+    processes.leave()
+    assert not set(launchers) & os.environ.keys()
+    assert os.environ["MY_RANK"] == "0"
