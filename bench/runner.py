@@ -266,6 +266,8 @@ class Run:
         from bench.softprompt.vectors import Vectors
 
         assert self.trained_method is not None
+        if self.config.adapter is not None:
+            adapters.imported(self.config.adapter, self.config.method)
         model = AutoConfig.from_pretrained(resolve_model(self.config.model), trust_remote_code=False)
         adapter = self.fresh_adapter(model.get_text_config().hidden_size)
         whose = self.trained_method.vectors
@@ -346,7 +348,8 @@ class Run:
                 "take; use backend=vllm"
             )
         if self.soft and self.config.adapter is not None:
-            adapters.imported(self.config.adapter, self.config.method)
+            # Weights that do not fit are found before the engine starts.
+            _ = self.vectors
         first = {instance.category: instance for instance in reversed(self.instances)}
         for instance in first.values():
             self.start(instance).advance()

@@ -18,8 +18,9 @@ from bench.records import Instance, Prompt
 
 @dataclass(frozen=True)
 class PromptTuning:
-    """RAG's prompt with `length` learned soft tokens at its head (Lester et al., 2021): what a method with personal
-    vectors gains over it, it gains from their being personal, not from training."""
+    """RAG's prompt with `length` learned soft tokens (Lester et al., 2021): what a method with personal vectors gains
+    over it, it gains from their being personal, not from training. They stand at the end of the user's turn, so that
+    most of the prompt needs no gradient."""
 
     length: Annotated[int, Field(ge=1)] = 16
 
@@ -51,8 +52,7 @@ class PromptTuning:
         if prompt.slots != slots:
             raise ConfigError(
                 f"the prompt prompt_tuning_review has {len(prompt.slots)} slots, not prompt_tuning.length="
-                f"{self.length}: its template must hold {{{{soft_tokens}}}} once, and half of input_budget must "
-                "have room for the placeholders' text; set a smaller length or a larger input_budget"
+                f"{self.length}: its template must hold {{{{soft_tokens}}}} once"
             )
         return prompt
 

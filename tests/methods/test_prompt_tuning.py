@@ -1,4 +1,4 @@
-"""prompt_tuning: RAG's prompt with learned vectors at its head, the same for everyone."""
+"""prompt_tuning: RAG's prompt with learned vectors at its end, the same for everyone."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ SYSTEM = (
     "description, review rating, review title, review text), and the output review rating and review title, generate "
     "a personalized item review for the user."
 )
-USER = """[PROMPT_TOKEN_0][PROMPT_TOKEN_1][PROMPT_TOKEN_2]
-[Item Title]: Title A0
+USER = """[Item Title]: Title A0
 [Item Description]: About A0.
 [User's Past Reviews]:
 - [Review 1]:
@@ -70,7 +69,8 @@ USER = """[PROMPT_TOKEN_0][PROMPT_TOKEN_1][PROMPT_TOKEN_2]
 - [Review Title]: t
 - [Review Text]: text 4
 [Output Review Rating]: 5.0
-[Output Review Title]: T"""
+[Output Review Title]: T
+[PROMPT_TOKEN_0][PROMPT_TOKEN_1][PROMPT_TOKEN_2]"""
 
 
 def test_the_prompt(chat: Chat) -> None:
@@ -82,14 +82,14 @@ def test_the_prompt(chat: Chat) -> None:
 
 @pytest.mark.parametrize("length", [1, 16, 40])
 @pytest.mark.parametrize("k", [0, 2, 9])
-def test_it_is_rags_with_slots_at_the_head(k: int, length: int, chat: Chat) -> None:
+def test_it_is_rags_with_slots_at_the_end(k: int, length: int, chat: Chat) -> None:
     prompt, plain = prompt_of(PromptTuning(length=length), context(chat, k)), prompt_of(RAG(), context(chat, k))
     assert prompt.system == plain.system
-    assert prompt.user == "".join(slots_of(length)) + "\n" + plain.user
+    assert prompt.user == plain.user + "\n" + "".join(slots_of(length))
     assert (prompt.blocks_shown, prompt.blocks_offered) == (plain.blocks_shown, plain.blocks_offered)
     places = chat.positions(prompt, chat.ids(prompt))
     assert places == list(range(places[0], places[0] + length))
-    # A slot is one token, however long its name, and a new line ends them.
+    # A slot is one token, however long its name, and a new line comes before them.
     assert chat.count(prompt) == chat.count(plain) + length + 1
 
 
@@ -102,11 +102,6 @@ def test_what_would_be_a_slot_in_a_review_is_taken_out(chat: Chat) -> None:
     prompt = prompt_of(PromptTuning(length=3), context(chat), me)
     assert prompt.user == USER
     assert len(chat.positions(prompt, chat.ids(prompt))) == 3
-
-
-def test_more_slots_than_the_budget_has_room_for(chat: Chat) -> None:
-    with pytest.raises(ConfigError, match=r"not prompt_tuning\.length=90: .* set a smaller length"):
-        prompt_of(PromptTuning(length=90), context(chat, budget=2048))
 
 
 @pytest.mark.parametrize("slots", ["", "{{soft_tokens}}{{soft_tokens}}", "[PROMPT_TOKEN_0]"])
