@@ -1,22 +1,22 @@
 """From runs to summaries: train the adapters that are missing, choose their epochs, make the texts, score them.
 
 All training comes first, all texts after it, all scores last: a GPU need not hold the trained model, vLLM's and
-BERTScore's at once.
+BERTScore's at once. Without a GPU the methods that are trained have a process of their own, beside the others.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from bench.backends import Engines
-from bench.errors import ConfigError
+from bench.beside import Beside, configs_from_parent
+from bench.errors import BenchError, ConfigError
 from bench.progress import say
 from bench.runner import Run, predict, summarise
 from bench.softprompt import adapters
-from bench.softprompt.beside import TrainingBeside
 from bench.store import RunStore, dump, exclusive, read_json, read_rows, write_atomically
 
 Say = Callable[[str], None]
@@ -32,50 +32,41 @@ def execute(runs: Sequence[Run], say: Say = say) -> list[dict[str, Any]]:
     unfinished = [run for run in runs if run.summary() is None]
     for run in unfinished:
         run.check()
-    untold = [run for run in unfinished if not (run.folder / "predictions.jsonl").exists()]
-    for run in untold:
-        run.embed_ahead()
-    learning = [run for run in untold if run.learns]
-    ready = [run for run in untold if not run.learns]
-    with ExitStack() as stack:
-        training = None
-        if _cores_to_spare() and any(run.method.properties.calls_model for run in ready):
-            training = _beside(learning, stack, say)
-        else:
-            for run in learning:
-                train_adapter(run)
-        engines = stack.enter_context(Engines(soft=any(run.soft for run in untold)))
-        for run in ready:
-            _tell(run, engines, say)
-        if training is not None:
-            training.wait()
-        for run in learning:
-            select_epoch(run, engines, say)
-            _tell(run, engines, say)
-    for run in unfinished:
-        with RunStore(run.folder, run.record()) as store:
-            summarise(run, store, say)
+    learning = [run for run in unfinished if run.learns]
+    ready = [run for run in unfinished if not run.learns]
+    if learning and any(run.method.properties.calls_model for run in ready) and _cores_to_spare():
+        with Beside([run.config for run in learning], say) as beside:
+            _do(ready, say)
+            beside.wait()
+    else:
+        _do(unfinished, say)
     return [read_json(run.folder / "summary.json") for run in runs]
 
 
-def _tell(run: Run, engines: Engines, say: Say) -> None:
-    with RunStore(run.folder, run.record()) as store:
-        predict(run, store, engines, say)
+def _do(unfinished: Sequence[Run], say: Say) -> None:
+    """Train, write and score in this process."""
+    untold = [run for run in unfinished if not (run.folder / "predictions.jsonl").exists()]
+    for run in untold:
+        run.embed_ahead()
+        if run.learns:
+            train_adapter(run)
+    with Engines(soft=any(run.soft for run in untold)) as engines:
+        for run in untold:
+            if run.learns:
+                select_epoch(run, engines, say)
+            with RunStore(run.folder, run.record()) as store:
+                predict(run, store, engines, say)
+    for run in unfinished:
+        with RunStore(run.folder, run.record()) as store:
+            summarise(run, store, say)
 
 
 def _cores_to_spare() -> bool:
-    """Whether training can go on beside an engine: a GPU's memory has no room for both, two cores have."""
+    """Whether two engines, or an engine and a training, can go on side by side: a GPU's memory has no room for both,
+    two cores have."""
     import torch
 
     return not torch.cuda.is_available() and len(os.sched_getaffinity(0)) > 1
-
-
-def _beside(learning: Sequence[Run], stack: ExitStack, say: Say) -> TrainingBeside | None:
-    """A process that trains what is not trained yet, if there is anything."""
-    missing = {run.adapter_folder: run for run in learning if not adapters.is_trained(run.adapter_folder)}
-    if not missing:
-        return None
-    return stack.enter_context(TrainingBeside([run.config for run in missing.values()], say))
 
 
 def train(run: Run, say: Say = say) -> dict[str, Any]:
@@ -181,3 +172,21 @@ def draw(run: Run, scores: dict[int, float]) -> None:
 
     log = list(read_rows(run.adapter_folder / "log.jsonl"))
     picture.draw(run.adapter_folder / "loss.png", run.adapter_folder.name, log, run.config.train.select_by, scores)
+
+
+def main() -> int:
+    """The process beside another: do what that one asks for; the exit code, as the command line's."""
+    configs = configs_from_parent()
+    try:
+        execute([Run(config) for config in configs])
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # A thread still reads standard input.
+    os._exit(code)

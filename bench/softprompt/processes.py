@@ -94,8 +94,10 @@ def deepspeed_utils(zero: Any) -> Any:
 
 
 def leave() -> None:
-    """End the processes' group and forget the launcher: what comes next (vLLM) is this process's own affair and would
-    take the launcher's variables for its own."""
+    """End the processes' group and forget the launcher, if there is one: what comes next (vLLM) is this process's own
+    affair and would take the launcher's variables for its own."""
+    if "RANK" not in os.environ:
+        return
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     for name in list(os.environ):

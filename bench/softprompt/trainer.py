@@ -199,8 +199,8 @@ class _Training:
             sums += weight * torch.stack([found.generation.detach().sum(), found.own.detach().sum()])
         generation, own = (self.accelerator.reduce(sums, "sum") / len(chosen)).tolist()
         rate = learning_rate_at(step, self.steps, self.job.learning_rate, self.config.warmup)
-        norm = self._update(rate) if math.isfinite(generation + own) else math.nan
-        if not math.isfinite(norm):
+        norm = self._update(rate)
+        if not math.isfinite(generation + own + norm):
             raise StoreError(
                 f"training {self.job.label}: the loss of step {step + 1} is not finite, or its gradient (generation "
                 f"{generation}, own {own}, norm of the gradient {norm}); lower train.learning_rate. Nothing of this "
@@ -235,16 +235,15 @@ class _Training:
             self.accelerator.backward(loss)
 
     def _update(self, rate: float) -> float:
-        """The optimiser's step, unless the gradient is not finite; the gradient's norm before it is clipped."""
+        """The optimiser's step; the gradient's norm before it is clipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self._deepspeed:
             self.adapter.step()
             return float(self.adapter.get_global_grad_norm())
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.clip))
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return norm
 
     @property

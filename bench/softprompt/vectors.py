@@ -64,6 +64,8 @@ class Vectors:
         for kind in kinds:
             rows.append(taken[kind][seen[kind] % len(taken[kind])])
             seen[kind] += 1
+        # A donor lends once as a rule; kept, all of them would take a gigabyte at 7B.
+        self._donors.clear()
         return np.stack(rows)
 
     def _made(self, prompt: Prompt) -> Matrix:

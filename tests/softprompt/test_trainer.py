@@ -423,6 +423,7 @@ def cli_arguments(results: Path, **settings: Any) -> list[str]:
         "max_new_tokens": 4,
         "train.batch_size": 3,
         "train.epochs": 2,
+        "train.learning_rate": 0.001,
         "train.validation": 2,
         "train.checkpoint_every": 1,
         **settings,
@@ -484,7 +485,9 @@ def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
     tmp_path: Path, books: dict[str, Corpus]
 ) -> None:
     # 7 instances: the last step of an epoch has one, and so the second process none.
-    settings = {"train.limit": 7, "train.tokens_per_batch": 700}
+    # Without the sparsity term: its slope where a unit is nearly off turns rounding into whole per milles of the
+    # gradient's norm, also between two ways to split a batch in one process.
+    settings = {"train.limit": 7, "train.tokens_per_batch": 700, "dep.sparsity_weight": 0.0}
     one = built("dep", cli_arguments(tmp_path / "one", **settings), books)
     train_adapter(one)
     arguments = cli_arguments(tmp_path / "two", **settings)
@@ -505,7 +508,7 @@ def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
     for epoch in (1, 2):
         name = f"epoch-{epoch}.safetensors"
         found, wanted = load_file(two.adapter_folder / name), load_file(one.adapter_folder / name)
-        assert farthest(found, wanted) < 1e-4
+        assert farthest(found, wanted) < 1e-5
     assert farthest(load_file(one.adapter_folder / "epoch-1.safetensors"), wanted) > 1e-3
     assert json.loads((two.adapter_folder / "training.json").read_text())["processes"] == 2
     assert json.loads((two.adapter_folder / "adapter.json").read_text())["identity"] == two.training_identity
@@ -513,7 +516,7 @@ def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
     wanted_rows = [json.loads(line) for line in (one.adapter_folder / "log.jsonl").read_text().splitlines()]
     for row, wanted_row in zip(rows, wanted_rows, strict=True):
         for name in ("step", "instances", "tokens", "loss", "generation", "own", "gradient_norm", "learning_rate"):
-            assert row[name] == pytest.approx(wanted_row[name], rel=1e-4)
+            assert row[name] == pytest.approx(wanted_row[name], rel=1e-5)
     # vLLM ran in the first process, the second said nothing.
     assert json.loads((two.selection_folder / "selection.json").read_text())["instances"] == 2
     assert process.stdout.count("kept in") == 1

@@ -1,6 +1,7 @@
-"""Training in a process of its own, beside the engine: on a CPU both keep one core busy, so that neither waits.
+"""Runs in a process of its own, beside this one: without a GPU an engine and a training keep one core busy each.
 
-python -m bench.softprompt.beside     reads a JSON list of configurations from the first line of standard input
+The process is `python -m bench.execute`, which reads a JSON list of configurations from the first line of its standard
+input.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from bench.config import RunConfig
 from bench.errors import BenchError
 
 
-class TrainingBeside:
-    """Trains the adapters of some configurations, one after the other, while the block runs.
+class Beside:
+    """Executes the runs of some configurations while the block runs.
 
     A context manager; the process ends with the block, also if this process is killed. What it says comes out
     through `say`.
@@ -30,9 +31,9 @@ class TrainingBeside:
         self._say = say
         self._last = ""
 
-    def __enter__(self) -> TrainingBeside:
+    def __enter__(self) -> Beside:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.softprompt.beside"],
+            [sys.executable, "-m", "bench.execute"],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -54,11 +55,11 @@ class TrainingBeside:
                 self._say(self._last)
 
     def wait(self) -> None:
-        """Wait until every adapter is trained. Raises `BenchError` with the process's own error."""
+        """Wait until the runs are done. Raises `BenchError` with the process's own error."""
         code = self.process.wait()
         self._relay.join()
         if code:
-            raise BenchError(self._last.removeprefix("bench: ") or f"training ended with exit code {code}")
+            raise BenchError(self._last.removeprefix("bench: ") or f"a process beside ended with exit code {code}")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -69,11 +70,8 @@ class TrainingBeside:
         self.process.stdin.close()
 
 
-def main() -> int:
-    """Train what standard input names; the exit code, as the command line's."""
-    from bench.execute import train_adapter
-    from bench.runner import Run
-
+def configs_from_parent() -> list[RunConfig]:
+    """In the process beside: what it is to do. From now on it ends as soon as nobody waits for it."""
     configs = [RunConfig.model_validate(settings) for settings in json.loads(sys.stdin.readline())]
 
     def watch() -> None:
@@ -81,17 +79,4 @@ def main() -> int:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    try:
-        for config in configs:
-            train_adapter(Run(config))
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # The watching thread still reads.
-    os._exit(code)
+    return configs

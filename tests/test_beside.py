@@ -1,4 +1,4 @@
-"""Training in a process of its own: it trains what it is told, ends when nobody waits, and its error arrives."""
+"""Runs in a process of its own: it does what it is told, ends when nobody waits, and its error arrives."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from bench.beside import Beside
 from bench.config import RunConfig, build, read_config
 from bench.errors import BenchError
+from bench.execute import execute
 from bench.runner import Run
-from bench.softprompt.adapters import is_trained
-from bench.softprompt.beside import TrainingBeside
+from bench.store import read_rows
 
 PARENT = """
 import sys, time
 from pathlib import Path
 from bench.config import RunConfig
-from bench.softprompt.beside import TrainingBeside
+from bench.beside import Beside
 config = RunConfig.model_validate_json(Path(sys.argv[1]).read_text())
-with TrainingBeside([config], print) as training:
+with Beside([config], print) as training:
     print(training.process.pid, flush=True)
     time.sleep(600)
 """
@@ -41,35 +43,55 @@ def alive(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
 
 
-def test_what_it_trains_is_what_this_process_would_train(shop_config: Path, tmp_path: Path) -> None:
-    from bench.execute import train_adapter
-
+def test_what_it_does_is_what_this_process_would_do(shop_config: Path, tmp_path: Path) -> None:
     here = Run(config(shop_config, results=str(tmp_path / "here")))
-    train_adapter(here)
-    there = config(shop_config, results=str(tmp_path / "there"))
+    execute([here])
+    there = Run(config(shop_config, results=str(tmp_path / "there")))
     said: list[str] = []
-    with TrainingBeside([there, there], said.append) as training:
-        training.wait()
-    folder = Run(there).adapter_folder
-    assert folder.name == here.adapter_folder.name
-    assert is_trained(folder)
-    weights = "epoch-1.safetensors"
-    assert (folder / weights).read_bytes() == (here.adapter_folder / weights).read_bytes()
+    with Beside([there.config], said.append) as beside:
+        beside.wait()
+    assert there.folder.name == here.folder.name
+    assert there.summary() is not None
+    assert there.summary() == here.summary()
+    weights = f"adapters/{here.adapter_folder.name}/epoch-1.safetensors"
+    assert (tmp_path / "there" / weights).read_bytes() == (tmp_path / "here" / weights).read_bytes()
+    texts = [[row["prediction"] for row in read_rows(run.folder / "predictions.jsonl")] for run in (here, there)]
+    assert texts[0] == texts[1]
     assert sum(line.startswith("training prompt_tuning: 1 epochs of 1 instances") for line in said) == 1
+
+
+def test_trained_methods_go_beside_the_others(shop_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two cores; both lanes' runs are complete at the end, in the order asked for."""
+    monkeypatch.setattr("bench.execute._cores_to_spare", lambda: True)
+    beside: list[list[str]] = []
+
+    class Watched(Beside):
+        def __init__(self, configs: Sequence[RunConfig], say: Callable[[str], None]) -> None:
+            beside.append([one.method for one in configs])
+            super().__init__(configs, say)
+
+    monkeypatch.setattr("bench.execute.Beside", Watched)
+    runs = [Run(config(shop_config, method=name)) for name in ("prompt_tuning", "nonperso", "copy")]
+    summaries = execute(runs, lambda _: None)
+    assert beside == [["prompt_tuning"]]
+    assert [summary["name"] for summary in summaries] == [run.folder.name for run in runs]
+    # Alone, or beside what asks no model, a method is trained here.
+    assert execute([Run(config(shop_config, method=name, seed=1)) for name in ("prompt_tuning", "copy")])
+    assert len(beside) == 1
 
 
 def test_its_error_is_raised_here(shop_config: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "adapters").write_text("a file where a folder is wanted")
     said: list[str] = []
-    with TrainingBeside([config(shop_config)], said.append) as training, pytest.raises(BenchError) as error:
+    with Beside([config(shop_config)], said.append) as training, pytest.raises(BenchError) as error:
         training.wait()
     assert "cannot be written" in str(error.value)
     assert not any(line.startswith("bench: ") for line in said)
 
 
 def test_leaving_the_block_ends_it(shop_config: Path) -> None:
-    with TrainingBeside([config(shop_config, train={"epochs": 100_000})], print) as training:
+    with Beside([config(shop_config, train={"epochs": 100_000})], print) as training:
         process = training.process.pid
         assert alive(process)
     assert not alive(process)

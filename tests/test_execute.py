@@ -1,0 +1,465 @@
+"""Trained methods from end to end with a real engine, what is done again and what is not, and that nothing leaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench import registry
+from bench.backends import Engines
+from bench.backends.vllm import VLLMBackend
+from bench.cli import main
+from bench.config import build
+from bench.data.corpus import Corpus
+from bench.embedding import HashedNgrams
+from bench.errors import StoreError
+from bench.execute import _examples, execute, train
+from bench.records import Completion, Instance, Prompt, Review
+from bench.runner import Run
+from bench.softprompt import trainer
+
+SETTINGS = {
+    "dataset": "demo",
+    "categories": ["Books"],
+    "model": "python:bench/demo/model",
+    "limit": 3,
+    "k": 2,
+    "input_budget": 800,
+    "max_new_tokens": 16,
+    "vllm": {"dtype": "float32", "enforce_eager": True},
+    "metrics": ["rouge"],
+    "resamples": 10,
+    "meteor": {"tokenizer": "treebank"},
+    "dep": {"encoder": "hashed-ngrams", "latent": 16},
+    "pplug": {"encoder": "hashed-ngrams"},
+    "dpl": {"encoder": "hashed-ngrams"},
+    "train": {
+        "epochs": 3,
+        "batch_size": 3,
+        "limit": 6,
+        "validation": 4,
+        "learning_rate": 0.003,
+        "dtype": "float32",
+        "max_target_tokens": 60,
+    },
+}
+
+
+@dataclass
+class Lab:
+    """Runs on one engine, which outlives them, in one folder; what was asked of it."""
+
+    results: Path
+    books: dict[str, Corpus]
+    engines: Engines
+    trained: list[Path] = field(default_factory=list)
+    asked: dict[tuple[str, str, int], dict[str, Any]] = field(default_factory=dict)
+    """What went into vLLM for each soft prompt, by call."""
+    started: int = 0
+
+    def run(self, *settings: dict[str, Any]) -> Run:
+        return Run(build(SETTINGS, {"method": "dep", "results": str(self.results)}, *settings), self.books)
+
+
+@pytest.fixture(scope="module")
+def books(demo: dict[str, Corpus]) -> dict[str, Corpus]:
+    return {"Books": demo["Books"]}
+
+
+@pytest.fixture(scope="module")
+def lab(books: dict[str, Corpus], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    class Shared(Engines):
+        """Stays open when a run is done with it."""
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    lab = Lab(tmp_path_factory.mktemp("results"), books, Shared(soft=True))
+    mixed, train_job, init = VLLMBackend._mixed, trainer.train, VLLMBackend.__init__
+
+    def record(backend: VLLMBackend, call: Any, ids: list[int]) -> dict[str, Any]:
+        lab.asked[call.key] = made = mixed(backend, call, ids)
+        return made
+
+    def count(job: trainer.Job) -> None:
+        lab.trained.append(job.folder)
+        train_job(job)
+
+    def start(*arguments: Any) -> None:
+        lab.started += 1
+        init(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.execute.Engines", lambda soft=False: lab.engines)
+        patch.setattr(trainer, "train", count)
+        patch.setattr(VLLMBackend, "_mixed", record)
+        patch.setattr(VLLMBackend, "__init__", start)
+        yield lab
+        lab.engines.close()
+
+
+@pytest.fixture(scope="module")
+def first(lab: Lab) -> tuple[Run, dict[str, Any]]:
+    """DEP's run and its summary, the adapter trained and its epoch chosen on the way."""
+    run = lab.run()
+    (summary,) = execute([run])
+    return run, summary
+
+
+def rows(folder: Path, name: str = "predictions.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def selection(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.selection_folder / "selection.json").read_text())
+    return found
+
+
+@pytest.fixture
+def wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """NLTK's reader of WordNet, with made-up files for what a system's WordNet lacks and METEOR does not read."""
+    import nltk.data
+    from nltk.corpus.reader import WordNetCorpusReader
+
+    from metrics import _wordnet
+
+    source = _wordnet.find(nltk.data.path)
+    assert source is not None
+    folder = tmp_path / "corpora" / "wordnet"
+    folder.mkdir(parents=True)
+    for name in _wordnet.NEEDED:
+        (folder / name).write_bytes(source.read(name))
+    (folder / "lexnames").write_text("".join(f"{number:02d}\tname{number}\t1\n" for number in range(45)))
+    (folder / "index.sense").write_text("")
+    # NLTK reads only below this.
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    return WordNetCorpusReader(str(folder), None)
+
+
+# -- one run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:The multilingual functions")
+def test_the_best_epoch_by_nltks_meteor_is_kept(first: tuple[Run, dict[str, Any]], lab: Lab, wordnet: Any) -> None:
+    from nltk.tokenize import word_tokenize
+    from nltk.translate.meteor_score import meteor_score
+
+    run, summary = first
+    drawn = np.random.default_rng(42).permutation(len(lab.books["Books"].split("val")))[:4]
+    instances = [lab.books["Books"].split("val")[index] for index in drawn]
+    chosen = selection(run)
+    scores = {}
+    for epoch in (1, 2, 3):
+        found = rows(run.selection_folder / f"epoch-{epoch}")
+        assert [row["instance"] for row in found] == [instance.id for instance in instances]
+        assert [row["reference"] for row in found] == [lab.books["Books"].reference(one) for one in instances]
+        each = [
+            meteor_score(
+                [word_tokenize(row["reference"], preserve_line=True)],
+                word_tokenize(row["prediction"], preserve_line=True),
+                wordnet=wordnet,
+            )
+            for row in found
+        ]
+        scores[epoch] = float(np.mean(each))
+        assert chosen["scores"][str(epoch)] == pytest.approx(scores[epoch], abs=1e-9)
+    assert len(set(scores.values())) > 1, "the epochs differ"
+    assert chosen["epoch"] == max(scores, key=lambda epoch: scores[epoch])
+    assert chosen["instances"] == 4
+    assert summary["adapter"]["epoch"] == chosen["epoch"]
+    assert summary["adapter"]["name"] == run.adapter_folder.name
+    assert run.weights() == run.adapter_folder / f"epoch-{chosen['epoch']}.safetensors"
+    assert {path.name for path in run.adapter_folder.iterdir()} >= {
+        "adapter.json",
+        "checkpoint.safetensors",
+        "log.jsonl",
+        "loss.png",
+        "training.json",
+    }
+
+
+def test_every_text_is_asked_for_with_the_vectors_of_its_epoch(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    run, summary = first
+    assert summary["instances"] == {"Books": 3}
+    hidden = next(iter(lab.asked.values()))["prompt_embeds"].shape[1]
+    for one in (run, run.at_epoch(3)):
+        adapter = one.fresh_adapter(hidden)
+        adapter.load_state_dict(load_file(one.weights()))
+        for instance in one.instances:
+            prompt = one.first_prompt(instance)
+            given = lab.asked[instance.id, "dep_review", 0]
+            with torch.inference_mode():
+                (wanted,), _ = adapter([{name: torch.from_numpy(values) for name, values in prompt.features.items()}])
+            made = trainer.example(one.chat, prompt, "answer", 60)
+            assert [place for place, is_id in enumerate(given["prompt_is_token_ids"]) if not is_id] == list(made.slots)
+            torch.testing.assert_close(given["prompt_embeds"][made.slots], wanted, rtol=0, atol=1e-6)
+            kept = [
+                token
+                for token, is_id in zip(given["prompt_token_ids"], given["prompt_is_token_ids"], strict=True)
+                if is_id
+            ]
+            assert kept == [
+                int(token) for place, token in enumerate(made.ids[: made.targets]) if place not in made.slots
+            ]
+
+
+def test_a_finished_run_is_left_alone(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    def stamps() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in lab.results.rglob("*") if path.is_file()}
+
+    run, summary = first
+    before, trained, asked = stamps(), len(lab.trained), len(lab.asked)
+    assert execute([lab.run()]) == [summary]
+    assert stamps() == before
+    assert (len(lab.trained), len(lab.asked)) == (trained, asked)
+    assert run.folder == lab.run().folder
+
+
+def test_training_alone_finds_what_is_done(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    run, _ = first
+    trained = len(lab.trained)
+    assert train(lab.run()) == selection(run)
+    assert len(lab.trained) == trained
+
+
+# -- runs that share an adapter ------------------------------------------------------------------------------------
+
+
+def test_an_adapter_is_decoded_with_fewer_blocks(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    run, _ = first
+    fewer = lab.run({"k": 1, "train": {"k": 2}})
+    assert fewer.adapter_folder == run.adapter_folder
+    assert fewer.selection_folder == run.selection_folder
+    assert fewer.folder != run.folder
+    trained = len(lab.trained)
+    execute([fewer])
+    assert len(lab.trained) == trained
+    assert [row["blocks_shown"] for row in rows(fewer.folder)] == [1, 1, 1]
+    assert [row["blocks_shown"] for row in rows(run.folder)] == [2, 2, 2]
+    assert lab.run({"k": 1}).adapter_folder != run.adapter_folder
+
+
+def test_without_blocks_there_is_no_adapter(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    none = lab.run({"k": 0})
+    assert not none.soft
+    assert not none.learns
+    trained, asked = len(lab.trained), len(lab.asked)
+    (summary,) = execute([none])
+    assert (len(lab.trained), len(lab.asked)) == (trained, asked)
+    assert "adapter" not in summary
+    assert [row["blocks_shown"] for row in rows(none.folder)] == [0, 0, 0]
+    # Settings of training are none of its own.
+    assert lab.run({"k": 0, "train": {"epochs": 9}}).folder == none.folder
+    assert not lab.run({"k": 0, "train": {"k": 2}}).learns
+
+
+@pytest.mark.parametrize("whose", ["shuffled", "constant"])
+def test_other_vectors_come_from_the_same_adapter(whose: str, first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    run, _ = first
+    other = lab.run({"dep": {"vectors": whose}})
+    assert other.adapter_folder == run.adapter_folder
+    assert other.selection_folder == run.selection_folder
+    assert other.folder != run.folder
+    given = {key: lab.asked[key]["prompt_embeds"] for key in lab.asked if key[0].startswith("Books/test")}
+    trained = len(lab.trained)
+    execute([other])
+    assert len(lab.trained) == trained
+    for instance in other.instances:
+        key = (instance.id, "dep_review", 0)
+        assert not torch.equal(lab.asked[key]["prompt_embeds"], given[key])
+        vectors, own = (
+            other.vectors.of(other.first_prompt(instance), instance),
+            run.vectors.of(run.first_prompt(instance), instance),
+        )
+        assert vectors.shape == own.shape
+        assert not np.isclose(vectors, own).all(axis=1).any()
+
+
+def test_another_temperature_chooses_again_and_does_not_train(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+    run, _ = first
+    trained = len(lab.trained)
+    colder = lab.run({"temperature": 0.1})
+    assert colder.adapter_folder == run.adapter_folder
+    assert colder.selection_folder != run.selection_folder
+    with pytest.raises(StoreError, match="no chosen epoch yet; run `bench train`"):
+        colder.weights()
+    execute([colder])
+    assert len(lab.trained) == trained
+    assert selection(colder)["scores"] != selection(run)["scores"]
+    assert sorted(path.name for path in run.adapter_folder.glob("validation-*")) == sorted(
+        [run.selection_folder.name, colder.selection_folder.name]
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train": {"epochs": 4}},
+        {"train": {"seed": 1}},
+        {"train": {"learning_rate": 0.1}},
+        {"train": {"limit": 7}},
+        {"dep": {"latent": 8}},
+        {"dep": {"guidance": False}},
+        {"retriever": "random"},
+        {"input_budget": 700},
+        {"k": 3},
+    ],
+)
+def test_what_changes_the_weights_gets_an_adapter_of_its_own(changed: dict[str, Any], lab: Lab) -> None:
+    assert lab.run(changed).adapter_folder != lab.run().adapter_folder
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 5},
+        {"limit": 2},
+        {"split": "val"},
+        {"top_p": 0.5},
+        {"max_new_tokens": 9},
+        {"train": {"tokens_per_batch": 100}},
+        {"train": {"checkpoint_every": 1}},
+        {"train": {"validation": 2}},
+        {"window": 7},
+        {"metrics": ["bleu"]},
+    ],
+)
+def test_what_does_not_change_the_weights_shares_the_adapter(changed: dict[str, Any], lab: Lab) -> None:
+    assert lab.run(changed).adapter_folder == lab.run().adapter_folder
+
+
+def test_one_engine_did_for_all(lab: Lab, first: tuple[Run, dict[str, Any]]) -> None:
+    assert lab.started == 1
+    assert len(set(lab.trained)) == len(lab.trained)
+
+
+def test_nothing_to_train_is_said(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--method", "rag", "--set", f"results={lab.results}"]) == 2
+    assert "nothing to train: method rag has no adapter in this configuration" in capsys.readouterr().err
+
+
+# -- nothing leaks -------------------------------------------------------------------------------------------------
+
+
+def phrase(instance: Instance) -> str:
+    """Stands in an instance's target text and nowhere else. Of letters: no tokenizer, no cleaning changes it."""
+    letters = "".join(chr(ord("a") + int(digit, 16)) for digit in instance.user_id.encode().hex()[-12:])
+    return f"zyzzyva {instance.split} {letters}"
+
+
+def planted(corpora: dict[str, Corpus]) -> dict[str, Corpus]:
+    """The data with a phrase of its own in every target text of every split, also where that text stands in a profile
+    of a later split."""
+    result = {}
+    for category, corpus in corpora.items():
+        marked: dict[str, str] = {}
+        references: dict[str, str] = {}
+        for split in ("test", "val"):
+            for instance in corpus.split(split):
+                text = corpus.reference(instance)
+                references[instance.id] = marked[text] = f"{text} {phrase(instance)}"
+        for instance in corpus.split("train"):
+            references[instance.id] = corpus.reference(instance)
+
+        def mark(review: Review, marked: dict[str, str] = marked) -> Review:
+            return replace(review, text=marked.get(review.text, review.text))
+
+        instances = {
+            split: tuple(replace(one, profile=tuple(map(mark, one.profile))) for one in found)
+            for split, found in corpus.instances.items()
+        }
+        result[category] = replace(corpus, instances=instances, references=references)
+    return result
+
+
+METHODS = registry.builtin_names("methods")
+
+
+@pytest.fixture(scope="module")
+def marked(demo: dict[str, Corpus]) -> dict[str, Corpus]:
+    return planted({"Movies_and_TV": demo["Movies_and_TV"]})
+
+
+def exchanged(run: Run) -> Iterator[tuple[Instance, Prompt | None, str | None]]:
+    """Every prompt of a run, with a made-up answer to each, and the predictions."""
+    for instance in run.instances:
+        work = run.start(instance)
+        while calls := work.advance():
+            for call in calls:
+                yield instance, call.prompt, None
+                work.answer(call, Completion(f"answer {call.key[1:]}", 1, 1, "stop", 0.0))
+        yield instance, None, work.prediction
+
+
+def test_the_phrase_is_where_it_should_be(marked: dict[str, Corpus]) -> None:
+    corpus = marked["Movies_and_TV"]
+    for instance in corpus.split("test"):
+        assert phrase(instance) in corpus.reference(instance)
+        assert not any("zyzzyva test" in review.text for review in instance.profile)
+    # A validation target is part of the history at test time: that it is in no prompt then would be an accident.
+    later = {one.user_id: one for one in corpus.split("test")}
+    for instance in corpus.split("val"):
+        assert phrase(instance) in later[instance.user_id].profile[-1].text
+        assert not any("zyzzyva" in review.text for review in instance.profile)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("split", "fidelity"), [("test", "paper"), ("test", "official"), ("val", "paper")])
+def test_no_target_reaches_a_prompt_or_an_encoder(
+    method: str, split: str, fidelity: str, marked: dict[str, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = HashedNgrams.encode
+
+    def listen(encoder: HashedNgrams, texts: Sequence[str]) -> Any:
+        encoded.extend(texts)
+        return encode(encoder, texts)
+
+    monkeypatch.setattr(HashedNgrams, "encode", listen)
+    settings = {"method": method, "results": str(tmp_path), "split": split, "fidelity": fidelity}
+    run = Run(build(SETTINGS, settings, {"limit": 12, "k": 4, "input_budget": 1500, "categories": None}), marked)
+    (corpus,) = marked.values()
+    secrets = {phrase(one): one for name in ("test", "val") for one in corpus.split(name)}
+    assert len(secrets) == len(corpus.split("test")) + len(corpus.split("val"))
+
+    def check(text: str, users: set[str]) -> None:
+        """At test time a user's own validation target is history; every other target is a secret."""
+        for secret, owner in secrets.items():
+            assert secret not in text or (split == "test" and owner.split == "val" and owner.user_id in users)
+
+    asked = 0
+    for instance, prompt, prediction in exchanged(run):
+        check(prompt.system + prompt.user if prompt is not None else str(prediction), {instance.user_id})
+        asked += prompt is not None
+        assert phrase(instance) in run.corpora[instance.category].reference(instance)
+    assert (asked > 0) == run.method.properties.calls_model
+    assert bool(encoded) == (getattr(run.method, "encoder", None) is not None)
+    for text in encoded:
+        check(text, {instance.user_id for instance in run.instances})
+    # Ahead of everything come the reviews of all profiles, of all splits: no test target is among them.
+    run.embed_ahead()
+    assert not any("zyzzyva test" in text for text in encoded)
+
+
+def test_training_sees_no_target_but_its_own(marked: dict[str, Corpus], tmp_path: Path) -> None:
+    settings = {"results": str(tmp_path), "categories": None, "train": {"limit": 12}}
+    trained = []
+    for method in METHODS:
+        run = Run(build(SETTINGS, settings, {"method": method}), marked)
+        if run.trained_method is None:
+            continue
+        trained.append(method)
+        examples = _examples(run.at_epoch(1))
+        assert len(examples) == 12
+        for made in examples:
+            ids = [int(token) for place, token in enumerate(made.ids) if place not in made.slots]
+            assert "zyzzyva" not in run.chat.tokenizer.decode(ids)
+    assert trained == ["dep", "pplug", "prompt_tuning"]
