@@ -185,10 +185,14 @@ def _table(arguments: argparse.Namespace) -> None:
 
     from bench.report.experiment import run_experiment
 
-    # Tables of several configurations and data sets lie side by side; the demo's carries the experiment's plain name.
+    settings = _settings(arguments)
+    # Tables of several configurations, data sets, fidelities and seeds lie side by side; the demo's carries the
+    # experiment's plain name.
     suffix = "" if arguments.config == "demo" else f"-{Path(arguments.config).stem}"
     suffix += f"-{Path(arguments.dataset).name}" if arguments.dataset else ""
-    for line in run_experiment(arguments.experiment, _settings(arguments), suffix):
+    suffix += "-official" if settings.get("fidelity") == "official" and "official" not in suffix else ""
+    suffix += f"-seed{arguments.seed}" if arguments.seed else ""
+    for line in run_experiment(arguments.experiment, settings, suffix):
         print(line)
 
 

@@ -7,6 +7,8 @@ import time
 
 TERMINAL_EVERY = 0.2
 PLAIN_EVERY = 15.0
+MEANINGFUL = 0.05
+"""Share of the work from which on it says how long the rest may take: the first answers of many take longest."""
 _RENEW = "\r\x1b[K"
 
 
@@ -21,7 +23,7 @@ class Progress:
     def __init__(self, label: str, total: int) -> None:
         self._label = label
         self._total = total
-        self._done = self._tokens = 0
+        self._done = self._tokens = self._calls = self._spent = 0
         self._terminal = sys.stderr.isatty()
         self.start()
         self._next = self._start + (0.0 if self._terminal else PLAIN_EVERY)
@@ -29,13 +31,16 @@ class Progress:
     def start(self) -> None:
         """Start the clock of speed and remaining time: what came before, stored answers and the engine's start, says
         nothing about what is to come."""
-        self._first = self._done
+        self._first = (self._done, self._calls)
         self._start = time.perf_counter()
 
-    def update(self, finished: int = 0, tokens: int = 0, note: str = "") -> None:
-        """`finished` more instances, `tokens` more generated tokens; `note` says what else is worth knowing."""
+    def update(self, finished: int = 0, tokens: int = 0, calls: int = 0, spent: int = 0, note: str = "") -> None:
+        """`finished` more instances, which took `spent` calls together; `calls` more answered calls, also those of
+        unfinished instances, with `tokens` generated tokens; `note` says what else is worth knowing."""
         self._done += finished
         self._tokens += tokens
+        self._calls += calls
+        self._spent += spent
         now = time.perf_counter()
         if now >= self._next:
             self._next = now + (TERMINAL_EVERY if self._terminal else PLAIN_EVERY)
@@ -47,13 +52,22 @@ class Progress:
 
     def _line(self, now: float, note: str) -> str:
         spent = max(now - self._start, 1e-9)
-        worked = self._done - self._first
-        left = spent / worked * (self._total - self._done) if worked else None
         parts = [f"{self._label}: {self._done}/{self._total} instances"]
         parts += [note] if note else []
         parts += [f"{self._tokens / spent:,.0f} tokens/s"] if self._tokens else []
-        parts.append(f"{'about ' + duration(left) if left is not None else '?'} left")
+        worked, left = self._work()
+        known = worked >= MEANINGFUL * (worked + left)
+        parts.append(f"{'about ' + duration(spent / worked * left) if worked and known else '?'} left")
         return ", ".join(parts)
+
+    def _work(self) -> tuple[float, float]:
+        """What was done since the start and what is left to do: in calls, where instances take any, of which those
+        that are left are taken to need as many as the finished ones."""
+        done, calls = self._first
+        if self._done and self._spent:
+            expected = self._total * self._spent / self._done
+            return self._calls - calls, max(expected - self._calls, 0)
+        return self._done - done, self._total - self._done
 
     def close(self) -> None:
         """End the renewing line."""

@@ -477,6 +477,7 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
             for call in calls:
                 if (known := store.completion(call)) is not None:
                     work.answer(call, known)
+                    progress.update(calls=1)
                 else:
                     unknown.append(call)
             if unknown:
@@ -485,7 +486,7 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
                 return
         rows[work.instance.id] = work.row()
         working.pop(work.instance.id, None)
-        progress.update(finished=1, note=f"{in_flight} calls in flight")
+        progress.update(finished=1, spent=len(work.completions), note=f"{in_flight} calls in flight")
 
     try:
         while True:
@@ -502,7 +503,8 @@ def generate(run: Run, store: RunStore, engines: Engines) -> list[dict[str, Any]
             for call, completion in engine().completed():
                 store.append(call, completion)
                 in_flight -= 1
-                progress.update(tokens=completion.completion_tokens, note=f"{in_flight} calls in flight")
+                flying = f"{in_flight} calls in flight"
+                progress.update(calls=1, tokens=completion.completion_tokens, note=flying)
                 work = working[call.key[0]]
                 if work.answer(call, completion):
                     proceed(work)

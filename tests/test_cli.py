@@ -224,6 +224,10 @@ def test_table(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.
     # A configuration that is not the demo's marks its files.
     assert f"wrote {tmp_path / 'results' / 'tables' / 'small-shop.md'}" in printed
     assert (tmp_path / "results" / "tables" / "small-shop.tex").is_file()
+    # So do the released code's switches and another seed.
+    other = ["--set", "fidelity=official", "--seed", "3"]
+    assert main(["table", str(experiment), "--config", str(shop_config), *other]) == 0
+    assert "small-shop-official-seed3.md" in capsys.readouterr().out
 
 
 def test_data_prepare_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,27 @@ def test_before_anything_is_finished_the_remaining_time_is_unknown(
     assert capsys.readouterr().err == "dpl: 0/40 instances, 3 calls in flight, 2 tokens/s, ? left\n"
 
 
+def test_answers_to_unfinished_instances_count_as_work(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Progress("dpl", 10)
+    bar.update(finished=1, calls=5, spent=5)
+    bar.start()
+    for _ in range(16):
+        clock.now += 1.0
+        bar.update(calls=1)
+    # Nine more instances take 45 calls, of which 15 (16) took a second each: instances alone would know nothing.
+    assert capsys.readouterr().err == "dpl: 1/10 instances, about 30 s left\n"
+
+
+def test_the_very_first_answers_say_nothing_about_the_rest(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Progress("rag", 100)
+    clock.now += 16.0
+    bar.update(finished=4)
+    assert capsys.readouterr().err == "rag: 4/100 instances, ? left\n"
+    clock.now += 16.0
+    bar.update(finished=1)
+    assert capsys.readouterr().err == "rag: 5/100 instances, about 10 min 08 s left\n"
+
+
 def test_short_work_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     bar = Progress("copy", 2)
     bar.update(finished=1)

@@ -194,7 +194,8 @@ def _notes(experiment: Experiment, runs: list[Run], summaries: list[dict[str, An
     """What a reader has to know: sentences that rows share stand once."""
     notes = []
     shown: dict[str, list[str]] = {}
-    for run, summary in zip(runs, summaries, strict=True):
+    labels = [row.label for group in experiment.groups for row in group.rows]
+    for label, run, summary in zip(labels, runs, summaries, strict=True):
         config = run.config
         counts = ", ".join(f"{category_name(category)} {count}" for category, count in summary["instances"].items())
         notes.append(
@@ -207,7 +208,7 @@ def _notes(experiment: Experiment, runs: list[Run], summaries: list[dict[str, An
                 f"History: the {config.retriever} retriever gives K={config.k} reviews; blocks that fit the input "
                 f"budget of {config.budget} tokens, on average"
             )
-            shown.setdefault(setting, []).append(f"{config.method} {summary['blocks_shown']:.2f}")
+            shown.setdefault(setting, []).append(f"{label} {summary['blocks_shown']:.2f}")
     notes += [f"{setting}: {', '.join(averages)}." for setting, averages in shown.items()]
     notes += _training_notes(runs, summaries)
     empty = sum(summary["empty_predictions"] for summary in summaries)

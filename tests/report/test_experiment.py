@@ -191,9 +191,9 @@ def test_notes(small: Path, shop_config: Path, tmp_path: Path, scripted: Any, ti
         "top-p 0.95; one run, no repeats.",
         # pag shows one block to u1 and u2; rag has room for one of u1's two at this budget.
         "History: the recency retriever gives K=1 reviews; blocks that fit the input budget of 700 tokens, on average: "
-        "pag 0.67.",
+        "PAG 0.67.",
         "History: the recency retriever gives K=2 reviews; blocks that fit the input budget of 700 tokens, on average: "
-        "rag 0.67.",
+        "RAG 0.67.",
         # Only copy answers u3, who has no profile, with nothing.
         "Empty predictions score 0 (1 in this table); 0 texts were cut off at 8 new tokens.",
         "A random model stands in for Qwen.",
