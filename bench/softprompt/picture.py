@@ -30,7 +30,7 @@ def draw(path: Path, title: str, log: Sequence[Mapping[str, Any]], column: str, 
         at, values = [point[0] for point in points], [point[1] for point in points]
         lines += right.plot(at, values, "o-", color="tab:orange", label=f"validation {column}")
         right.set_ylabel(f"validation {column}")
-    left.legend(handles=lines, loc="upper center")
+    figure.legend(handles=lines, loc="outside lower center", ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
