@@ -413,11 +413,14 @@ def test_vectors_of_a_wrong_shape_are_refused(lab: Lab) -> None:
     assert list(lab.backend.completed()) == [], "nothing of it is left in flight"
 
 
-def test_marks_that_the_model_has_no_embedding_for_are_refused(lab: Lab) -> None:
+def test_marks_that_the_model_has_no_embedding_for_are_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     call = replace(lab.dep()[0], prompt=dep_like(0, marks=True))
+    # Both models have rows to spare, or for the marks themselves.
+    assert answers(lab.backend, [call])
     if lab.name == "demo":
-        assert answers(lab.backend, [call])
         return
+    known = len(lab.chat.tokenizer)
+    monkeypatch.setattr(lab.backend._engine.model_config, "get_vocab_size", lambda: known)
     with pytest.raises(BackendError, match=r"prompt dep_review holds token ids .*<his_token_start>, <his_token_end>"):
         lab.backend.submit(call)
     assert list(lab.backend.completed()) == []
