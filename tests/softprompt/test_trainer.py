@@ -518,7 +518,8 @@ def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
         for name in ("step", "instances", "tokens", "loss", "generation", "own", "gradient_norm", "learning_rate"):
             assert row[name] == pytest.approx(wanted_row[name], rel=1e-5)
     # vLLM ran in the first process, the second said nothing.
-    assert json.loads((two.selection_folder / "selection.json").read_text())["instances"] == 2
+    (chosen,) = two.adapter_folder.glob("validation-*/selection.json")
+    assert json.loads(chosen.read_text())["instances"] == 2
     assert process.stdout.count("kept in") == 1
     assert process.stderr.count("training dep: 2 epochs of 7 instances") == 1
     assert process.stderr.count("reviews with hashed-ngrams") == 1
