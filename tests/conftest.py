@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 import yaml
 
@@ -14,6 +16,10 @@ from bench.chat import Chat
 from bench.config import RunConfig
 from bench.data.corpus import Corpus
 from bench.records import Call, Completion
+
+# absl, which rouge_score brings, keeps the stream that stands for standard error when it is imported. When vLLM then
+# configures logging, absl closes it, unless it is standard error still: under capture pytest would lose its file.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
