@@ -80,7 +80,7 @@ OTHER: dict[str, Any] = {
     "train.k": 1,
     "train.limit": 1,
     "train.max_target_tokens": 9,
-    "train.dtype": "float32",
+    "train.dtype": "bfloat16",
     "train.validation": 3,
     "train.select_by": "bleu",
     "train.tokens_per_batch": 9,

@@ -121,7 +121,7 @@ class Pool(Engines):
     backend: Script | None = None
     asked: list[RunConfig] = field(default_factory=list)
 
-    def get(self, config: RunConfig, chat: Chat) -> Script:
+    def get(self, config: RunConfig, chat: Chat, soft: bool = False) -> Script:
         self.asked.append(config)
         assert self.backend is not None, "no engine is needed here"
         return self.backend

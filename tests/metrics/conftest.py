@@ -129,7 +129,7 @@ def wordnet_files() -> _wordnet.Source:
     return source
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nltk_data(tmp_path_factory: pytest.TempPathFactory, wordnet_files: _wordnet.Source) -> Iterator[Path]:
     """A folder that NLTK takes as its only data path: WordNet completed by what Debian leaves out, and a sentence model
     trained here on generated text."""
