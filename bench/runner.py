@@ -601,7 +601,7 @@ def _adapter_summary(run: Run) -> dict[str, Any]:
     if run.config.adapter is None:
         record = read_json(run.adapter_folder / "training.json")
         selection = read_json(run.selection_folder / "selection.json")
-        summary |= {name: record[name] for name in ("parameters", "share", "epochs", "instances", "seconds")}
+        summary |= {name: record[name] for name in ("parameters", "share", "epochs", "instances")}
         summary |= {"epoch": selection["epoch"]}
     return summary
 

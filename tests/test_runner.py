@@ -184,6 +184,7 @@ def test_predictions_by_hand(make_run: MakeRun) -> None:
             "prompt_tokens": 6,
             "completion_tokens": 4,
             "cut_off": False,
+            "counts": {},
         }
     ]
 
