@@ -137,16 +137,23 @@ class Run:
         config = self.config
         if self.epoch is not None:
             return self.selection_folder / f"epoch-{self.epoch}"
+        parts = self._parts
+        if config.limit:
+            parts.append(f"first{config.limit}")
+        parts.append(f"seed{config.seed}")
+        return config.results / "runs" / f"{_readable(parts)}-{identity_hash(self.identity)}"
+
+    @property
+    def _parts(self) -> list[str]:
+        """What the names of a run's folder and of its adapter's begin with."""
+        config = self.config
         parts = [config.method]
         if self.retriever is not None:
             parts += [config.retriever, f"k{config.k}"]
         parts.append(Path(config.dataset).name)
         if self.method.properties.calls_model:
             parts.append(Path(config.model.partition("@")[0]).name)
-        if config.limit:
-            parts.append(f"first{config.limit}")
-        parts.append(f"seed{config.seed}")
-        return config.results / "runs" / f"{_readable(parts)}-{identity_hash(self.identity)}"
+        return parts
 
     # -- the adapter of a trained method -------------------------------------------------------------------------
 
@@ -208,15 +215,10 @@ class Run:
     @cached_property
     def adapter_folder(self) -> Path:
         """Where the adapter is, or will be, kept."""
-        config = self._first.config
         if self.config.adapter is not None:
             return self.config.adapter
-        parts = [config.method]
-        if self.retriever is not None:
-            parts += [config.retriever, f"k{config.k}"]
-        parts += [Path(config.dataset).name, Path(config.model.partition("@")[0]).name]
-        name = f"{_readable(parts)}-{identity_hash(self.training_identity)}"
-        return config.results / "adapters" / name
+        name = f"{_readable(self._first._parts)}-{identity_hash(self.training_identity)}"
+        return self.config.results / "adapters" / name
 
     @cached_property
     def selection_folder(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,16 @@ from bench.errors import DataError
 from bench.records import Instance, Item
 
 SPLITS = ("train", "val", "test")
+
+
+def longest_profiles(instances: Iterable[Instance]) -> dict[str, Instance]:
+    """Of each user the instance with the longest profile, the last of equals, by user id."""
+    longest: dict[str, Instance] = {}
+    for instance in instances:
+        known = longest.get(instance.user_id)
+        if known is None or len(instance.profile) >= len(known.profile):
+            longest[instance.user_id] = instance
+    return longest
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,7 @@ class Corpus:
 
     def longest_profiles(self, name: str) -> tuple[Instance, ...]:
         """Of each user the instance of a split with the longest profile, the last of equals: what DEP trains on."""
-        longest: dict[str, Instance] = {}
-        for instance in self.split(name):
-            known = longest.get(instance.user_id)
-            if known is None or len(instance.profile) >= len(known.profile):
-                longest[instance.user_id] = instance
-        return tuple(longest.values())
+        return tuple(longest_profiles(self.split(name)).values())
 
     def reference(self, instance: Instance) -> str:
         """The text the user really wrote; never shown to a method."""

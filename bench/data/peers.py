@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 
-from bench.data.corpus import Corpus
-from bench.records import Instance, Review
+from bench.data.corpus import Corpus, longest_profiles
+from bench.records import Review
 
 
 class Peers:
@@ -23,15 +24,10 @@ class Peers:
             used = list(corpus.longest_profiles("train"))
         used += [i for split, instances in corpus.instances.items() if split != "train" for i in instances]
         targets = {corpus.references[instance.id] for instance in used}
-        longest: dict[str, Instance] = {}
-        for instances in corpus.instances.values():
-            for instance in instances:
-                known = longest.get(instance.user_id)
-                if known is None or len(instance.profile) > len(known.profile):
-                    longest[instance.user_id] = instance
+        everyone = longest_profiles(chain.from_iterable(corpus.instances.values()))
         self._by_user: dict[str, tuple[Review, ...]] = {
             user: tuple(review for review in instance.profile if review.text not in targets)
-            for user, instance in longest.items()
+            for user, instance in everyone.items()
         }
 
     @cached_property

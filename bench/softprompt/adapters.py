@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, ResourceError, StoreError
-from bench.store import read_json
+from bench.store import read_json, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +63,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors so that `path` holds either its old or its whole new content. Raises `StoreError`."""
     from safetensors.torch import save
-
-    from bench.store import write_atomically
 
     content = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     write_atomically(path, save(content, metadata=dict(metadata or {})))
