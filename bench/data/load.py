@@ -18,15 +18,16 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*-main")
 def load(dataset: str, categories: Sequence[str] | None, revision: str | None = None) -> dict[str, Corpus]:
     """The corpora of a data set by category, in the order asked for, or all that it has.
 
-    `dataset` is "demo", a folder made by `bench data prepare`, a local copy of the published form, or the id of a
-    published data set on the hub ("owner/name-main"), for which alone `revision` counts. Raises `DataError` for a
-    name that is none of these and for an unknown category, `ResourceError` if the hub cannot be reached.
+    `dataset` is "demo", a folder made by `bench data prepare`, a local copy of the published form (as `bench data
+    fetch` and `bench data prepare --layout dpl` write it), or the id of a published data set on the hub
+    ("owner/name-main"), for which alone `revision` counts. Raises `DataError` for a name that is none of these and for
+    an unknown category, `ResourceError` if the hub cannot be reached.
     """
     if dataset == DEMO:
         from bench.data import demo
 
         corpora = demo.generate()
-        return {name: corpora[name] for name in _chosen(dataset, categories, list(corpora))}
+        return {name: corpora[name] for name in chosen(dataset, categories, list(corpora))}
     folder = Path(dataset).expanduser()
     if folder.is_dir():
         return _from_folder(folder, categories)
@@ -44,11 +45,11 @@ def _from_folder(folder: Path, categories: Sequence[str] | None) -> dict[str, Co
     for available, read in forms:
         names = available(folder)
         if names:
-            return {name: read(folder, name) for name in _chosen(str(folder), categories, names)}
+            return {name: read(folder, name) for name in chosen(str(folder), categories, names)}
     hint = (
         f"give its parent, {folder.parent}"
         if (folder / "manifest.json").is_file()
-        else "prepare one with `bench data prepare`"
+        else "make one with `bench data prepare` or `bench data fetch`"
     )
     raise DataError(
         f"folder {folder} holds no data set: neither <category>/manifest.json, as `bench data prepare` writes it, nor "
@@ -56,7 +57,8 @@ def _from_folder(folder: Path, categories: Sequence[str] | None) -> dict[str, Co
     )
 
 
-def _chosen(dataset: str, wanted: Sequence[str] | None, available: Sequence[str]) -> Sequence[str]:
+def chosen(dataset: str, wanted: Sequence[str] | None, available: Sequence[str]) -> Sequence[str]:
+    """The categories that are wanted, or all. Raises `DataError` for one that the data set lacks."""
     for name in wanted or ():
         if name not in available:
             raise DataError(

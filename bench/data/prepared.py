@@ -2,7 +2,7 @@
 
     OUT/<category>/reviews.parquet   user_id, asin, rating, title, text, timestamp, role; by user, then time
     OUT/<category>/items.parquet     asin, title, description
-    OUT/<category>/manifest.json     {"schema": 1, "category": ..., "sources": ..., "thresholds": ..., "summary": ...}
+    OUT/<category>/manifest.json     {"schema": 2, "category": ..., "sources": ..., "thresholds": ..., ...}
 
 A review's role is "history" or "input"; each user has ten inputs, the newest reviews of all. A category folder is
 renamed into place when it is complete, so one that exists is whole; folders whose name starts with a dot are not.
@@ -10,14 +10,14 @@ renamed into place when it is complete, so one that exists is whole; folders who
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,13 @@ from bench.records import Instance, Item, Review
 if TYPE_CHECKING:
     import polars
 
-SCHEMA = 1
+SCHEMA = 2
 INPUTS = 10
 """Reviews of a user that become targets: eight for training, one for validation, one for the test."""
 TRAIN = INPUTS - 2
 REVIEW_COLUMNS = ("user_id", "asin", "rating", "title", "text", "timestamp")
 ITEM_COLUMNS = ("asin", "title", "description")
+_ROWS = 8192  # texts read at a time
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a prepared category comes from. A source is {"name", "bytes", "sha256"}; thresholds are DPL's or others."""
+    """Where a prepared category comes from. A source is {"name", "bytes", "sha256"}; thresholds are DPL's or others;
+    the layout says which columns of the raw files hold what."""
 
     category: str
     sources: Sequence[Mapping[str, Any]]
     thresholds: Mapping[str, int]
     summary: Summary
+    layout: Mapping[str, Any]
 
     def write(self, folder: Path) -> None:
         """Write manifest.json into `folder`."""
@@ -120,18 +123,17 @@ def read(folder: Path, category: str) -> Corpus:
     home = folder / category
     manifest = Manifest.read(home)
     items = {row[0]: Item(*row) for row in _columns(home / "items.parquet", ITEM_COLUMNS).iter_rows()}
-    frame = _columns(home / "reviews.parquet", (*REVIEW_COLUMNS, "role"))
+    frame = _columns(home / "reviews.parquet", ("user_id", "asin", "rating", "title", "timestamp", "role"))
+    users = _users(home, frame, items)
     instances: dict[str, list[Instance]] = {"train": [], "val": [], "test": []}
     references: dict[str, str] = {}
-    for user, rows in groupby(frame.iter_rows(), key=itemgetter(0)):
-        reviews, roles = [], []
-        for row in rows:
-            reviews.append(Review(*row[:-1]))
-            roles.append(row[-1])
-        _check_user(home, user, reviews, roles, items)
-        for instance, text in user_instances(category, tuple(reviews), items):
-            instances[instance.split].append(instance)
-            references[instance.id] = text
+    with collection_paused():
+        columns = {name: frame[name].to_list() for name in frame.columns} | {"text": _texts(home / "reviews.parquet")}
+        reviews = tuple(map(Review, *(columns[name] for name in REVIEW_COLUMNS)))
+        for start, end in pairwise([0, *accumulate(users)]):
+            for instance, text in user_instances(category, reviews[start:end], items):
+                instances[instance.split].append(instance)
+                references[instance.id] = text
     if len(references) != INPUTS * manifest.summary.users:
         raise _inconsistent(home, f"reviews.parquet does not hold the {manifest.summary.users:,} users of the manifest")
     sources = " and ".join(str(source["name"]) for source in manifest.sources)
@@ -168,30 +170,80 @@ def user_instances(
 def _columns(path: Path, names: Sequence[str]) -> polars.DataFrame:
     import polars as pl
 
-    kinds = {"rating": pl.Float64, "timestamp": pl.Int64}
     try:
-        frame = pl.read_parquet(path, columns=list(names))
+        frame = pl.read_parquet(path, columns=list(names), glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); remove {path.parent} and run `bench data prepare` "
-            "again"
-        ) from error
-    for name in names:
-        if frame.schema[name] != kinds.get(name, pl.String) or frame[name].null_count():
-            raise _inconsistent(path.parent, f"column {name} of {path.name} has another type or gaps")
+        raise _unreadable(path, error) from error
+    _check_columns(path, frame, names)
     return frame
 
 
-def _check_user(
-    home: Path, user: str, reviews: Sequence[Review], roles: Sequence[str], items: Mapping[str, Item]
-) -> None:
-    if tuple(roles) != ("history",) * (len(roles) - INPUTS) + ("input",) * INPUTS:
-        raise _inconsistent(home, f"user {user} does not have a history followed by {INPUTS} inputs")
-    if any(older.timestamp > newer.timestamp for older, newer in pairwise(reviews)):
-        raise _inconsistent(home, f"the reviews of user {user} are not in the order of time")
-    for review in reviews:
-        if review.asin not in items:
-            raise _inconsistent(home, f"user {user} reviews item {review.asin}, which items.parquet lacks")
+def _texts(path: Path) -> list[str]:
+    """The reviews' texts, nearly all of the file, a part at a time: memory that is used again costs no page faults."""
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    texts: list[str] = []
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS, columns=["text"]):
+                frame = pl.DataFrame(pl.from_arrow(batch))
+                _check_columns(path, frame, ("text",))
+                texts += frame["text"].to_list()
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    return texts
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({str(error).splitlines()[0]}); remove {path.parent} and run `bench data prepare` again"
+    )
+
+
+def _check_columns(path: Path, frame: polars.DataFrame, names: Sequence[str]) -> None:
+    import polars as pl
+
+    kinds = {"rating": pl.Float64, "timestamp": pl.Int64}
+    for name in names:
+        if frame.schema.get(name) != kinds.get(name, pl.String) or frame[name].null_count():
+            raise _inconsistent(path.parent, f"column {name} of {path.name} has another type or gaps")
+
+
+def _users(home: Path, frame: polars.DataFrame, items: Mapping[str, Item]) -> list[int]:
+    """The number of reviews of each user, in the order of the rows, after a check of all of them."""
+    import polars as pl
+
+    def check(right: polars.Series, what: str) -> None:
+        if not right.all():
+            user, asin = frame.select("user_id", "asin").row(right.not_().arg_max() or 0)
+            raise _inconsistent(home, what.format(user=user, asin=asin))
+
+    users = frame.select(pl.col("user_id").rle()).unnest("user_id")["len"]
+    run = frame["user_id"].rle_id()
+    # Counted from a user's last review, which is 1.
+    place = pl.select(users.cum_sum().gather(run) - pl.int_range(frame.height)).to_series()
+    roles = pl.select(pl.when(place > INPUTS).then(pl.lit("history")).otherwise(pl.lit("input"))).to_series()
+    complete = (users >= INPUTS).gather(run)
+    check((frame["role"] == roles) & complete, f"user {{user}} does not have a history followed by {INPUTS} inputs")
+    later = (frame["timestamp"].diff() >= 0) | (run.diff() != 0)
+    check(later.fill_null(True), "the reviews of user {user} are not in the order of time")
+    known = frame["asin"].is_in(list(items))
+    check(known, "user {user} reviews item {asin}, which items.parquet lacks")
+    return users.to_list()
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage collection in the block: it would visit the records that are being built again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _inconsistent(home: Path, what: str) -> DataError:

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from bench.data import published
-from bench.data.amazon import Thresholds, prepare
 from bench.data.corpus import Corpus
 from bench.data.load import load
+from bench.data.prepare import Thresholds, prepare
 from bench.errors import DataError
 
 
 def prepared_folder(folder: Path, names: tuple[str, ...] = ("Books", "Toys")) -> Path:
     records = [
-        {"user_id": "U", "parent_asin": str(n), "rating": 5, "title": "t", "text": f"text {n}", "timestamp": n + 1}
+        {"user_id": "U", "parent_asin": str(n), "rating": 5, "title": "t", "text": f"text {n}", "timestamp": 10**12 + n}
         for n in range(11)
     ]
     items = [
@@ -108,7 +108,10 @@ def test_a_path_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no data set: neither .* nor .*; prepare one with `bench data prepare`"):
+    with pytest.raises(
+        DataError,
+        match=r"holds no data set: neither .* nor .*; make one with `bench data prepare` or `bench data fetch`",
+    ):
         load(str(tmp_path), None)
 
 
@@ -126,7 +129,7 @@ def test_an_unknown_category(tmp_path: Path) -> None:
 
 def test_importing_the_readers_loads_no_heavy_package() -> None:
     code = (
-        "import sys, bench.data.load, bench.data.amazon\n"
+        "import sys, bench.data.load, bench.data.prepare, bench.data.fetch\n"
         "print([name for name in ('polars', 'pyarrow', 'datasets', 'torch', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

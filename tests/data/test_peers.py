@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -86,6 +87,38 @@ def test_the_order_is_that_of_user_ids() -> None:
     peers = Peers(corpus(known))
     assert texts(peers.of_item("A")) == ["U3", "u1", "u10", "u2"]
     assert texts(peers.of_item("A", but=("u1", "u2"))) == ["U3", "u10"]
+
+
+class Counted(tuple[Review, ...]):
+    """A profile that counts how often its reviews are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Review]:
+        Counted.times += 1
+        return super().__iter__()
+
+
+def test_asking_for_an_item_costs_its_peers_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "times", 0)
+    known: dict[Instance, str] = {}
+    for number in range(50):
+        told = Counted(review(f"u{number}", asin, f"{number} {asin}") for asin in ("A", f"own {number}"))
+        for split, k in (("train", 0), ("train", 1), ("test", None)):
+            known[replace(instance(f"u{number}", split, [], k=k), profile=told)] = f"target {number} {split} {k}"
+    peers = Peers(corpus(known))
+    assert [len(peers.of_item(asin)) for asin in ("A", "own 3", "A", "other")] == [50, 1, 50, 0]
+    assert Counted.times == 50, "each user's profile is gone through once, and not again for a question"
+
+    class But(tuple[str, ...]):
+        asked: ClassVar[list[object]] = []
+
+        def __contains__(self, user: object) -> bool:
+            self.asked.append(user)
+            return super().__contains__(user)
+
+    assert peers.of_item("own 3", but=But(["u3"])) == []
+    assert But.asked == ["u3"], "only the item's own reviews are looked at"
 
 
 def test_items_and_users_that_are_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,13 @@ import polars as pl
 import pytest
 
 from bench.data import prepared
-from bench.data.amazon import Thresholds, prepare
-from bench.data.prepared import Manifest
+from bench.data.prepare import Thresholds, prepare
+from bench.data.prepared import SCHEMA, Manifest
 from bench.errors import DataError
 from bench.records import Item
 
 SMALL = Thresholds(1, 99, 1, 1, 11, 99, 1, 1)
+START = 10**12
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
             "title": f"{user}{n}",
             "text": f"by {user} on {n}",
         }
-        | {"timestamp": 1000 + n}
+        | {"timestamp": START + n}
         for n in range(12)
         for user in "BA"
         if (user, n) != ("B", 0)
@@ -59,7 +61,7 @@ def test_instances_and_references(folder: Path) -> None:
     ]
     test, val, train = corpus.split("test")[0], corpus.split("val")[0], corpus.split("train")[3]
     assert test.item == Item("i11", "Item 11", "d 11")
-    assert (test.rating, test.title, test.timestamp, test.user_id) == (2.0, "A11", 1011, "A")
+    assert (test.rating, test.title, test.timestamp, test.user_id) == (2.0, "A11", START + 11, "A")
     assert [review.asin for review in test.profile] == [f"i{n}" for n in range(11)]
     assert [review.asin for review in val.profile] == [f"i{n}" for n in range(10)]
     assert (train.item.asin, [review.asin for review in train.profile]) == ("i5", [f"i{n}" for n in range(5)])
@@ -80,6 +82,18 @@ def test_the_manifest_comes_back_as_written(folder: Path) -> None:
     assert "test profile: 10.50 reviews on average (sd 0.50)" in "\n".join(manifest.summary.lines())
 
 
+def test_garbage_collection_is_as_before(folder: Path) -> None:
+    assert gc.isenabled()
+    prepared.read(folder, "Toys")
+    assert gc.isenabled()
+    (folder / "Toys" / "reviews.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError):
+        prepared.read(folder, "Toys")
+    assert gc.isenabled()
+    with prepared.collection_paused():
+        assert not gc.isenabled()
+
+
 def test_an_unfinished_folder_is_no_category(folder: Path) -> None:
     (folder / "Toys").rename(folder / ".Toys.123")
     assert prepared.categories(folder) == []
@@ -95,13 +109,13 @@ def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame], name: str = "reviews
 
 def manifest_schema(home: Path) -> None:
     path = home / "manifest.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
 
 
 CASES: list[tuple[Callable[[Path], object], str]] = [
-    (manifest_schema, r"has schema 99, this version reads 1; prepare the category again"),
+    (manifest_schema, rf"has schema 99, this version reads {SCHEMA}; prepare the category again"),
     (lambda home: (home / "manifest.json").write_text("{"), r"manifest\.json cannot be read"),
-    (lambda home: (home / "manifest.json").write_text('{"schema": 1}'), r"manifest\.json cannot be read"),
+    (lambda home: (home / "manifest.json").write_text('{"schema": 2}'), r"manifest\.json cannot be read"),
     (lambda home: (home / "reviews.parquet").write_bytes(b"PAR1"), r"reviews\.parquet cannot be read"),
     (lambda home: (home / "items.parquet").unlink(), r"items\.parquet cannot be read"),
     (rewrite(lambda frame: frame.drop("role")), r"reviews\.parquet cannot be read"),
@@ -110,10 +124,21 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
         "column timestamp .* another type",
     ),
     (rewrite(lambda frame: frame.with_columns(text=pl.lit(None, pl.String))), "column text .* gaps"),
+    (rewrite(lambda frame: frame.drop("text")), "column text .* another type"),
+    (rewrite(lambda frame: frame.with_columns(pl.col("text").cast(pl.Binary))), "column text .* another type"),
     (rewrite(lambda frame: frame[:-1]), "user B does not have a history followed by 10 inputs"),
+    (rewrite(lambda frame: frame.with_columns(role=pl.lit("input"))), "user A does not have a history followed by"),
+    (rewrite(lambda frame: frame[:5]), "user A does not have a history followed by 10 inputs"),
+    (rewrite(lambda frame: frame[:0]), r"does not hold the 2 users of the manifest"),
+    (rewrite(lambda frame: frame[:12][::-1].vstack(frame[12:])), "user A does not have a history followed by"),
     (rewrite(lambda frame: frame[:12]), r"does not hold the 2 users of the manifest"),
     (rewrite(lambda frame: frame.with_columns(pl.col("timestamp") * -1)), "user A are not in the order of time"),
+    (
+        rewrite(lambda frame: frame.with_columns(pl.col("timestamp") - 9 * (pl.int_range(frame.height) == 20))),
+        "user B are not in the order of time",
+    ),
     (rewrite(lambda frame: frame[1:], "items"), r"user A reviews item i0, which items\.parquet lacks"),
+    (rewrite(lambda frame: frame[:-1], "items"), r"user . reviews item i\d+, which items\.parquet lacks"),
 ]
 
 

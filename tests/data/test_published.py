@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import huggingface_hub.constants
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from bench.data import published
 from bench.data.corpus import Corpus
+from bench.data.load import load
 from bench.errors import DataError, ResourceError
 from bench.records import Item
 
@@ -126,6 +132,200 @@ def test_a_profile_out_of_order_is_sorted_and_said(tmp_path: Path) -> None:
     assert corpus.notes[1] == "Books: 1 profiles were not in the order of time and were sorted."
 
 
+@pytest.mark.parametrize("writer", [write_parquet, write_stream])
+def test_columns_and_rows_are_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Writer) -> None:
+    """The fast way for well-formed columns against the plain one, over batches of all sizes and awkward profiles."""
+    content = data()
+    content["train"][0]["profile"] = []
+    content["test"][1]["profile"].reverse()
+    content["val"][0]["profile"][2]["timestamp"] = 0
+    content["test"][0]["data"]["timestamp"] = 0  # older than its profile: no matter for the profile's order
+    content["train"][3]["profile"] *= 2
+    folder = write(tmp_path / "columns", content, writer)
+    plain = published.read(write(tmp_path / "rows", content, write_jsonl), "Books")
+    for rows in (1, 3, 128):
+        monkeypatch.setattr(published, "_CHUNK", rows)
+        corpus = published.read(folder, "Books")
+        assert (corpus.instances, corpus.references) == (plain.instances, plain.references)
+        assert (
+            corpus.notes[1:] == plain.notes[1:] == ("Books: 3 profiles were not in the order of time and were sorted.",)
+        )
+        assert corpus.fingerprint == plain.fingerprint, "also in which reviews are the same object"
+
+
+def test_splits_of_different_layouts_share_their_reviews(tmp_path: Path) -> None:
+    folder = write(tmp_path, data(), write_parquet)
+    (folder / "main/Books/test.parquet").unlink()
+    write_jsonl(folder / "main/Books/test", data()["test"])
+    check(published.read(folder, "Books"))
+
+
+@pytest.mark.parametrize("change", [{"text": "new"}, {"title": "new"}, {"asin": "i2"}, {"rating": 5.0}])
+def test_reviews_that_differ_in_one_field_stay_apart(tmp_path: Path, change: Record) -> None:
+    content = data()
+    profile = content["test"][1]["profile"]
+    profile.insert(1, profile[0] | change)
+    corpus = published.read(write(tmp_path, content, write_parquet), "Books")
+    test = corpus.split("test")[1]
+    assert [(one.text, one.title, one.asin, one.rating) for one in test.profile[:2]] == [
+        (one["text"], one["title"], one["asin"], one["rating"]) for one in profile[:2]
+    ]
+    assert test.profile[0] != test.profile[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "message"),
+    [
+        ("rating", pa.string(), r"row 1: rating is '1(\.0)?', not a number"),
+        ("timestamp", pa.float64(), r"row 1: timestamp is 1000\.0, not a whole number"),
+        ("asin", pa.large_string(), None),
+        ("rating", pa.float32(), None),
+        ("timestamp", pa.int32(), None),
+    ],
+)
+def test_columns_of_other_types(tmp_path: Path, column: str, kind: pa.DataType, message: str | None) -> None:
+    folder = write(tmp_path, data(), write_parquet)
+    path = folder / "main/Books/val.parquet"
+    table = pyarrow.parquet.read_table(path)
+    fields = [field if field.name != column else pa.field(column, kind) for field in table.schema.field("data").type]
+    schema = pa.schema(
+        [("user_id", pa.string()), ("profile", pa.list_(pa.struct(fields))), ("data", pa.struct(fields))]
+    )
+    pyarrow.parquet.write_table(table.select(schema.names).cast(schema), path)
+    if message is None:
+        check(published.read(folder, "Books"))
+        return
+    with pytest.raises(DataError, match=message):
+        published.read(folder, "Books")
+
+
+def test_gaps_in_columns_are_one_clear_error(tmp_path: Path) -> None:
+    content = data()
+    content["val"][1]["profile"][0]["title"] = None
+    with pytest.raises(DataError, match=r"val\.parquet, row 2: title is None, not a text"):
+        published.read(write(tmp_path / "title", content, write_parquet), "Books")
+    content = data()
+    content["val"][1]["data"] = None
+    with pytest.raises(DataError, match=r"val\.parquet, row 2: a review is not an object"):
+        published.read(write(tmp_path / "data", content, write_parquet), "Books")
+    content["train"][1]["profile"] = None
+    with pytest.raises(DataError, match=r"train\.parquet, row 2: profile is not a list"):
+        published.read(write(tmp_path / "profile", content, write_parquet), "Books")
+
+
+def test_a_split_without_rows_and_a_category_without_items(tmp_path: Path) -> None:
+    folder = write(tmp_path, data() | {"train": []})
+    corpus = published.read(folder, "Books")
+    assert (corpus.split("train"), len(corpus.split("test"))) == ((), 2)
+    (folder / "main/Toys").mkdir()
+    assert published.categories(folder) == ["Books", "Toys"]
+    with pytest.raises(DataError, match=r"meta/Toys has no full\.\{parquet,jsonl,arrow\}"):
+        published.read(folder, "Toys")
+
+
+def test_a_broken_record_of_where_it_comes_from(tmp_path: Path) -> None:
+    folder = write(tmp_path, data())
+    record = folder / "fetched.json"
+    for text, message in (
+        ("{", r"fetched\.json cannot be read"),
+        ('{"schema": 9}', r"fetched\.json is not of schema 1"),
+        ('{"schema": 1, "categories": {"Books": {}}}', "lacks 'sources'; fetch or export"),
+    ):
+        record.write_text(text)
+        with pytest.raises(DataError, match=message):
+            published.read(folder, "Books")
+
+
+# Writing.
+
+
+def same(one: Corpus, other: Corpus) -> bool:
+    return (one.items, one.instances, one.references) == (other.items, other.instances, other.references)
+
+
+def test_what_is_written_comes_back(tmp_path: Path, demo: Mapping[str, Corpus]) -> None:
+    for corpus in demo.values():
+        published.write(corpus, tmp_path / "out")
+    assert published.categories(tmp_path / "out") == sorted(demo)
+    for category, corpus in demo.items():
+        back = published.read(tmp_path / "out", category)
+        assert same(back, corpus)
+        assert back.fingerprint == corpus.fingerprint
+        assert back.notes[1:] == corpus.notes, "what a table has to say about the data is not lost"
+
+
+def test_a_written_folder_has_the_published_types(tmp_path: Path) -> None:
+    published.write(published.read(write(tmp_path / "in", data()), "Books"), tmp_path / "out")
+    files = {split: str(tmp_path / f"out/main/Books/{split}.parquet") for split in ("train", "val", "test")}
+    read = datasets.load_dataset("parquet", data_files=files, cache_dir=tmp_path / "cache")
+    assert {split: len(rows) for split, rows in read.items()} == {"train": 4, "val": 2, "test": 2}
+    text, whole, number = datasets.Value("string"), datasets.Value("int64"), datasets.Value("float64")
+    past = {"rating": number, "title": text, "text": text, "asin": text, "timestamp": whole}
+    assert read["test"].features == {"user_id": text, "profile": datasets.List(past), "data": past}
+    assert list(read["test"].features["data"]) == list(past)
+    assert read["test"][1] == data()["test"][1]
+    items = datasets.load_dataset("parquet", data_files=str(tmp_path / "out/meta/Books/full.parquet"), split="train")
+    assert items.column_names == ["title", "description", "asin"]
+
+
+def test_a_split_without_rows_is_written_too(tmp_path: Path) -> None:
+    corpus = published.read(write(tmp_path / "in", data() | {"val": []}), "Books")
+    published.write(corpus, tmp_path / "out")
+    assert same(published.read(tmp_path / "out", "Books"), corpus)
+
+
+def test_row_groups_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "_CHUNK", 3)
+    published.write(published.read(write(tmp_path / "in", data()), "Books"), tmp_path / "out")
+    metadata = pyarrow.parquet.ParquetFile(tmp_path / "out/main/Books/train.parquet").metadata
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [3, 1]
+
+
+def test_a_category_is_not_overwritten_and_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = published.read(write(tmp_path / "in", data()), "Books")
+    out = tmp_path / "out"
+
+    def fails(corpus: Corpus, split: str) -> Iterator[pa.Table]:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(published, "_main_tables", fails)
+        with pytest.raises(DataError, match=r"out cannot be written \(.*No space left on device\)"):
+            published.write(corpus, out)
+    assert not out.exists()
+    published.write(corpus, out)
+    with pytest.raises(DataError, match=r"main/Books exists already; remove it or write to another folder"):
+        published.write(corpus, out)
+    with pytest.raises(DataError, match="category Books has no split val; the published form needs train, val, test"):
+        published.write(Corpus("Books", {}, {"train": ()}, {}), tmp_path / "other")
+
+
+@pytest.mark.parametrize("hashes", ["the same for all", "the same in each chunk"])
+def test_reviews_whose_hashes_are_equal_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: str
+) -> None:
+    source = write(tmp_path / "in", data())
+    published.write(load(str(source), None)["Books"], tmp_path / "out")
+    wanted = load(str(tmp_path / "out"), None)["Books"]
+    monkeypatch.setattr(
+        pl.DataFrame,
+        "hash_rows",
+        lambda frame: pl.Series(np.arange(frame.height) * (hashes != "the same for all"), dtype=pl.UInt64),
+    )
+    assert same(load(str(tmp_path / "out"), None)["Books"], wanted)
+
+
+def test_exporting_the_same_again_is_nothing_to_do(tmp_path: Path) -> None:
+    corpus = load(str(write(tmp_path / "in", data())), None)["Books"]
+    published.export(corpus, tmp_path / "out")
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    published.export(corpus, tmp_path / "out")
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    other = Corpus("Books", corpus.items, corpus.instances, dict.fromkeys(corpus.references, "else"))
+    with pytest.raises(DataError, match="exists already"):
+        published.export(other, tmp_path / "out")
+
+
 def spoilt(change: Callable[[Data], object]) -> Data:
     content = deepcopy(data())
     change(content)
@@ -181,6 +381,10 @@ def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
 # The hub. `datasets` reads a folder "owner/name" below the working directory as it reads a repository.
 
 
+def made_commit(repository: str, revision: str | None) -> str:
+    return hashlib.sha1(f"{repository}@{revision}".encode()).hexdigest()
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = data()
@@ -193,6 +397,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for split in splits:
             write_parquet(home / "Books" / split, content[split])
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(
+        huggingface_hub.HfApi,
+        "dataset_info",
+        lambda _, repository, revision: SimpleNamespace(sha=made_commit(repository, revision)),
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path / "owner"
 
@@ -201,7 +410,9 @@ def test_the_hub_form_gives_the_same(hub: Path) -> None:
     assert published.hub_categories("owner/DPL-main", None) == ["Books"]
     corpus = published.read_hub("owner/DPL-main", "Books", None)
     check(corpus)
-    assert corpus.notes == ("Books: 2 test users, from owner/DPL-main and owner/DPL-meta on the Hugging Face hub.",)
+    at = ",".join(made_commit(f"owner/DPL-{part}", None)[:12] for part in ("main", "meta"))
+    origin = f"owner/DPL-main and owner/DPL-meta on the Hugging Face hub at revision {at}"
+    assert corpus.notes == (f"Books: 2 test users, from {origin}.",)
 
 
 def test_an_unknown_category_on_the_hub(hub: Path) -> None:
@@ -232,15 +443,13 @@ def test_which_revision_of_what_is_asked_for(
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     corpus = published.read_hub("owner/DPL-main", "Books", revision)
     assert asked == [
-        ("owner/DPL-main", "Books", {"revision": main}),
-        ("owner/DPL-meta", "Books", {"revision": meta}),
+        ("owner/DPL-main", "Books", {"revision": made_commit("owner/DPL-main", main)}),
+        ("owner/DPL-meta", "Books", {"revision": made_commit("owner/DPL-meta", meta)}),
     ]
-    assert (revision or "hub.") in corpus.notes[0]
+    assert made_commit("owner/DPL-main", main)[:12] in corpus.notes[0]
 
 
 def test_the_hub_cannot_be_reached(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
-
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     message = "other/DPL-main could not be fetched .*check the name.*local copy .*`bench data prepare`"

@@ -1,0 +1,96 @@
+"""How long a data set of 2,000 users with 100 reviews of 1,600 characters takes to load, in each form, and to export.
+
+Processor time of one process, because other processes on the machine are not the readers' fault; of five tries the
+best, because the first ones pay for memory that the system has to find. `pytest tests/benchmarks -s` prints them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+import pytest
+
+from bench.data import prepared, published
+from bench.data.corpus import Corpus
+from bench.data.peers import Peers
+
+USERS, REVIEWS, ITEMS, CHARACTERS = 2000, 100, 20_000, 1600
+PREPARED_SECONDS = 1.0  # what was asked for
+PUBLISHED_SECONDS, EXPORT_SECONDS = 15.0, 15.0  # about twice what it takes
+T = TypeVar("T")
+
+
+def measured(what: str, work: Callable[[], T], tries: int = 1) -> tuple[T, float]:
+    """The result of `work` and the seconds of its best try."""
+    best = float("inf")
+    for _ in range(tries):
+        start = time.process_time()
+        result = work()
+        best = min(best, time.process_time() - start)
+    print(f"\n{what}: {best:.2f} s", end="")
+    return result, best
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder, written as its format says."""
+    random_ = random.Random(0)
+    words = ["".join(random_.choices("etaoinshrdlu", k=random_.randint(2, 9))) for _ in range(5000)]
+    prose = " ".join(random_.choices(words, k=400_000))
+
+    def run(length: int) -> str:
+        start = random_.randrange(len(prose) - length)
+        return prose[start : start + length]
+
+    asins = [f"B{n:09d}" for n in range(ITEMS)]
+    count = USERS * REVIEWS
+    reviews = {
+        "user_id": [f"AE{n // REVIEWS:026d}" for n in range(count)],
+        "asin": random_.choices(asins, k=count),
+        "rating": [1.0 + n % 5 for n in range(count)],
+        "title": [run(30) for _ in range(count)],
+        "text": [run(CHARACTERS) for _ in range(count)],
+        "timestamp": [10**12 + n for n in range(count)],
+        "role": (["history"] * (REVIEWS - prepared.INPUTS) + ["input"] * prepared.INPUTS) * USERS,
+    }
+    items = {"asin": asins, "title": [run(60) for _ in asins], "description": [run(600) for _ in asins]}
+    folder = tmp_path_factory.mktemp("prepared")
+    home = folder / "Books"
+    home.mkdir()
+    pl.DataFrame(reviews).write_parquet(home / "reviews.parquet")
+    pl.DataFrame(items).write_parquet(home / "items.parquet")
+    summary = prepared.Summary("Books", {}, {}, USERS, {"train": 8 * USERS, "val": USERS, "test": USERS}, 99.0, 0.0)
+    prepared.Manifest("Books", [{"name": "generated"}], {}, summary, {}).write(home)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    return prepared.read(folder, "Books")
+
+
+def test_a_prepared_folder_is_read_in_a_second(folder: Path) -> None:
+    corpus, seconds = measured("a prepared folder", lambda: prepared.read(folder, "Books"), tries=5)
+    assert len(corpus.split("train")) == 8 * USERS
+    assert seconds < PREPARED_SECONDS
+
+
+def test_the_published_form_there_and_back(corpus: Corpus, tmp_path: Path) -> None:
+    _, fingerprint = measured("the fingerprint", lambda: corpus.fingerprint)
+    _, there = measured("writing the published form", lambda: published.write(corpus, tmp_path))
+    again, back = measured("reading the published form", lambda: published.read(tmp_path, "Books"))
+    assert again.fingerprint == corpus.fingerprint
+    assert there < EXPORT_SECONDS
+    assert back < PUBLISHED_SECONDS
+    assert fingerprint < EXPORT_SECONDS
+
+
+def test_peers(corpus: Corpus) -> None:
+    peers, seconds = measured("collecting all peers", lambda: Peers(corpus), tries=2)
+    _, asking = measured("the peers of all items", lambda: [peers.of_item(asin) for asin in corpus.items])
+    assert seconds + asking < PREPARED_SECONDS
