@@ -71,7 +71,7 @@ class Run:
             instance for corpus in self.corpora.values() for instance in corpus.split(config.split)[: config.limit]
         ]
         if epoch is not None:
-            self.instances = _drawn(self.instances, config.train.validation)
+            self.instances = drawn(self.instances, config.train.validation)
         if not self.instances:
             raise DataError(f"data set '{config.dataset}' has no {config.split} instances")
         self.embeddings = EmbeddingCache(config.results / "embeddings")
@@ -646,7 +646,7 @@ def _metric_of(config: RunConfig, column: str) -> str:
     raise ConfigError(f"train.select_by: no metric gives a score '{column}'{near} There are: {', '.join(columns)}")
 
 
-def _drawn(instances: Sequence[Instance], count: int) -> list[Instance]:
+def drawn(instances: Sequence[Instance], count: int) -> list[Instance]:
     """`count` of the instances at random, always the same, in the order drawn (the authors' draw of 512)."""
     order = np.random.default_rng(42).permutation(len(instances))
     return [instances[index] for index in order[:count]]

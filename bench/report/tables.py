@@ -200,6 +200,10 @@ def latex(table: Table, intervals: bool = True) -> str:
 
 def latex_alone(table: Table) -> str:
     r"""A document that consists of the table; it has to lie in the folder of the table's file, which it inputs."""
+    return _document(table.id)
+
+
+def _document(table_id: str) -> str:
     return "\n".join(
         [
             r"\documentclass[10pt]{article}",
@@ -207,7 +211,7 @@ def latex_alone(table: Table) -> str:
             r"\usepackage{array,booktabs}",
             r"\pagestyle{empty}",
             r"\begin{document}",
-            f"\\input{{{table.id}.tex}}",
+            f"\\input{{{table_id}.tex}}",
             r"\end{document}",
             "",
         ]
@@ -492,11 +496,16 @@ def csv(table: Table) -> str:
 def write(table: Table, folder: Path) -> list[Path]:
     """Write ID.tex (for \\input), ID_alone.tex (a document), ID.md and ID.csv; returns their paths. Raises
     `StoreError` if one cannot be written."""
+    return write_files(table.id, latex(table), markdown(table), csv(table), folder)
+
+
+def write_files(table_id: str, as_latex: str, as_markdown: str, as_csv: str, folder: Path) -> list[Path]:
+    """Write the renderings of any table, as `write` does."""
     texts = {
-        f"{table.id}.tex": latex(table),
-        f"{table.id}_alone.tex": latex_alone(table),
-        f"{table.id}.md": markdown(table),
-        f"{table.id}.csv": csv(table),
+        f"{table_id}.tex": as_latex,
+        f"{table_id}_alone.tex": _document(table_id),
+        f"{table_id}.md": as_markdown,
+        f"{table_id}.csv": as_csv,
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -504,6 +513,6 @@ def write(table: Table, folder: Path) -> list[Path]:
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise StoreError(
-            f"{table.id}: cannot write the table to {folder} ({error}); make room or choose another"
+            f"{table_id}: cannot write the table to {folder} ({error}); make room or choose another"
         ) from error
     return [folder / name for name in texts]
