@@ -17,16 +17,41 @@ def say(text: str) -> None:
     print(f"{_RENEW}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
-class Progress:
+class _Line:
+    """A line that renews itself on a terminal; elsewhere a plain one now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.perf_counter() + (0.0 if self._terminal else PLAIN_EVERY)
+
+    def _due(self, now: float) -> bool:
+        """Whether it is time for a new line; then the next one is due later."""
+        if now < self._next:
+            return False
+        self._next = now + (TERMINAL_EVERY if self._terminal else PLAIN_EVERY)
+        return True
+
+    def _show(self, line: str) -> None:
+        if self._terminal:
+            print(f"{_RENEW}{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the renewing line."""
+        if self._terminal:
+            print(_RENEW, end="", file=sys.stderr, flush=True)
+
+
+class Progress(_Line):
     """Counts finished instances of `total` and says how far the work is, how fast, and how long it may still take."""
 
     def __init__(self, label: str, total: int) -> None:
         self._label = label
         self._total = total
         self._done = self._tokens = self._calls = self._spent = 0
-        self._terminal = sys.stderr.isatty()
+        super().__init__()
         self.start()
-        self._next = self._start + (0.0 if self._terminal else PLAIN_EVERY)
 
     def start(self) -> None:
         """Start the clock of speed and remaining time: what came before, stored answers and the engine's start, says
@@ -42,13 +67,8 @@ class Progress:
         self._calls += calls
         self._spent += spent
         now = time.perf_counter()
-        if now >= self._next:
-            self._next = now + (TERMINAL_EVERY if self._terminal else PLAIN_EVERY)
-            line = self._line(now, note)
-            if self._terminal:
-                print(f"{_RENEW}{line}", end="", file=sys.stderr, flush=True)
-            else:
-                print(line, file=sys.stderr, flush=True)
+        if self._due(now):
+            self._show(self._line(now, note))
 
     def _line(self, now: float, note: str) -> str:
         spent = max(now - self._start, 1e-9)
@@ -69,10 +89,22 @@ class Progress:
             return self._calls - calls, max(expected - self._calls, 0)
         return self._done - done, self._total - self._done
 
-    def close(self) -> None:
-        """End the renewing line."""
-        if self._terminal:
-            print(_RENEW, end="", file=sys.stderr, flush=True)
+
+class Share(_Line):
+    """Says what share of some work is done, and how long the rest may take."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = label
+        self._start = time.perf_counter()
+
+    def update(self, share: float) -> None:
+        """`share` of the work, from 0 to 1, is done; a negative one is not known."""
+        now = time.perf_counter()
+        if 0 <= share <= 1 and self._due(now):
+            known = share >= MEANINGFUL
+            left = f"about {duration((now - self._start) * (1 / share - 1))}" if known else "?"
+            self._show(f"{self._label}: {share:.0%}, {left} left")
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.progress import Progress, duration, say
+from bench.progress import Progress, Share, duration, say
 
 
 @dataclass
@@ -148,3 +148,18 @@ def test_on_a_terminal_one_line_renews_itself() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_share_of_the_work(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line every 15 s, an estimate when enough is done, and none for a share that is not known."""
+    bar = Share("reading r.jsonl")
+    for share in (0.01, 0.04, 0.4, -1.0, 0.8):
+        clock.now += 16.0
+        bar.update(share)
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "reading r.jsonl: 1%, ? left",
+        "reading r.jsonl: 4%, ? left",
+        "reading r.jsonl: 40%, about 1 min 12 s left",
+        "reading r.jsonl: 80%, about 20 s left",
+    ]
