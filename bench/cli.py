@@ -76,14 +76,54 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="prepare and inspect data sets")
     tasks = data.add_subparsers(title="tasks", required=True, metavar="TASK")
-    prepare = tasks.add_parser("prepare", help="raw Amazon Reviews 2023 files to DPL's splits")
-    prepare.add_argument("--reviews", required=True, metavar="FILE", help="reviews, JSON lines (.gz too)")
-    prepare.add_argument("--items", required=True, metavar="FILE", help="item metadata, JSON lines (.gz too)")
+    prepare = tasks.add_parser("prepare", help="raw files of reviews and items to DPL's splits")
+    prepare.add_argument(
+        "--reviews", required=True, metavar="FILE", help="reviews: .csv, .tsv, .parquet, else JSON lines (.gz too)"
+    )
+    prepare.add_argument("--items", required=True, metavar="FILE", help="what is reviewed: the same formats")
     prepare.add_argument("--category", required=True, metavar="NAME", help="name of the category, e.g. Books")
     prepare.add_argument("--out", required=True, metavar="FOLDER", help="data set folder; may hold other categories")
+    prepare.add_argument(
+        "--map",
+        default="",
+        metavar="NAME|FIELD=COLUMN,...",
+        help="whose columns: amazon-2023 (the default), amazon-2018, amazon-2014, with changes "
+        "(amazon-2023,text=body), or single fields alone, the others in columns of their own names: user_id, asin, "
+        "rating, title, text, timestamp, items.asin, items.title, items.description, items.categories, "
+        "items.rating_number (FIELD= for one that the file lacks)",
+    )
+    prepare.add_argument(
+        "--allow-missing",
+        default="",
+        metavar="FIELD,...",
+        help="keep reviews and items without these: title, items.title, items.description, items.categories, "
+        "items.rating_number",
+    )
+    prepare.add_argument("--timestamps", choices=["s", "ms"], help="unit of the times (default: the layout's)")
+    prepare.add_argument(
+        "--max-bad-lines",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out up to N lines of each file that cannot be used, and count them (default: %(default)s)",
+    )
+    prepare.add_argument(
+        "--layout", choices=["dpl"], help="write the category to FOLDER/dpl too, in the form of the published splits"
+    )
     prepare.set_defaults(command=_prepare)
-    stats = tasks.add_parser("stats", help="sizes of a data set and what trivial predictions score on it")
-    stats.add_argument("dataset", nargs="?", default="demo", help="demo, a folder or a hub id (default: demo)")
+    fetch = tasks.add_parser("fetch", help="bring published data, or a category's raw files, from the hub to a folder")
+    fetch.add_argument("dataset", nargs="?", metavar="ID", help="data set on the hub (default: SnowCharmQ/DPL-main)")
+    fetch.add_argument("--raw", metavar="CATEGORY", help="bring raw files of Amazon Reviews 2023 instead, e.g. Books")
+    fetch.add_argument("--category", action="append", metavar="NAME", help="one category; repeatable (default: all)")
+    fetch.add_argument("--revision", metavar="REV", help="branch, tag or commit; MAIN,META where the two differ")
+    fetch.add_argument("--out", required=True, metavar="FOLDER", help="where to; may hold more of the same revision")
+    fetch.set_defaults(command=_fetch)
+    stats = tasks.add_parser("stats", help="sizes beside the paper's (Table 4), and how far a run can be trusted")
+    stats.add_argument(
+        "dataset", nargs="*", default=["demo"], help="demo, a folder or a hub id; several together (default: demo)"
+    )
+    stats.add_argument("--config", help="say too how many history blocks fit this configuration's input budget")
+    stats.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
     stats.set_defaults(command=_stats)
     return parser
 
@@ -91,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="demo", help="shipped configuration or YAML file (default: %(default)s)")
     parser.add_argument("--retriever", help="which reviews a method sees: recency, bm25, contriever, random, ...")
-    parser.add_argument("--dataset", help="demo, a folder made by 'bench data prepare', or a hub id")
+    parser.add_argument("--dataset", help="demo, a folder (prepared or in the published form), or a hub id")
     parser.add_argument("--model", help="hub id, local folder or python:PACKAGE/folder")
     parser.add_argument("--backend", choices=["vllm", "openai"], help="vLLM in this process, or a server")
     parser.add_argument("--base-url", metavar="URL", help="address of the server (with --backend openai)")
@@ -229,22 +269,53 @@ def _doctor(_: argparse.Namespace) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from bench.data.amazon import prepare
+    from bench.data import prepared, published
+    from bench.data.layouts import read_layout
+    from bench.data.prepare import EXPORT, prepare
     from bench.progress import say
 
+    if arguments.max_bad_lines < 0:
+        raise ConfigError("--max-bad-lines cannot be negative")
+    out = Path(arguments.out).expanduser()
     summary = prepare(
-        Path(arguments.reviews), Path(arguments.items), arguments.category, Path(arguments.out), progress=say
+        Path(arguments.reviews).expanduser(),
+        Path(arguments.items).expanduser(),
+        arguments.category,
+        out,
+        progress=say,
+        layout=read_layout(arguments.map, arguments.allow_missing, arguments.timestamps),
+        max_bad_lines=arguments.max_bad_lines,
     )
     print("\n".join(summary.lines()))
+    if arguments.layout == "dpl":
+        published.export(prepared.read(out, arguments.category), out / EXPORT)
+        say(f"in the form of the published splits: {out / EXPORT}")
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.data import fetch, published
+    from bench.progress import say
+
+    out = Path(arguments.out).expanduser()
+    if arguments.raw is None:
+        fetch.fetch(arguments.dataset or published.HUB, out, arguments.category, arguments.revision, say)
+        print(f"kept in {out}\nuse it: bench run --dataset {out} ...")
+    elif arguments.dataset or arguments.category:
+        raise ConfigError("--raw brings the raw files of the category it names: leave out ID and --category")
+    else:
+        files = fetch.fetch_raw(arguments.raw, out, arguments.revision, say)
+        print(f"kept in {out}\ngo on with: {fetch.next_command(arguments.raw, *files, out)}")
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from bench.data.load import load
-    from bench.data.stats import demo_floors, describe
+    from pathlib import Path
 
-    print(describe(load(arguments.dataset, None)))
-    if arguments.dataset == "demo":
-        print(demo_floors())
+    from bench.report.data_statistics import data_statistics
+
+    for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results)):
+        print(line)
 
 
 if __name__ == "__main__":

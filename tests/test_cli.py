@@ -15,9 +15,22 @@ import pytest
 import yaml
 
 from bench.cli import main
+from bench.data.load import load
 from bench.store import read_json, read_rows
 
-HEAVY = ("torch", "vllm", "transformers", "nltk", "faiss", "sacrebleu", "datasets", "sklearn", "polars", "openai")
+HEAVY = (
+    "torch",
+    "vllm",
+    "transformers",
+    "nltk",
+    "faiss",
+    "sacrebleu",
+    "datasets",
+    "sklearn",
+    "polars",
+    "openai",
+    "duckdb",
+)
 
 
 def fresh(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -230,7 +243,8 @@ def test_table(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.
     assert "small-shop-official-seed3.md" in capsys.readouterr().out
 
 
-def test_data_prepare_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def raw_files(folder: Path, **columns: str) -> list[str]:
+    """The arguments of `bench data prepare` for two files of nine users and twenty items, with some columns renamed."""
     items = [
         {"parent_asin": f"B{n}", "title": f"T{n}", "description": ["d" * 150], "categories": ["c"], "rating_number": 3}
         for n in range(20)
@@ -242,24 +256,53 @@ def test_data_prepare_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[st
             "title": "t",
             "text": f"{user} {item} " + "w " * 120,
             "rating": 4.0,
-            "timestamp": 1000 + item,
+            "timestamp": 1_600_000_000_000 + item,
         }
         for user in range(9)
         for item in range(20)
     ]
     for name, rows in (("r.jsonl", reviews), ("i.jsonl", items)):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        renamed = [{columns.get(field, field): value for field, value in row.items()} for row in rows]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    return ["data", "prepare", "--reviews", str(folder / "r.jsonl"), "--items", str(folder / "i.jsonl")]
+
+
+def test_data_prepare_and_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    arguments = ["data", "prepare", "--reviews", str(tmp_path / "r.jsonl"), "--items", str(tmp_path / "i.jsonl")]
+    arguments = raw_files(tmp_path)
     assert main([*arguments, "--category", "Books", "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "Books"
     assert printed[-2].split() == ["instances:", "train", "72,", "val", "9,", "test", "9"]
-    assert main(["data", "stats", str(out)]) == 0
+    assert main(["data", "stats", str(out), "--results", str(tmp_path / "results")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    (test,) = (line.split() for line in printed if line.split()[:2] == ["Books", "test"])
+    (test,) = (line.split() for line in printed if line.startswith("Test: Books"))
     # Each test profile holds ten of history and nine inputs.
-    assert test[2:7] == ["9", "20", "19.00", "±", "0.00"]
+    assert test[2:5] == ["9", "19.00", "0.00"]
+    assert (tmp_path / "results" / "tables" / "table4-out.tex").is_file()
+
+
+def test_data_prepare_of_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of columns, the published form, lines that cannot be used, and what is refused."""
+    arguments = raw_files(tmp_path, user_id="uid", text="body", title="name", parent_asin="asin", timestamp="when")
+    with (tmp_path / "r.jsonl").open("a") as file:
+        file.write("hello\n")
+    mapped = "user_id=uid,text=body,title=name,items.title=name,timestamp=when"
+    arguments += ["--category", "Food", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--map", mapped]) == 2
+    assert "line 181: not valid JSON" in capsys.readouterr().err
+    assert main([*arguments, "--map", mapped, "--timestamps", "s", "--max-bad-lines", "1"]) == 2
+    assert "in the other unit? --timestamps ms" in capsys.readouterr().err
+    assert main([*arguments, "--map", f"{mapped},colour=red"]) == 2
+    assert "'colour=red' is not FIELD=COLUMN" in capsys.readouterr().err
+    assert main([*arguments, "--map", mapped, "--max-bad-lines", "-1"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--map", mapped, "--max-bad-lines", "1", "--layout", "dpl"]) == 0
+    assert "1  reviews left out, unusable" in capsys.readouterr().out
+    prepared, published = (load(str(folder), None)["Food"] for folder in (tmp_path / "out", tmp_path / "out" / "dpl"))
+    assert len(prepared.references) == 90
+    assert published.references == prepared.references
+    assert published.instances == prepared.instances
 
 
 def test_interrupt(shop_config: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
