@@ -36,7 +36,15 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` so that `path` holds either its old or its whole new content. Raises `StoreError`."""
+    """`replace_content`, in a folder of results. Raises `StoreError`."""
+    try:
+        replace_content(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def replace_content(path: Path, content: str | bytes) -> None:
+    """Write `content` so that `path` holds either its old or its whole new content. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,10 +53,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

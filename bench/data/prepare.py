@@ -16,7 +16,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +26,11 @@ import numpy as np
 
 from bench.data import kcore
 from bench.data.layouts import ITEM_FIELDS, LAYOUTS, REVIEW_FIELDS, Layout
-from bench.data.prepared import INPUTS, ITEM_COLUMNS, REVIEW_COLUMNS, TRAIN, Manifest, Summary
+from bench.data.prepared import INPUTS, ITEM_COLUMNS, REVIEW_COLUMNS, TRAIN, Manifest, Summary, discard, missing_folders
 from bench.data.raw import RawFile, connect, identity
 from bench.data.survey import Survey
 from bench.errors import DataError
+from bench.store import replace_content
 
 if TYPE_CHECKING:
     import polars
@@ -156,7 +157,7 @@ def _existing(
 def _workplace(out: Path, category: str, task: Mapping[str, Any]) -> Iterator[Path]:
     """A hidden folder in `out` for one process at a time. It vanishes after success and for input that cannot be used;
     otherwise it stays for the next call with the same task. Raises `DataError` if another process is at work there."""
-    created = [path for path in (out, *out.parents) if not path.exists()]
+    created = missing_folders(out)
     folder = out / f".{category}.unfinished"
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "task.json"
@@ -171,15 +172,12 @@ def _workplace(out: Path, category: str, task: Mapping[str, Any]) -> Iterator[Pa
             for path in folder.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            _write(note, task)
+            replace_content(note, json.dumps(task))
         shutil.rmtree(folder / "result", ignore_errors=True)
         try:
             yield folder
         except DataError:
-            shutil.rmtree(folder, ignore_errors=True)
-            for path in created:
-                with suppress(OSError):
-                    path.rmdir()
+            discard(folder, created)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -190,13 +188,6 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file that is whole when it is there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.rename(path)
 
 
 # The steps.
@@ -266,7 +257,7 @@ class _Steps:
             frame = scanned.kept
             found = {name: getattr(scanned, name) for name in ("rows", "bad", "reason", "absent")}
             frame.write_parquet(table, compression="uncompressed", statistics=False)
-            _write(note, found)
+            replace_content(note, json.dumps(found))
         self._count(counts, f"{noun} in the file", found["rows"])
         if found["bad"]:
             self._count(counts, f"{noun} {LEFT_OUT}", found["bad"])

@@ -99,18 +99,28 @@ class Manifest:
 @contextmanager
 def staging(out: Path, category: str) -> Iterator[Path]:
     """A hidden folder in `out` that becomes `out`/`category` if the block succeeds and vanishes if it does not."""
-    created = [path for path in (out, *out.parents) if not path.exists()]
+    created = missing_folders(out)
     folder = out / f".{category}.{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)
         yield folder
         folder.rename(out / category)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        for path in created:
-            with suppress(OSError):
-                path.rmdir()
+        discard(folder, created)
         raise
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Of a folder and those around it the ones that are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def discard(folder: Path, created: Sequence[Path]) -> None:
+    """Remove a folder and, if they are empty then, those that were made for it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in created:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def categories(folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from bench.data.corpus import SPLITS, Corpus
 from bench.data.prepared import collection_paused, staging
 from bench.errors import DataError, ResourceError
 from bench.records import Instance, Item, Review
+from bench.store import replace_content
 
 if TYPE_CHECKING:
     import datasets
@@ -108,16 +109,13 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write fetched.json or exported.json; whoever reads it at the same time sees the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps({"schema": 1, **record}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_content(path, json.dumps({"schema": 1, **record}, indent=2, ensure_ascii=False) + "\n")
 
 
-def hub_origin(main: str, meta: str, main_commit: str | None, meta_commit: str | None) -> str:
+def hub_origin(main: str, meta: str, main_commit: str, meta_commit: str) -> str:
     """Where a corpus of the hub comes from, for its note: commits by their first twelve digits."""
-    commits = dict.fromkeys(commit[:12] for commit in (main_commit, meta_commit) if commit)
-    return f"{main} and {meta} on the Hugging Face hub" + (f" at revision {','.join(commits)}" if commits else "")
+    commits = dict.fromkeys((main_commit[:12], meta_commit[:12]))
+    return f"{main} and {meta} on the Hugging Face hub at revision {','.join(commits)}"
 
 
 def hub_categories(name: str, revision: str | None) -> list[str]:
@@ -169,9 +167,11 @@ def revisions(revision: str | None) -> tuple[str | None, str | None]:
     return main or None, meta or main or None
 
 
+@cache
 def commit(repository: str, revision: str | None) -> str:
-    """The commit that a revision (a branch, a tag, a commit; the main branch if None) means on the hub now. Raises
-    `ResourceError` if the hub cannot be reached or refuses, `DataError` for what is no id."""
+    """The commit that a revision (a branch, a tag, a commit; the main branch if None) means on the hub; asked once, so
+    that all categories are of the same. Raises `ResourceError` if the hub cannot be reached or refuses, `DataError`
+    for what is no id."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,

@@ -314,7 +314,7 @@ class RawFile:
         if self._format == "json":
             rows = self._json(path or self._plain_json, exact)
         else:
-            rows = self._csv() if self._format == "csv" else self._parquet()
+            rows = self._csv if self._format == "csv" else self._parquet
         values = []
         for name, kind in self._fields.items():
             if kind in (NUMBER, TIME):
@@ -432,6 +432,7 @@ class RawFile:
         progress.close()
         return copy
 
+    @cached_property
     def _csv(self) -> str:
         # DuckDB would guess all this from the first rows, and from broken ones wrongly.
         header = next(lines(self.path), b"").decode("utf-8-sig", "replace")
@@ -464,6 +465,7 @@ class RawFile:
         fields = ", ".join(f"{field(name, kind)} as {name}" for name, kind in self._fields.items())
         return f"(select {fields} from {reader})"
 
+    @cached_property
     def _parquet(self) -> str:
         reader = f"read_parquet({_file(self.path)})"
         types = self._described(reader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.report.tables import TERMINAL_WIDTH, TEXT_WIDTH, escape_latex, escape_markdown
+from bench.report.tables import TERMINAL_WIDTH, TEXT_WIDTH, escape_latex, escape_markdown, in_parts
 
 LABEL_WIDTH = 200.0
 COLUMN_WIDTHS = (62.0, 84.0)
@@ -45,7 +45,7 @@ def plain(grid: Grid) -> str:
     label_width = max(map(len, labels), default=0)
     widths = [max(len(head), *(len(line.cells[i]) for line in lines)) + 2 for i, head in enumerate(grid.heads)]
     parts = [grid.title]
-    for columns in _parts(widths, TERMINAL_WIDTH - label_width):
+    for columns in in_parts(widths, TERMINAL_WIDTH - label_width):
         rows = [_aligned("", label_width, [(grid.heads[i], widths[i]) for i in columns])]
         for number, block in enumerate(grid.blocks):
             rows += [""] if number else []
@@ -58,19 +58,6 @@ def plain(grid: Grid) -> str:
 
 def _aligned(label: str, label_width: int, cells: Sequence[tuple[str, int]]) -> str:
     return (label.ljust(label_width) + "".join(text.rjust(width) for text, width in cells)).rstrip()
-
-
-def _parts(widths: Sequence[float], room: float) -> list[list[int]]:
-    """The columns' indices by the part of the table they stand in: as many as there is room for, at least one."""
-    parts: list[list[int]] = []
-    left = 0.0
-    for index, width in enumerate(widths):
-        if not parts or width > left:
-            parts.append([])
-            left = room
-        parts[-1].append(index)
-        left -= width
-    return parts
 
 
 # ---- Markdown
@@ -100,7 +87,7 @@ def latex(grid: Grid) -> str:
     longest = max((len(line.label) for block in grid.blocks for line in block), default=0)
     label = min(LABEL_WIDTH, _CHARACTER * longest + 10)
     least, most = (width + 2 * GAP for width in COLUMN_WIDTHS)
-    parts = _parts([least] * len(grid.heads), TEXT_WIDTH - label)
+    parts = in_parts([least] * len(grid.heads), TEXT_WIDTH - label)
     lines = [f"% {grid.id}: needs \\usepackage{{array,booktabs}} and up to {TEXT_WIDTH / 72.27 * 2.54:.1f} cm of text."]
     for number, columns in enumerate(parts):
         width = min(most, (TEXT_WIDTH - label) / len(columns)) - 2 * GAP

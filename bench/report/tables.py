@@ -427,11 +427,10 @@ def plain(table: Table) -> str:
     for category in table.categories:
         labels, *columns = _plain_columns(table, category, marked)
         width = max(map(len, labels))
-        for shown in _side_by_side(columns, TERMINAL_WIDTH - width):
+        for part in in_parts([len(texts[0]) + 2 for texts in columns], TERMINAL_WIDTH - width):
             heading = category_name(category)
             lines = [
-                "  ".join([labels[i].ljust(width), *(column[i] for column in shown)]).rstrip()
-                for i in range(len(labels))
+                "  ".join([labels[i].ljust(width), *(columns[n][i] for n in part)]).rstrip() for i in range(len(labels))
             ]
             blocks.append("\n".join([heading, *lines]))
     legend = f"* best of the column in its group{_not_ranked(table, str)}. In brackets: {INTERVAL_LEGEND}."
@@ -467,18 +466,17 @@ def _plain_interval(cell: Cell, key: Key) -> str:
     return f" [{', '.join(_ends(cell, key))}]"
 
 
-def _side_by_side(columns: Sequence[list[str]], room: int) -> list[list[list[str]]]:
-    """Columns by the block they are shown in: as many as fit `room` characters, at least one."""
-    blocks: list[list[list[str]]] = []
-    left = 0
-    for texts in columns:
-        needed = len(texts[0]) + 2
-        if not blocks or needed > left:
-            blocks.append([])
+def in_parts(widths: Sequence[float], room: float) -> list[list[int]]:
+    """The columns' indices by the part of a table they stand in: as many as there is room for, at least one."""
+    parts: list[list[int]] = []
+    left = 0.0
+    for index, width in enumerate(widths):
+        if not parts or width > left:
+            parts.append([])
             left = room
-        blocks[-1].append(texts)
-        left -= needed
-    return blocks
+        parts[-1].append(index)
+        left -= width
+    return parts
 
 
 def csv(table: Table) -> str:
