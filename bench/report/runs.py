@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
-from bench.config import build
-from bench.errors import ConfigError, StoreError
-from bench.registry import create, near_match
-from bench.store import SCHEMA, read_generations, read_json, read_rows
+from bench.errors import ConfigError
+from bench.finished import config_of, find_run, finished, read_record, run_folders
+from bench.store import read_generations, read_json
 
 
 def list_runs(results: str) -> str:
     """A line a run: name, state, instances, completions, when it was begun."""
     rows = []
-    for folder in _folders(results):
+    for folder in run_folders(Path(results)):
         generated = len(read_generations(folder))
         summary = folder / "summary.json"
         state = "complete" if summary.exists() else "unfinished"
@@ -27,29 +25,9 @@ def list_runs(results: str) -> str:
     return tabulate(rows, headers=["run", "state", "instances", "completions", "created"])
 
 
-def find_run(results: str, part: str) -> Path:
-    """The folder of the one run whose name contains `part`. Raises `ConfigError`."""
-    folders = _folders(results)
-    found = [folder for folder in folders if folder.name == part] or [
-        folder for folder in folders if part in folder.name
-    ]
-    if len(found) == 1:
-        return found[0]
-    known = [folder.name for folder in folders]
-    if not found:
-        raise ConfigError(
-            f"no run in {Path(results) / 'runs'} is called '{part}'{near_match(part, known)} See: bench list runs"
-        )
-    raise ConfigError(f"'{part}' names {len(found)} runs: {', '.join(folder.name for folder in found)}")
-
-
-def _folders(results: str) -> list[Path]:
-    return sorted(path.parent for path in (Path(results) / "runs").glob("*/run.json"))
-
-
 def show_run(results: str, part: str) -> str:
     """A run's identity and scores."""
-    folder = find_run(results, part)
+    folder = find_run(Path(results), part)
     record = read_json(folder / "run.json")
     lines = [folder.name, f"created {record['created']} on {record['device']}", ""]
     lines += [f"{name}: {value}" for name, value in record["identity"]["settings"].items()]
@@ -72,12 +50,8 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     anew and matched with the stored answers by their hash. Raises `ConfigError` and `StoreError`."""
     from bench.runner import Run, replay
 
-    folder = find_run(results, part)
-    record = read_json(folder / "run.json")
-    if record.get("schema") != SCHEMA:
-        raise StoreError(f"{folder} was written by schema {record.get('schema')} of bench, this version reads {SCHEMA}")
-    settings = dict(record["config"])
-    run = Run(build(settings, settings.pop("options", {})))
+    folder = find_run(Path(results), part)
+    run = Run(config_of(read_record(folder)))
     ids = [instance.id for instance in run.instances]
     found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
     if len(found) != 1:
@@ -85,7 +59,7 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
         raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
     instance = next(instance for instance in run.instances if instance.id == found[0])
     corpus = run.corpora[instance.category]
-    exchanged, prediction = replay(run, instance, read_generations(folder))
+    exchanged, prediction = replay(run, instance, read_generations(folder, {instance.id}))
     lines = [
         f"{instance.id}: {instance.item.title} ({instance.item.asin}), {instance.rating} stars, '{instance.title}'",
         f"\n=== profile: {len(instance.profile)} reviews, the newest last",
@@ -98,19 +72,16 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
         lines += [f"--- answer ({completion.completion_tokens} tokens, {completion.finish_reason})\n{completion.text}"]
     missing = "(not generated yet, or by another version of the prompts)"
     lines += [f"\n=== prediction\n{missing if prediction is None else prediction}"]
-    lines += [f"\n=== reference\n{corpus.reference(instance)}", "\n=== scores", *_scores(run, folder, instance.id)]
+    lines += [f"\n=== reference\n{corpus.reference(instance)}", "\n=== scores", *_scores(folder, instance.id)]
     return "\n".join(lines)
 
 
-def _scores(run: Any, folder: Path, instance: str) -> list[str]:
+def _scores(folder: Path, instance: str) -> list[str]:
     """The instance's own scores: each metric's aggregate over its row alone."""
-    import numpy as np
-
-    lines = []
-    for row in read_rows(folder / "scores.jsonl"):
-        if row["instance"] == instance:
-            # run.json keeps the configuration of the first time; the run may have been scored with more metrics since.
-            metric = run.metrics.get(row["metric"]) or create("metrics", row["metric"], {}, run.config.fidelity)
-            values = metric.aggregate(np.asarray([row["statistics"]]))
-            lines += [f"{column}: {float(value):.4f}" for column, value in values.items()]
-    return lines or ["(not scored yet)"]
+    if not (folder / "summary.json").exists():
+        return ["(not scored yet)"]
+    run = finished(folder)
+    scores = run.instance_scores([row["instance"] for row in run.predictions].index(instance))
+    return [
+        f"{name}: {scores[name]:.4f}" if name in scores else f"{name}: none for this instance" for name in run.columns
+    ]

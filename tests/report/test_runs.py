@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.config import build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
-from bench.report.runs import find_run, list_runs, show_instance, show_run
+from bench.finished import find_run
+from bench.report.runs import list_runs, show_instance, show_run
 from bench.runner import Run
+from metrics.rouge import Rouge
 
 
 def make(shop_config: Path, **settings: object) -> Run:
@@ -50,21 +53,24 @@ def test_a_line_a_run(finished: Run, results: str) -> None:
 def test_a_part_of_the_name_finds_a_run(finished: Run, shop_config: Path, results: str) -> None:
     copy = make(shop_config, method="copy")
     execute([copy], lambda _: None)
-    assert find_run(results, "pag") == finished.folder
-    assert find_run(results, finished.folder.name[-10:]) == finished.folder
-    with pytest.raises(ConfigError, match=r"'shop' names 2 runs: copy-shop-seed0-.*, pag-"):
-        find_run(results, "shop")
+    assert find_run(Path(results), "pag") == finished.folder
+    assert find_run(Path(results), finished.folder.name[-10:]) == finished.folder
+    with pytest.raises(ConfigError, match=r"'shop' names 2 runs, say more of the name: copy-shop-seed0-.*, pag-"):
+        find_run(Path(results), "shop")
+    for empty in ("", " "):
+        with pytest.raises(ConfigError, match=r"must not be empty\. See: bench list runs"):
+            find_run(Path(results), empty)
     with pytest.raises(ConfigError, match=r"is called 'nosuch'\. See: bench list runs"):
-        find_run(results, "nosuch")
+        find_run(Path(results), "nosuch")
     with pytest.raises(ConfigError, match=rf"did you mean '{finished.folder.name}'\? See: bench list runs"):
-        find_run(results, finished.folder.name.replace("pag", "pgg"))
+        find_run(Path(results), finished.folder.name.replace("pag", "pgg"))
 
 
 def test_the_whole_name_wins_over_a_part(finished: Run, results: str) -> None:
     longer = finished.folder.with_name(finished.folder.name + "-old")
     longer.mkdir()
     (longer / "run.json").write_text((finished.folder / "run.json").read_text())
-    assert find_run(results, finished.folder.name) == finished.folder
+    assert find_run(Path(results), finished.folder.name) == finished.folder
 
 
 def test_show_run(finished: Run, results: str) -> None:
@@ -102,11 +108,24 @@ def test_scores_of_a_metric_that_came_later_are_shown(shop_config: Path, scripte
     assert "\nbleu: " in show_instance(results, "copy", "u1")
 
 
+def test_only_scores_of_the_last_scoring_are_shown(
+    shop_config: Path, scripted: Any, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of a metric that is no longer taken are not; one that one text does not have is named."""
+    execute([make(shop_config, method="copy", metrics=["rouge", "bleu", "length"])], lambda _: None)
+    execute([make(shop_config, method="copy", metrics=["rouge", "bleu"])], lambda _: None)
+    monkeypatch.setattr(Rouge, "aggregate", lambda self, rows: {"rouge1": np.array(np.nan), "rougeL": np.array(0.5)})
+    scores = show_instance(results, "copy", "u1").partition("=== scores\n")[2].splitlines()
+    assert scores[:2] == ["rouge1: none for this instance", "rougeL: 0.5000"]
+    assert [line.partition(":")[0] for line in scores[2:]] == ["bleu"]
+
+
 def test_show_an_instance_that_is_not_generated_yet(finished: Run, results: str) -> None:
     generations = finished.folder / "generations.jsonl"
     rows = [row for row in generations.read_text().splitlines() if "pag_review" not in row]
     generations.write_text("".join(row + "\n" for row in rows))
-    (finished.folder / "scores.jsonl").unlink()
+    for name in ("predictions.jsonl", "scores.jsonl", "summary.json"):
+        (finished.folder / name).unlink()
     shown = show_instance(results, "pag", "u1")
     assert "=== prompt of pag_profile" in shown
     assert "=== prompt of pag_review" not in shown

@@ -1,0 +1,160 @@
+"""A complete run, read from its folder: what tables, comparisons, the gate and the report look at. Loads no model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bench.config import RunConfig, build
+from bench.errors import ConfigError, DataError, StoreError
+from bench.protocols import Array, Metric
+from bench.registry import create, near_match
+from bench.store import SCHEMA, read_json, read_rows
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's record (run.json), summary (summary.json) and rows, as `bench.store` describes them."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration of the run's first time. Raises `ConfigError` if this version of bench refuses it."""
+        return config_of(self.record)
+
+    @cached_property
+    def predictions(self) -> list[dict[str, Any]]:
+        """The rows of predictions.jsonl, in the order of the data set."""
+        return list(read_rows(self.folder / "predictions.jsonl"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics the run is scored with, for their `aggregate`: no text is scored with them here."""
+        return {
+            name: create("metrics", name, self.metric_options.get(name, {}), self._fidelity)
+            for name in self.summary["signatures"]
+        }
+
+    @property
+    def metric_options(self) -> Mapping[str, Mapping[str, Any]]:
+        """The options that the metrics were given when the run was last scored, by metric."""
+        if "metric_options" in self.summary:
+            return cast(Mapping[str, Mapping[str, Any]], self.summary["metric_options"])
+        # A summary of before it held them.
+        return self.config.options
+
+    @property
+    def _fidelity(self) -> str:
+        return str(self.summary["fidelity"]) if "fidelity" in self.summary else self.config.fidelity
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """The metric that gives each score, by column."""
+        return {column: name for name, metric in self.metrics.items() for column in metric.columns}
+
+    @cached_property
+    def _rows(self) -> dict[str, Array]:
+        statistics = {
+            (row["metric"], row["instance"]): row["statistics"]
+            for row in read_rows(self.folder / "scores.jsonl")
+            if row["signature"] == self.summary["signatures"].get(row["metric"])
+        }
+        rows = {}
+        for name in self.summary["signatures"]:
+            try:
+                chosen = [statistics[name, prediction["instance"]] for prediction in self.predictions]
+            except KeyError as error:
+                raise StoreError(
+                    f"{self.folder}/scores.jsonl lacks {name}'s row of {error.args[0][1]}; run it again to score it"
+                ) from None
+            rows[name] = np.asarray(chosen, dtype=np.float64)
+        return rows
+
+    def rows(self, metric: str) -> Array:
+        """A metric's statistics, a row for each of `predictions`, shape (n, s). Raises `StoreError` if one lacks."""
+        return self._rows[metric]
+
+    def instance_scores(self, index: int, metric: str | None = None) -> dict[str, float]:
+        """The scores of one text alone, by column: of `predictions[index]`, under all metrics or one of them. Scores
+        that one instance does not have are left out, e.g. a judge's whose answer is none."""
+        scores: dict[str, float] = {}
+        for name in self.metrics if metric is None else (metric,):
+            try:
+                values = self.metrics[name].aggregate(self.rows(name)[[index]])
+            except DataError:
+                continue
+            scores |= {column: float(value) for column, value in values.items() if np.isfinite(value)}
+        return scores
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The run.json of a run, complete or not. Raises `StoreError` for another schema."""
+    record = read_json(folder / "run.json")
+    if record.get("schema") != SCHEMA:
+        raise StoreError(f"{folder} was written by schema {record.get('schema')} of bench, this version reads {SCHEMA}")
+    return record
+
+
+def config_of(record: Mapping[str, Any]) -> RunConfig:
+    """The configuration in a run.json. Raises `ConfigError` if this version of bench refuses it."""
+    settings = dict(record["config"])
+    return build(settings, settings.pop("options", {}))
+
+
+def finished(folder: Path, whole: bool = True) -> FinishedRun:
+    """The complete run in a folder. Raises `StoreError` for another schema, for a run that is not complete and, unless
+    it need not be `whole`, for one whose predictions are not as many as its summary counts."""
+    record = read_record(folder)
+    if not (folder / "summary.json").exists():
+        raise StoreError(f"{folder} is not complete; run its command again to go on where it stopped")
+    run = FinishedRun(folder, record, read_json(folder / "summary.json"))
+    if whole:
+        there = Counter(row["category"] for row in run.predictions)
+        counted = Counter(run.summary["instances"])
+        if there != counted:
+            raise StoreError(
+                f"{folder}/predictions.jsonl holds {there.total()} instances, summary.json counts {counted.total()}: "
+                "it was changed. Delete both and run the command again, which takes the answers that are there"
+            )
+    return run
+
+
+def run_folders(results: Path) -> list[Path]:
+    """The folders of all runs, complete or not, by name."""
+    return sorted(path.parent for path in (results / "runs").glob("*/run.json"))
+
+
+def find_run(results: Path, part: str) -> Path:
+    """The folder of the one run whose name contains `part`, or the folder `part` itself. Raises `ConfigError`."""
+    if not part.strip():
+        raise ConfigError("a run's name, or a part of it, must not be empty. See: bench list runs")
+    if (Path(part) / "run.json").is_file():
+        return Path(part)
+    folders = run_folders(results)
+    found = [folder for folder in folders if folder.name == part] or [
+        folder for folder in folders if part in folder.name
+    ]
+    if len(found) == 1:
+        return found[0]
+    known = [folder.name for folder in folders]
+    if not found:
+        raise ConfigError(
+            f"no run in {results / 'runs'} is called '{part}'{near_match(part, known)} See: bench list runs"
+        )
+    raise ConfigError(
+        f"'{part}' names {len(found)} runs, say more of the name: {', '.join(folder.name for folder in found)}"
+    )

@@ -1,0 +1,419 @@
+"""`bench compare`: what is paired, what is refused, and what a reader is shown."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.compare import Score, compare, differences, render
+from bench.config import build, read_config
+from bench.errors import ConfigError, DataError
+from bench.execute import execute
+from bench.finished import FinishedRun, finished
+from bench.protocols import Array
+from bench.registry import create
+from bench.runner import Run
+from bench.statistics import Difference, holm, paired
+from metrics.rouge import Rouge
+
+WORDS = ["kite", "boat", "drum", "map", "red", "blue", "green", "old", "flies", "floats", "sounds", "leads"]
+USERS = [f"u{number}" for number in range(9)]
+INSTANCES = [
+    (f"{category}/test/{user}/{k}", category, user) for category in ("Toys", "Maps") for user in USERS for k in (0, 1)
+]
+
+
+def words(seed: str) -> str:
+    generator = np.random.default_rng(list(seed.encode()))
+    return " ".join(generator.choice(WORDS, size=generator.integers(6, 12)))
+
+
+REFERENCES = {instance: words(instance) for instance, _, _ in INSTANCES}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run's folder is made of; `texts` are by instance, in the order of predictions.jsonl."""
+
+    texts: dict[str, str]
+    metrics: Sequence[str] = ("rouge", "bleu")
+    settings: dict[str, Any] = field(default_factory=lambda: {"method": "nonperso", "split": "test", "limit": None})
+    options: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=lambda: {"Toys": "toys", "Maps": "maps"})
+    identity: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    version: str = "2.3.5"
+
+    def run(self, folder: Path) -> FinishedRun:
+        """The folder as a complete run leaves it."""
+        folder.mkdir()
+        known = {instance: (category, user) for instance, category, user in INSTANCES}
+        predictions = [
+            {
+                "instance": instance,
+                "category": known[instance][0],
+                "user": known[instance][1],
+                "prediction": text,
+                "reference": REFERENCES[instance],
+            }
+            for instance, text in self.texts.items()
+        ]
+        metrics = {name: create("metrics", name, self.options.get(name, {})) for name in self.metrics}
+        signatures = {name: metric.signature() for name, metric in metrics.items()}
+        scores = [
+            {"instance": instance, "metric": name, "signature": signatures[name], "statistics": row}
+            for name, metric in metrics.items()
+            for instance, row in zip(
+                self.texts,
+                metric.rows(list(self.texts.values()), [REFERENCES[instance] for instance in self.texts]).tolist(),
+                strict=True,
+            )
+        ]
+        counts = dict(Counter(row["category"] for row in predictions))
+        config = {"method": self.settings["method"], "options": self.options, "model": "tiny", **self.config}
+        identity = {"settings": self.settings, "data": self.data, "method_code": self.settings["method"]}
+        record = {
+            "schema": 1,
+            "identity": {**identity, **self.identity},
+            "config": {**config, "metrics": self.metrics},
+            "device": "CPU",
+            "versions": {"numpy": self.version},
+        }
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "summary.json").write_text(json.dumps({"signatures": signatures, "instances": counts}))
+        for name, rows in (("predictions.jsonl", predictions), ("scores.jsonl", scores)):
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return finished(folder)
+
+
+def writer(name: str, share: float) -> dict[str, str]:
+    """Each word of a reference with the chance `share`, otherwise another."""
+    texts = {}
+    for instance, reference in REFERENCES.items():
+        generator = np.random.default_rng(list((name + instance).encode()))
+        texts[instance] = " ".join(
+            word if generator.random() < share else str(generator.choice(WORDS)) for word in reference.split()
+        )
+    return texts
+
+
+A, B = Made(writer("a", 0.2)), Made(writer("b", 0.5))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[FinishedRun, FinishedRun]:
+    return A.run(tmp_path / "run-a"), B.run(tmp_path / "run-b")
+
+
+def by_key(scores: Sequence[Score]) -> dict[tuple[str, str], Difference]:
+    return {(score.category, score.column): score.difference for score in scores}
+
+
+def test_the_same_as_paired_on_rows_by_hand(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    found = by_key(differences(*pair))
+    assert list(found) == [(c, column) for c in ("Toys", "Maps") for column in ("rouge1", "rougeL", "bleu")]
+    assert found == {(line.category, line.column): line.difference for line in compare(*pair).lines}
+    for category in ("Toys", "Maps"):
+        chosen = [(instance, user) for instance, of, user in INSTANCES if of == category]
+        references = [REFERENCES[instance] for instance, _ in chosen]
+        users = [user for _, user in chosen]
+        for name in ("rouge", "bleu"):
+            metric = create("metrics", name, {})
+            rows = [metric.rows([made.texts[instance] for instance, _ in chosen], references) for made in (A, B)]
+            for column, difference in paired(metric.aggregate, *rows, users).items():
+                assert found[category, column] == difference
+                assert difference.value > 0
+
+
+def test_pairs_by_instance_and_counts_what_is_left_out(tmp_path: Path, pair: tuple[FinishedRun, FinishedRun]) -> None:
+    a, b = pair
+    kept = {
+        instance: text for instance, text in B.texts.items() if instance not in ("Toys/test/u0/0", "Maps/test/u3/1")
+    }
+    shuffled = replace(B, texts=dict(reversed(kept.items()))).run(tmp_path / "shuffled")
+    less_a = replace(A, texts={instance: A.texts[instance] for instance in kept}).run(tmp_path / "less-a")
+    less_b = replace(B, texts=kept).run(tmp_path / "less-b")
+    assert differences(a, shuffled) == differences(less_a, less_b)
+    assert differences(a, shuffled) != differences(a, b)
+    comparison = compare(a, shuffled)
+    assert comparison.instances == {"Toys": 17, "Maps": 17}
+    assert comparison.notes == ["Left out: 2 instances that only run-a has (Toys 1, Maps 1)."]
+    assert compare(shuffled, a).notes == comparison.notes
+    assert comparison.notes[0] in render(comparison)
+
+
+def test_a_category_that_one_run_lacks(tmp_path: Path) -> None:
+    toys = {instance: text for instance, text in B.texts.items() if instance.startswith("Toys")}
+    b = replace(B, texts=toys, data={"Toys": "toys"}).run(tmp_path / "b")
+    comparison = compare(A.run(tmp_path / "a"), b)
+    assert {line.category for line in comparison.lines} == {"Toys"}
+    assert comparison.notes == ["Left out: 18 instances that only a has (Maps 18)."]
+
+
+def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    lines = compare(*pair).lines
+    assert len(lines) == 6
+    for line in lines:
+        assert line.b - line.a == pytest.approx(line.difference.value, abs=1e-12)
+    changed = [line for line in lines if line.difference.error]
+    assert [line.adjusted for line in changed] == holm([line.difference.p for line in changed])
+    assert all(line.adjusted == line.difference.p == 1 for line in lines if line not in changed)
+    toys = [(run.predictions[:18], run.rows("rouge")[:18, 0].mean()) for run in pair]
+    assert all(prediction["category"] == "Toys" for prediction in toys[0][0])
+    assert (lines[0].a, lines[0].b) == pytest.approx((toys[0][1], toys[1][1]), abs=1e-12)
+
+
+def test_a_run_and_itself(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    a, _ = pair
+    comparison = compare(a, a)
+    assert [(line.difference.value, line.difference.p, line.adjusted) for line in comparison.lines] == [(0, 1, 1)] * 6
+    assert (comparison.settings, comparison.changes) == ([], [])
+    assert "From A to B: nothing." in render(comparison)
+
+
+# ---- changed instances
+
+
+def test_the_instances_that_changed_most(tmp_path: Path) -> None:
+    texts = dict(A.texts)
+    texts["Maps/test/u4/1"] = REFERENCES["Maps/test/u4/1"]
+    texts["Toys/test/u2/0"] = ""
+    a, b = A.run(tmp_path / "a"), replace(A, texts=texts).run(tmp_path / "b")
+    comparison = compare(a, b)
+    assert comparison.by == "rouge1"
+    up, down = comparison.changes
+    assert (up.instance, up.reference) == ("Maps/test/u4/1", REFERENCES["Maps/test/u4/1"])
+    assert (up.text_a, up.text_b) == (A.texts["Maps/test/u4/1"], up.reference)
+    assert up.b == 1
+    assert (down.instance, down.text_b, down.b) == ("Toys/test/u2/0", "", 0)
+    assert up.b - up.a > down.a > 0
+    assert [change.instance for change in compare(a, b, changed=1).changes] == ["Maps/test/u4/1"]
+    assert compare(a, b, changed=0).changes == []
+    assert "changed most" not in render(compare(a, b, changed=0))
+
+
+def test_changes_by_any_column(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    a, b = pair
+    bleu = create("metrics", "bleu", {})
+    changes = compare(a, b, changed=36, by="bleu").changes
+    for change in changes:
+        for text, score in ((change.text_a, change.a), (change.text_b, change.b)):
+            assert score == pytest.approx(float(bleu.aggregate(bleu.rows([text], [change.reference]))["bleu"]))
+    sizes = [abs(change.b - change.a) for change in changes]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [change.instance for change in changes] != [change.instance for change in compare(a, b, changed=36).changes]
+    with pytest.raises(ConfigError, match=r"'blue' is not a column .* did you mean 'bleu'\?.*rouge1, rougeL, bleu"):
+        compare(a, b, by="blue")
+    with pytest.raises(ConfigError, match="-1 changed instances"):
+        compare(a, b, changed=-1)
+
+
+def test_without_a_mean_the_first_column_tells_the_change(tmp_path: Path) -> None:
+    runs = [replace(made, metrics=["bleu"]).run(tmp_path / name) for name, made in (("a", A), ("b", B))]
+    assert compare(*runs).by == "bleu"
+
+
+# ---- columns and refusals
+
+
+def test_a_column_that_one_run_lacks_is_left_out_and_named(
+    tmp_path: Path, pair: tuple[FinishedRun, FinishedRun]
+) -> None:
+    a, b = pair
+    less = replace(B, metrics=["bleu"]).run(tmp_path / "less")
+    assert differences(a, less) == [score for score in differences(a, b) if score.column == "bleu"]
+    note = "Left out: rouge1, rougeL, which only run-a is scored with."
+    assert compare(a, less).notes == [note]
+    assert compare(less, a).notes == [note]
+
+
+def test_a_metric_with_its_own_resampling_is_said_to_differ(tmp_path: Path) -> None:
+    options = {"rouge": {"average": "bootstrap_median"}}
+    runs = [replace(made, options=options).run(tmp_path / name) for name, made in (("a", A), ("b", B))]
+    notes = compare(*runs).notes
+    assert [note.partition(" is compared")[0] for note in notes] == ["R-1", "R-L"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (replace(B, data={"Toys": "toys", "Maps": "new"}), "run-a and other are of different data in Maps;"),
+        (replace(B, settings={**B.settings, "split": "val"}), "run-a is of the test split and other of the val split"),
+        (
+            replace(B, options={"rouge": {"average": "bootstrap_median"}}),
+            r"rouge is not the same measure in both runs: '.*avg:mean.*' in run-a, '.*bootstrap_median.*' in other",
+        ),
+    ],
+)
+def test_refuses_what_cannot_be_compared(other: Made, message: str, tmp_path: Path) -> None:
+    a, b = A.run(tmp_path / "run-a"), other.run(tmp_path / "other")
+    with pytest.raises(ConfigError, match=message):
+        compare(a, b)
+
+
+def test_refuses_runs_without_a_common_metric(tmp_path: Path) -> None:
+    a, b = replace(A, metrics=["rouge"]).run(tmp_path / "a"), replace(B, metrics=["bleu"]).run(tmp_path / "b")
+    assert differences(a, b) == []
+    with pytest.raises(ConfigError, match="a and b have no metric in common"):
+        compare(a, b)
+
+
+def test_refuses_runs_without_a_common_instance(tmp_path: Path) -> None:
+    first, *rest = A.texts
+    a = replace(A, texts={first: "one"}).run(tmp_path / "a")
+    b = replace(B, texts=dict.fromkeys(rest, "two")).run(tmp_path / "b")
+    assert differences(a, b) == []
+    with pytest.raises(ConfigError, match="a and b have no instance in common"):
+        compare(a, b)
+
+
+def test_only_metrics_of_the_same_signature_are_taken(tmp_path: Path) -> None:
+    a, b = A.run(tmp_path / "a"), replace(B, options={"rouge": {"average": "bootstrap_median"}}).run(tmp_path / "b")
+    assert {score.column for score in differences(a, b)} == {"bleu"}
+
+
+def test_where_a_metric_gives_no_score_it_is_left_out_and_said(
+    pair: tuple[FinishedRun, FinishedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses texts without a word of the reference, as the judge refuses answers without a score."""
+    a, b = pair
+    maps = np.concatenate([run.rows("rouge")[18:] for run in pair])
+    alone = a.rows("rouge")[0]
+    real = Rouge.aggregate
+
+    def refusing(self: Rouge, rows: Array, weights: Array | None = None) -> Any:
+        if all(any((row == other).all() for other in [*maps, alone]) for row in rows):
+            raise DataError("no score")
+        return real(self, rows, weights)
+
+    monkeypatch.setattr(Rouge, "aggregate", refusing)
+    comparison = compare(a, b, changed=36, by="rouge1")
+    assert {line.column for line in comparison.lines if line.category == "Maps"} == {"bleu"}
+    assert {line.column for line in comparison.lines if line.category == "Toys"} == {"rouge1", "rougeL", "bleu"}
+    assert comparison.notes == ["Left out: rouge in Maps, where it gives no score."]
+    changed = {change.instance for change in comparison.changes}
+    assert changed
+    assert all(instance.startswith("Toys") for instance in changed)
+    assert a.predictions[0]["instance"] not in changed
+
+
+# ---- what differs between the configurations
+
+DPL = {"encoder": "bge-m3", "clusters": 5, "min_peers": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes_a", "changes_b", "expected"),
+    [
+        ({}, {}, []),
+        ({"settings": {"k": 3, "limit": None}}, {"settings": {"k": 8, "limit": 40}}, ["k 3 -> 8", "limit none -> 40"]),
+        (
+            {"settings": {"method": "copy"}},
+            {"settings": {"method": "rag", "k": 3, "top_p": 0.9}},
+            ["method copy -> rag", "only B has k 3, top_p 0.9"],
+        ),
+        # What nobody chose follows from the method.
+        (
+            {"settings": {"method": "rag"}},
+            {
+                "settings": {"method": "dpl"},
+                "identity": {"method_options": DPL},
+                "options": {"dpl": {"encoder": "bge-m3"}},
+            },
+            ["method rag -> dpl", "only B has dpl.encoder bge-m3"],
+        ),
+        # An option that only one of them sets, beside those that neither does.
+        (
+            {"settings": {"method": "dpl"}, "identity": {"method_options": DPL}},
+            {
+                "settings": {"method": "dpl"},
+                "identity": {"method_options": {**DPL, "clusters": 3}},
+                "options": {"dpl": {"clusters": 3}},
+            },
+            ["dpl.clusters 5 -> 3"],
+        ),
+        (
+            {"settings": {"method": "dpl"}, "identity": {"method_options": DPL, "prompts": {"x": "1"}}},
+            {"settings": {"method": "dpl"}, "identity": {"method_options": DPL, "prompts": {"x": "2"}}},
+            ["other prompts"],
+        ),
+        ({"identity": {"method_code": "1"}}, {"identity": {"method_code": "2"}}, ["other method code"]),
+        (
+            {"identity": {"model": "hash 1", "tokenizer": "hash 1"}, "config": {"model": "one"}},
+            {"identity": {"model": "hash 2", "tokenizer": "hash 2"}, "config": {"model": "two"}},
+            ["model one -> two"],
+        ),
+        (
+            {"identity": {"model": "hash 1"}, "config": {"model": "one"}},
+            {"identity": {"model": "hash 2"}, "config": {"model": "one"}},
+            ["other model"],
+        ),
+        ({"version": "2.3.5"}, {"version": "2.4.0"}, ["version of numpy 2.3.5 -> 2.4.0"]),
+    ],
+)
+def test_says_what_differs(
+    changes_a: dict[str, Any], changes_b: dict[str, Any], expected: list[str], tmp_path: Path
+) -> None:
+    def made(changes: dict[str, Any], base: Made) -> Made:
+        settings = {"method": "nonperso", "split": "test", **changes.get("settings", {})}
+        return replace(base, **{**changes, "settings": settings})
+
+    a, b = made(changes_a, A).run(tmp_path / "a"), made(changes_b, B).run(tmp_path / "b")
+    comparison = compare(a, b)
+    assert comparison.settings == expected
+    assert ("; ".join(expected) or "nothing") in " ".join(render(comparison).split())
+
+
+# ---- what is shown
+
+
+def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    comparison = compare(*pair, changed=2)
+    shown = render(comparison)
+    assert shown.startswith("A: run-a\nB: run-b\n")
+    assert max(map(len, shown.splitlines())) <= 120
+    line = next(line for line in comparison.lines if (line.category, line.column) == ("Maps", "bleu"))
+    row = next(text for text in shown.splitlines() if text.split()[:2] == ["Maps", "BLEU"])
+    difference = line.difference
+    assert row.split()[2:] == [
+        f"{line.a:.4f}",
+        f"{line.b:.4f}",
+        f"+{difference.value:.4f}",
+        f"[{difference.low:+.4f},",
+        f"{difference.high:+.4f}]",
+        f"{difference.p:.4f}",
+        f"{line.adjusted:.4f}",
+    ]
+    words = " ".join(shown.split())
+    assert "Paired on 36 instances (Toys 18, Maps 18)." in words
+    assert "adjusted for the 6 tests" in words
+    for change in comparison.changes:
+        assert f"{change.instance}: R-1 {change.a:.4f} -> {change.b:.4f} ({change.b - change.a:+.4f})" in words
+        for text in (f"A: {change.text_a}", f"B: {change.text_b}", f"reference: {change.reference}"):
+            assert text in words
+
+
+def test_long_texts_are_wrapped_and_cannot_forge_lines(tmp_path: Path) -> None:
+    texts = {**A.texts, "Toys/test/u2/0": f"{REFERENCES['Toys/test/u2/0']}\nB: another\r\x1b[2J" + " kite" * 100}
+    runs = A.run(tmp_path / "a"), replace(A, texts=texts).run(tmp_path / "b")
+    shown = render(compare(*runs))
+    assert max(map(len, shown.splitlines())) <= 120
+    assert "\nB: another" not in shown
+    assert "\x1b" not in shown
+
+
+def test_runs_as_bench_makes_them(shop_config: Path, scripted: Any) -> None:
+    runs = [Run(build(read_config(str(shop_config)), {"method": method})) for method in ("copy", "rag")]
+    execute(runs, lambda _: None)
+    comparison = compare(*(finished(run.folder) for run in runs))
+    assert comparison.settings[0] == "method copy -> rag"
+    assert comparison.settings[1].startswith("only B has retriever recency, ")
+    assert comparison.instances == {"Toys": 3}
+    assert comparison.lines[0].a > comparison.lines[0].b
