@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,6 +67,8 @@ class Chat:
             )
         if not tokenizer.chat_template:
             raise ResourceError(f"the tokenizer of '{self.model}' has no chat template; use an instruction-tuned model")
+        # It would warn of every text that is too long, which is what prompts are measured for here.
+        tokenizer.model_max_length = sys.maxsize
         return tokenizer
 
     def text(self, prompt: Prompt) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Call, Completion, Instance, Prompt, Review
+from bench.records import Background, Call, Completion, Instance, Prompt, Review
 
 if TYPE_CHECKING:
     import torch
@@ -104,8 +104,8 @@ class Retriever(Protocol):
         ...
 
 
-class Metric(Protocol):
-    """A measure of predictions against references. Pure: the same texts give the same rows.
+class Scores(Protocol):
+    """What every metric has, whatever its rows are made from. Pure: the same texts give the same rows.
 
     A row holds the statistics of one pair; scores are a function of rows, so that resampling never tokenises again.
     """
@@ -123,13 +123,29 @@ class Metric(Protocol):
         """Everything that can move the number: "name|setting:value|...|version:x.y"."""
         ...
 
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        """Scores by column over `rows`, shape (n, s). Without `weights`: arrays of shape (). With `weights`, shape
+        (b, n), how often each row counts in each of b resamples: arrays of shape (b,). Raises `DataError` where the
+        rows have no score, e.g. where nobody has a peer to be told from; its columns are then left out."""
+        ...
+
+
+class Metric(Scores, Protocol):
+    """A measure of predictions against references."""
+
     def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
         """Statistics of each pair, shape (n, len(statistics))."""
         ...
 
-    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
-        """Scores by column over `rows`, shape (n, s). Without `weights`: arrays of shape (). With `weights`, shape
-        (b, n), how often each row counts in each of b resamples: arrays of shape (b,)."""
+
+class BackgroundMetric(Scores, Protocol):
+    """A measure that needs more than two texts: the user's history, the item, other users' histories."""
+
+    background: ClassVar[bool]
+    """True: says that `rows` takes a third argument."""
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str], background: Background) -> Array:
+        """Statistics of each pair, shape (n, len(statistics)); the entries of `background` are those of the pairs."""
         ...
 
 

@@ -7,8 +7,9 @@ is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no met
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,3 +111,20 @@ class Completion:
     completion_tokens: int
     finish_reason: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a metric may know of n predictions beside their texts and references.
+
+    `histories` has for each prediction the histories of its user and of its peers, the other users who reviewed its
+    item, by user id, in the order of `Peers`; a user without any has none. No text that anyone has to predict is among
+    them, whatever the run's own pool of peers was; the user's whole profile stands in `instances`. `embed` gives the
+    vectors of texts by an encoder's specification, shape (n, d), and keeps them on disk. `folder` is the run's, for
+    what a metric has to keep.
+    """
+
+    instances: Sequence[Instance]
+    histories: Sequence[Mapping[str, Sequence[Review]]]
+    embed: Callable[[Sequence[str], str], NDArray[np.float32]]
+    folder: Path

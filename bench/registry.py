@@ -15,7 +15,8 @@ import importlib.metadata
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _outside(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     which of them a run meant could not be told from its record."""
     builtin = builtin_names(group)
     found: dict[str, importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=f"bench.{group}"):
+    for point in _entry_points(f"bench.{group}", importlib.metadata.entry_points, tuple(sys.path)):
         package = point.dist.name if point.dist else "an unknown package"
         if point.name in builtin:
             raise PluginError(
@@ -60,6 +61,15 @@ def _outside(group: str) -> dict[str, importlib.metadata.EntryPoint]:
             )
         found[point.name] = point
     return found
+
+
+@cache
+def _entry_points(
+    group: str, find: Callable[..., Iterable[importlib.metadata.EntryPoint]], _: tuple[str, ...]
+) -> list[importlib.metadata.EntryPoint]:
+    """The entry points of a group; reading every installed package's takes milliseconds, and a table builds dozens of
+    configurations. The path they are searched on is part of what is remembered."""
+    return list(find(group=group))
 
 
 def names(group: str) -> list[str]:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ from bench.models import check_model, fingerprint, resolve_model
 from bench.progress import Progress, duration, say
 from bench.prompts import Templates
 from bench.protocols import Backend, Method, Metric, Retriever, Steps, TrainedMethod
-from bench.records import Call, Completion, Instance, Prompt
-from bench.scoring import score
+from bench.records import Background, Call, Completion, Instance, Prompt
+from bench.scoring import background_of, check_metric, score
 from bench.softprompt import adapters
 from bench.store import SCHEMA, Rows, RunStore, identity_hash, read_json, stored_completion
 
@@ -318,8 +318,18 @@ class Run:
         if not path.exists():
             return None
         summary = read_json(path)
-        wanted = {"schema": SCHEMA, "signatures": self.signatures, "resamples": self.config.resamples}
+        wanted = {"schema": SCHEMA, "signatures": self.signatures, **self.scoring}
         return summary if all(summary.get(name) == value for name, value in wanted.items()) else None
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What a summary says of how its scores were made: run.json keeps the configuration of the first time."""
+        options = self.config.model_dump(mode="json")["options"]
+        return {
+            "resamples": self.config.resamples,
+            "fidelity": self.config.fidelity,
+            "metric_options": {name: options[name] for name in self.metrics if name in options},
+        }
 
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
@@ -340,7 +350,8 @@ class Run:
 
     def check(self) -> None:
         """Find out before any work whether it can be done: metric resources, and the first prompts of each category."""
-        for metric in self.metrics.values():
+        for name, metric in self.metrics.items():
+            check_metric(name, metric)
             metric.check()
         if self.method.properties.calls_model and self.config.backend == "vllm":
             check_model(self.config.model, "the language model")
@@ -382,6 +393,10 @@ class Run:
     @cached_property
     def _by_id(self) -> dict[str, Instance]:
         return {instance.id: instance for instance in self.instances}
+
+    def background(self, predictions: Sequence[Mapping[str, Any]]) -> Background:
+        """What a metric may know of the run's predictions beside their texts."""
+        return background_of(predictions, self.corpora, self.embeddings.embed, self.folder)
 
     def start(self, instance: Instance) -> _Work:
         """Begin an instance."""
@@ -532,7 +547,7 @@ def predict(run: Run, store: RunStore, engines: Engines, say: Callable[[str], No
 def summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:
     """Score the run's predictions and write its summary."""
     predictions = store.rows("predictions.jsonl")
-    scores = score(store, predictions, run.metrics, run.config.resamples, say)
+    scores = score(store, predictions, run.metrics, run.config.resamples, say, partial(run.background, predictions))
     totals = {name: sum(row[name] for row in predictions) for name in ("calls", "prompt_tokens", "completion_tokens")}
     means = {
         name: sum(row[name] for row in predictions) / len(predictions) for name in ("blocks_shown", "blocks_offered")
@@ -547,7 +562,7 @@ def summarise(run: Run, store: RunStore, say: Callable[[str], None]) -> None:
             **({"adapter": _adapter_summary(run)} if run.soft else {}),
             **totals,
             **means,
-            "resamples": run.config.resamples,
+            **run.scoring,
             **scores,
         }
     )

@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
 from io import FileIO
@@ -61,8 +61,8 @@ def replace_content(path: Path, content: str | bytes) -> None:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path} cannot be written: {error.strerror}. What was finished is kept; make room or set another folder "
-        "(--set results=FOLDER) and run again to go on"
+        f"{path} cannot be written: {error.strerror}. What was finished is kept; make room or choose another folder "
+        "(e.g. --set results=FOLDER) and run again to go on"
     )
 
 
@@ -103,15 +103,17 @@ Rows = dict[tuple[str, str, int], dict[str, Any]]
 _ROW_KEYS = {"instance", "stage", "index", "prompt", *(field.name for field in fields(Completion))}
 
 
-def read_generations(folder: Path) -> Rows:
-    """The rows of a run's generations.jsonl by (instance, stage, index). Raises `StoreError`."""
+def read_generations(folder: Path, instances: Collection[str] | None = None) -> Rows:
+    """The rows of a run's generations.jsonl by (instance, stage, index), all or those of some instances. Raises
+    `StoreError`."""
     path = folder / "generations.jsonl"
     rows: Rows = {}
     for number, row in enumerate(read_rows(path), 1):
         if lacking := _ROW_KEYS - row.keys():
             lacks = ", ".join(sorted(lacking))
             raise StoreError(f"{path}, line {number} lacks {lacks}: another program wrote it. Delete that line")
-        rows[row["instance"], row["stage"], row["index"]] = row
+        if instances is None or row["instance"] in instances:
+            rows[row["instance"], row["stage"], row["index"]] = row
     return rows
 
 
@@ -145,6 +147,36 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_UN)
 
 
+class RowWriter:
+    """Appends rows to a JSONL file; a torn last line is cut off first. One process at a time. Raises `StoreError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = FileIO(path, "a")
+            self._size = path.read_bytes().rfind(b"\n") + 1
+            self._file.truncate(self._size)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Keep a row, whole or not at all: once this returns, killing the process does not lose it."""
+        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        try:
+            # An unbuffered write to a full disk may stop short without an error.
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            # Leave no torn line in front of what is appended later.
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            raise _unwritable(self._path, error) from error
+        self._size += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class RunStore:
     """Reads and writes one run's folder; a context manager that holds the folder's lock.
 
@@ -156,8 +188,7 @@ class RunStore:
         self.folder = folder
         self._record = {"schema": SCHEMA, **record}
         self._lock = ExitStack()
-        self._file: FileIO | None = None
-        self._size = 0
+        self._writer: RowWriter | None = None
         self._rows: Rows = {}
 
     def __enter__(self) -> RunStore:
@@ -176,8 +207,8 @@ class RunStore:
         self._release()
 
     def _release(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
         self._lock.close()
 
     def _open_record(self) -> None:
@@ -197,14 +228,8 @@ class RunStore:
             )
 
     def _open_rows(self) -> None:
-        path = self.folder / "generations.jsonl"
         self._rows = read_generations(self.folder)
-        try:
-            self._file = path.open("ab", buffering=0)
-            self._size = path.read_bytes().rfind(b"\n") + 1
-            self._file.truncate(self._size)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        self._writer = RowWriter(self.folder / "generations.jsonl")
 
     def completion(self, call: Call) -> Completion | None:
         """The stored answer to a call, if there is one to this very prompt."""
@@ -212,20 +237,10 @@ class RunStore:
 
     def append(self, call: Call, completion: Completion) -> None:
         """Keep an answer: once this returns, killing the process does not lose it. Raises `StoreError`."""
-        assert self._file is not None
+        assert self._writer is not None
         instance, stage, index = call.key
         row = {"instance": instance, "stage": stage, "index": index, "prompt": call.prompt.hash, **asdict(completion)}
-        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
-        try:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            # Leave no torn line in front of what is appended later.
-            with suppress(OSError):
-                self._file.truncate(self._size)
-            raise _unwritable(self.folder / "generations.jsonl", error) from error
-        self._size += len(line)
+        self._writer.append(row)
         self._rows[call.key] = row
 
     def stored(self) -> int:

@@ -73,7 +73,7 @@ def test_runs_on_local_folders_of_the_same_layout(
     (summary,) = execute([run])
     assert summary["instances"] == {"Toys": 3}
     assert summary["calls"] == 6
-    assert list(summary["scores"]["Toys"]) == ["rouge1", "rougeL", "meteor", "bleu", "bertscore"]
+    assert list(summary["scores"]["Toys"])[:5] == ["rouge1", "rougeL", "meteor", "bleu", "bertscore"]
     assert 0 < summary["scores"]["Toys"]["bertscore"]["value"] <= 1
     assert "layer:6" in summary["signatures"]["bertscore"]
     assert json.loads((run.folder / "run.json").read_text())["config"]["fidelity"] == "paper"

@@ -174,7 +174,7 @@ def bench(arguments: list[str], environment: dict[str, str]) -> str:
 def test_an_installed_package_is_listed(installed: dict[str, str]) -> None:
     assert bench(["list", "methods"], installed).split()[-1] == "parrot"
     assert bench(["list", "retrievers"], installed).split()[-1] == "oldest"
-    assert bench(["list", "metrics"], installed).split()[-1] == "length"
+    assert bench(["list", "metrics"], installed).split()[-1] == "size"
     assert "parrot" not in bench(["list", "methods"], dict(os.environ))
 
 
@@ -211,9 +211,9 @@ def server() -> Iterator[str]:
 def test_an_installed_package_runs(installed: dict[str, str], server: str, shop_config: Path, tmp_path: Path) -> None:
     arguments = ["run", "--backend", "openai", "--base-url", server]
     arguments += ["--config", str(shop_config), "--method", "parrot", "--retriever", "oldest", "--limit", "2"]
-    arguments += ["--set", "metrics=[length, rouge]", "--set", "length.unit=characters", "--set", "parrot.shout=true"]
+    arguments += ["--set", "metrics=[size, rouge]", "--set", "size.unit=characters", "--set", "parrot.shout=true"]
     printed = bench(arguments, installed)
-    assert "length" in printed
+    assert "size" in printed
     assert "rouge1" in printed
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     assert folder.name.startswith("parrot-oldest-k2-shop-")
@@ -225,7 +225,7 @@ def test_an_installed_package_runs(installed: dict[str, str], server: str, shop_
     # The oldest review comes first, in capitals by the option, then what the model said.
     assert {row["prediction"] for row in rows} == {"UP IT WENT, {{SUMMARY}} AND ALL. said to 2 messages"}
     summary = read_json(folder / "summary.json")
-    assert summary["signatures"]["length"] == "length|unit:characters"
+    assert summary["signatures"]["size"] == "size|unit:characters"
     mean = sum(len(row["prediction"]) for row in rows) / 2
-    assert summary["scores"]["Toys"]["length"]["value"] == pytest.approx(mean)
+    assert summary["scores"]["Toys"]["size"]["value"] == pytest.approx(mean)
     assert read_json(folder / "run.json")["identity"]["method_options"] == {"shout": True}

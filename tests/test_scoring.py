@@ -11,9 +11,15 @@ import numpy as np
 import pytest
 
 from bench import registry
-from bench.errors import PluginError
+from bench.config import build
+from bench.data.corpus import Corpus
+from bench.errors import DataError, PluginError
+from bench.execute import execute
+from bench.finished import finished
 from bench.protocols import Array, Metric
-from bench.scoring import score
+from bench.records import Background
+from bench.runner import Run
+from bench.scoring import AnyMetric, background_of, metric_rows, score
 from bench.store import RunStore
 
 
@@ -66,7 +72,10 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 
 
 def run(store: RunStore, metrics: Mapping[str, Metric], predictions: Sequence[Mapping[str, Any]] = PREDICTIONS) -> Any:
-    return score(store, predictions, metrics, 200, lambda text: None)
+    def none() -> Background:
+        raise AssertionError("no metric asked for it")
+
+    return score(store, predictions, metrics, 200, lambda text: None, none)
 
 
 def test_scores_are_those_of_each_category_and_lie_in_their_intervals(store: RunStore) -> None:
@@ -178,3 +187,145 @@ def test_real_metrics_agree_with_their_packages_category_by_category(store: RunS
             assert cell["low"] <= cell["value"] <= cell["high"]
         corpus = BLEU().corpus_score([text for text, _ in texts], [[reference for _, reference in texts]])
         assert scores[category]["bleu"]["value"] == pytest.approx(corpus.score, abs=1e-9)
+
+
+# Metrics that take a background
+
+
+@dataclass
+class Echo(Length):
+    """Scores the length of the user's history."""
+
+    background: ClassVar[bool] = True
+
+    def rows(self, predictions: Sequence[str], references: Sequence[str], background: Background) -> Array:
+        self.scored.append(len(predictions))
+        return np.array([[float(len(instance.profile))] for instance in background.instances])
+
+
+class Liar(Length):
+    """Declares what its rows do not take."""
+
+    background = True
+
+
+class Silent(Echo):
+    """Takes what it does not declare."""
+
+    background = False
+
+
+def embed(texts: Sequence[str], encoder: str) -> Any:
+    raise AssertionError("nothing here is embedded")
+
+
+@pytest.fixture(scope="module")
+def books(demo: dict[str, Corpus]) -> tuple[list[dict[str, Any]], dict[str, Corpus]]:
+    """Predictions of a few of the demo's books, and all of the data."""
+    corpus = demo["Books"]
+    predictions = [
+        {
+            "instance": instance.id,
+            "category": "Books",
+            "user": instance.user_id,
+            "prediction": instance.profile[-1].text,
+            "reference": corpus.reference(instance),
+        }
+        for instance in corpus.split("test")[:12]
+    ]
+    return predictions, {"Books": corpus}
+
+
+def test_a_background_is_made_once_and_only_for_who_declares_it(store: RunStore, books: Any) -> None:
+    predictions, corpora = books
+    made: list[int] = []
+
+    def background() -> Background:
+        made.append(1)
+        return background_of(predictions, corpora, embed, store.folder)
+
+    def go(metrics: Mapping[str, AnyMetric]) -> Any:
+        return score(store, predictions, metrics, 50, lambda text: None, background)
+
+    go({"length": Length()})
+    assert made == []
+    result = go({"length": Length(), "echo": Echo(), "other": Echo()})
+    assert made == [1]
+    mean = np.mean([len(instance.profile) for instance in corpora["Books"].split("test")[:12]])
+    assert result["scores"]["Books"]["length"]["value"] == pytest.approx(mean)
+
+
+def test_known_rows_need_no_background(store: RunStore, books: Any) -> None:
+    predictions, corpora = books
+    made: list[int] = []
+
+    def background() -> Background:
+        made.append(1)
+        return background_of(predictions, corpora, embed, store.folder)
+
+    echo = Echo()
+    first = score(store, predictions, {"echo": echo}, 50, lambda text: None, background)
+    assert score(store, predictions, {"echo": echo}, 50, lambda text: None, background) == first
+    assert (made, echo.scored) == ([1], [12]), "the data is the run's, by its identity: only the texts can be others"
+
+
+class OnlyLong(Length):
+    """Has no score where nothing is longer than 9 characters."""
+
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        if rows.max() < 10:
+            raise DataError("only: nothing here is long; take longer texts")
+        return super().aggregate(rows, weights)
+
+
+def test_a_category_without_a_score_has_none_and_the_others_have_theirs(store: RunStore) -> None:
+    said: list[str] = []
+    metrics = {"length": OnlyLong(), "bleu": registry.create("metrics", "bleu", {})}
+    result = score(store, PREDICTIONS, metrics, 50, said.append, lambda: None)  # type: ignore[arg-type, return-value]
+    assert set(result["scores"]["Books"]) == {"bleu"}
+    assert set(result["scores"]["Music"]) == {"length", "bleu"}
+    assert said[-1] == "Books has no scores of length: only: nothing here is long; take longer texts"
+
+
+def test_histories_are_those_of_the_user_and_of_who_else_reviewed_the_item(books: Any, tmp_path: Path) -> None:
+    predictions, corpora = books
+    corpus = corpora["Books"]
+    background = background_of(list(reversed(predictions)), corpora, embed, tmp_path)
+    assert [instance.id for instance in background.instances] == [row["instance"] for row in reversed(predictions)]
+    targets = set(corpus.references.values())
+    for instance, histories in zip(background.instances, background.histories, strict=True):
+        own, *peers = histories
+        assert own == instance.user_id
+        assert peers == sorted(peers)
+        for peer in peers:
+            assert instance.item.asin in {review.asin for review in histories[peer]}
+        assert instance.item.asin not in {review.asin for review in histories[own]}
+        assert not targets & {review.text for history in histories.values() for review in history}
+    assert any(len(histories) > 2 for histories in background.histories)
+
+
+def test_predictions_of_other_data_are_refused(books: Any, tmp_path: Path) -> None:
+    predictions, corpora = books
+    with pytest.raises(DataError, match=r"1 of 13 predictions are for instances .* such as Books/test/nobody; give"):
+        background_of([*predictions, prediction(1) | {"instance": "Books/test/nobody"}], corpora, embed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments"), [(Liar(), "predictions, references, background"), (Silent(), "predictions, references")]
+)
+def test_a_metric_that_lies_about_its_background_is_told(metric: Any, arguments: str) -> None:
+    with pytest.raises(PluginError, match=rf"rows of metric liar must take \({arguments}\); a metric declares"):
+        metric_rows("liar", metric, PREDICTIONS, lambda: None)
+
+
+def test_a_run_scores_with_its_data_behind_it(shop: Path, tmp_path: Path) -> None:
+    metrics = ["length", "distinct", "copying", "identification"]
+    config = build({"method": "copy", "dataset": str(shop), "metrics": metrics, "results": str(tmp_path)})
+    (summary,) = execute([Run(config)], lambda text: None)
+    scores = {column: cell["value"] for column, cell in summary["scores"]["Toys"].items()}
+    # u1 and u2 repeat themselves; u3 has no history and an empty text. Only u2's item has another reviewer: u1.
+    assert (scores["copy_rate"], scores["copied_run"]) == (1.0, pytest.approx(2 / 3))
+    assert (scores["identification_share"], scores["identification_chance"]) == (pytest.approx(1 / 3), 0.5)
+    assert scores["identification_top1"] == 1.0
+    run = finished(next((tmp_path / "runs").iterdir()))
+    assert [run.rows(name).shape for name in metrics] == [(3, 2), (3, 2), (3, 3), (3, 5)]

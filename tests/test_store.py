@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_old_file_in_place(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_at_the_start_is_one_error(tmp_path: Path) -> None:
-    with largest_file(0), pytest.raises(StoreError, match="set another folder"):
+    with largest_file(0), pytest.raises(StoreError, match="choose another folder"):
         RunStore(tmp_path / "run", RECORD).__enter__()
     fill(tmp_path / "run", range(1))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from bench.embedding import load_encoder
+from bench.records import Background, Instance, Item, Review
 from metrics import _wordnet
 
 _WORDS = """
@@ -116,6 +118,27 @@ def pairs() -> list[tuple[str, str]]:
     drawn += list(zip(mixed, reversed(mixed), strict=True))
     assert len(drawn) >= 300
     return drawn
+
+
+@pytest.fixture
+def background_with(tmp_path: Path) -> Callable[..., Background]:
+    """Makes a background of users u0, u1, ... with profiles of these texts, each the other ones' peer."""
+
+    def make(profiles: Sequence[Sequence[str]]) -> Background:
+        users = [f"u{number}" for number in range(len(profiles))]
+        reviews = {
+            user: tuple(Review(user, f"B{time}", 5.0, "", text, time) for time, text in enumerate(texts))
+            for user, texts in zip(users, profiles, strict=True)
+        }
+        item = Item("A1", "Red Kite", "A kite of red cloth.")
+        instances = [
+            Instance(f"Toys/test/{user}", "Toys", "test", user, item, 5.0, "Lovely", 99, reviews[user])
+            for user in users
+        ]
+        encoder = load_encoder("hashed-ngrams")
+        return Background(instances, [reviews] * len(users), lambda texts, _: encoder.encode(texts), tmp_path)
+
+    return make
 
 
 @pytest.fixture(scope="session")

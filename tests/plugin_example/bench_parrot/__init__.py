@@ -39,11 +39,11 @@ class Oldest:
 
 
 @dataclass(frozen=True)
-class Length:
-    """Mean length of the predictions."""
+class Size:
+    """Mean size of the predictions."""
 
-    columns: ClassVar[tuple[str, ...]] = ("length",)
-    statistics: ClassVar[tuple[str, ...]] = ("length",)
+    columns: ClassVar[tuple[str, ...]] = ("size",)
+    statistics: ClassVar[tuple[str, ...]] = ("size",)
 
     unit: Literal["words", "characters"] = "words"
 
@@ -52,7 +52,7 @@ class Length:
 
     def signature(self) -> str:
         """The unit is all that can move the number."""
-        return f"length|unit:{self.unit}"
+        return f"size|unit:{self.unit}"
 
     def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
         """Length of each prediction, shape (n, 1)."""
@@ -61,5 +61,5 @@ class Length:
     def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
         """The mean of `rows`, shape (n, 1); see `bench.protocols.Metric`."""
         if weights is None:
-            return {"length": rows.mean(axis=0)[0]}
-        return {"length": (weights @ rows)[:, 0] / weights.sum(axis=1)}
+            return {"size": rows.mean(axis=0)[0]}
+        return {"size": (weights @ rows)[:, 0] / weights.sum(axis=1)}
