@@ -1,7 +1,7 @@
 """From runs to summaries: train the adapters that are missing, choose their epochs, make the texts, score them.
 
 All training comes first, all texts after it, all scores last: a GPU need not hold the trained model, vLLM's and
-BERTScore's at once. Without a GPU the methods that are trained have a process of their own, beside the others.
+BERTScore's at once. Without a GPU a second process does about half of the work, adapters first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.backends import Engines
@@ -16,14 +18,16 @@ from bench.beside import Beside, configs_from_parent
 from bench.errors import BenchError, ConfigError
 from bench.progress import say
 from bench.runner import Run, predict, summarise
+from bench.scoring import metric_rows
 from bench.softprompt import adapters
 from bench.store import RunStore, dump, exclusive, read_json, read_rows, write_atomically
 
 Say = Callable[[str], None]
 
 
-def execute(runs: Sequence[Run], say: Say = say) -> list[dict[str, Any]]:
-    """Do what is missing of each run and return their summaries. Raises `BenchError`; what was finished is kept."""
+def execute(runs: Sequence[Run], say: Say = say, alone: bool = False) -> list[dict[str, Any]]:
+    """Do what is missing of each run, `alone` or with a second process, and return their summaries. Raises
+    `BenchError`; what was finished is kept."""
     if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise ConfigError(
             f"this is one of {processes} processes, but texts are made by one: use `accelerate launch ... -m bench.cli "
@@ -32,11 +36,11 @@ def execute(runs: Sequence[Run], say: Say = say) -> list[dict[str, Any]]:
     unfinished = [run for run in runs if run.summary() is None]
     for run in unfinished:
         run.check()
-    learning = [run for run in unfinished if run.learns]
-    ready = [run for run in unfinished if not run.learns]
-    if learning and any(run.method.properties.calls_model for run in ready) and _cores_to_spare():
-        with Beside([run.config for run in learning], say) as beside:
-            _do(ready, say)
+    here, there = _shares(unfinished)
+    worthwhile = there and any(run.learns or run.method.properties.calls_model for run in here)
+    if worthwhile and not alone and _cores_to_spare():
+        with Beside([run.config for run in there], say) as beside:
+            _do(here, say)
             beside.wait()
     else:
         _do(unfinished, say)
@@ -59,6 +63,30 @@ def _do(unfinished: Sequence[Run], say: Say) -> None:
     for run in unfinished:
         with RunStore(run.folder, run.record()) as store:
             summarise(run, store, say)
+
+
+TRAINING_RUNS = 3
+"""How many runs with one call an instance take about as long as training an adapter and choosing its epoch."""
+
+
+def _shares(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs for this process and for one beside it, about equally much work, with an adapter's runs together: those
+    that need no training and call a model stay here, the largest adapters go there first."""
+    here = [run for run in runs if not run.learns]
+    there: list[Run] = []
+    by_adapter: dict[Path, list[Run]] = {}
+    for run in (run for run in runs if run.learns):
+        by_adapter.setdefault(run.adapter_folder, []).append(run)
+    work_here, work_there = sum(run.method.properties.calls_model for run in here), 0
+    for same in sorted(by_adapter.values(), key=len, reverse=True):
+        work = TRAINING_RUNS + len(same)
+        if work_there <= work_here:
+            there += same
+            work_there += work
+        else:
+            here += same
+            work_here += work
+    return here, there
 
 
 def _cores_to_spare() -> bool:
@@ -147,8 +175,8 @@ def select_epoch(run: Run, engines: Engines, say: Say) -> dict[str, Any]:
             with RunStore(validating.folder, validating.record()) as store:
                 predict(validating, store, engines, say)
                 rows = store.rows("predictions.jsonl")
-            (metric,) = validating.metrics.values()
-            statistics = metric.rows([row["prediction"] for row in rows], [row["reference"] for row in rows])
+            ((name, metric),) = validating.metrics.items()
+            statistics = metric_rows(name, metric, rows, partial(validating.background, rows))
             scores[epoch] = float(metric.aggregate(statistics)[column])
         best = max(scores, key=lambda epoch: scores[epoch])
         selection = {
@@ -178,7 +206,7 @@ def main() -> int:
     """The process beside another: do what that one asks for; the exit code, as the command line's."""
     configs = configs_from_parent()
     try:
-        execute([Run(config) for config in configs])
+        execute([Run(config) for config in configs], alone=True)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

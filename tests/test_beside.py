@@ -15,7 +15,7 @@ import pytest
 from bench.beside import Beside
 from bench.config import RunConfig, build, read_config
 from bench.errors import BenchError
-from bench.execute import execute
+from bench.execute import _shares, execute, main
 from bench.runner import Run
 from bench.store import read_rows
 
@@ -78,6 +78,27 @@ def test_trained_methods_go_beside_the_others(shop_config: Path, monkeypatch: py
     # Alone, or beside what asks no model, a method is trained here.
     assert execute([Run(config(shop_config, method=name, seed=1)) for name in ("prompt_tuning", "copy")])
     assert len(beside) == 1
+
+
+def test_both_processes_get_about_as_much_work(shop_config: Path) -> None:
+    def runs(*methods: str, **settings: object) -> list[Run]:
+        return [Run(config(shop_config, method=name, **settings)) for name in methods]
+
+    sweep = [run for k in (0, 1, 2) for run in runs("dep", k=k, train={"k": 2, "epochs": 1, "dtype": "float32"})]
+    others, trained = runs("nonperso", "rag", "copy"), runs("prompt_tuning", "pplug")
+    here, there = _shares([*others, *trained, *sweep])
+    # dep with K = 0 needs no adapter; the largest share of one goes beside, then the lanes take turns.
+    assert [(run.config.method, run.config.k) for run in there] == [("dep", 1), ("dep", 2), ("pplug", 2)]
+    assert {run.config.method for run in here} == {"nonperso", "rag", "copy", "prompt_tuning", "dep"}
+    assert sorted(map(id, [*here, *there])) == sorted(map(id, [*others, *trained, *sweep]))
+
+
+def test_it_has_none_beside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("bench.execute.configs_from_parent", list)
+    monkeypatch.setattr("bench.execute.execute", lambda runs, alone=False: asked.append(alone))
+    assert main() == 0
+    assert asked == [True]
 
 
 def test_its_error_is_raised_here(shop_config: Path, tmp_path: Path) -> None:
