@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.config import RunConfig, TrainConfig, build, read_config
+from bench.config import TrainConfig, build, read_config
 from bench.data.corpus import Corpus
 from bench.data.load import DEMO, load
 from bench.data.stats import NEWEST, Share, Sizes, Trust, demo_floors, sizes, trust
 from bench.errors import DataError
 from bench.progress import Progress
-from bench.report.grid import Grid, Line, latex, markdown, plain
+from bench.report.grid import Grid, Line, plain, write
 from bench.report.names import category_name, paper_value
-from bench.report.tables import MISSING, write_files
+from bench.report.tables import MISSING, csv_text
 from bench.runner import Run, drawn
 
 PAPER_ROWS = {"Books": "test_books", "Movies_and_TV": "test_movies", "CDs_and_Vinyl": "test_cds"}
@@ -31,11 +30,22 @@ def data_statistics(datasets: Sequence[str], config_name: str | None, results: P
 
     With a configuration the second table says how many history blocks fit its input budget. Raises `BenchError`.
     """
-    config = None if config_name is None else _rag_config(config_name, results)
-    corpora = load_all(datasets)
-    run = None if config is None else Run(config, corpora)
+    settings = None if config_name is None else read_config(config_name) | {"results": str(results)}
+    return statistics_of(datasets, load_all(datasets), settings, results, _suffix(datasets, config_name))
+
+
+def statistics_of(
+    datasets: Sequence[str],
+    corpora: Mapping[str, Corpus],
+    settings: Mapping[str, Any] | None,
+    results: Path,
+    suffix: str,
+) -> list[str]:
+    """As `data_statistics`, for corpora that are there; `suffix` ends the names of the tables."""
+    # The configuration for RAG on the test split; the data come from elsewhere.
+    rag = {"method": "rag", "split": "test", "limit": BUDGETED}
+    run = None if settings is None else Run(build(settings, rag), corpora)
     blocks = None if run is None else _blocks(run)
-    suffix = _suffix(datasets, config_name)
     rows = table4(corpora)
     measured = _measure(corpora)
     notes = [note for corpus in corpora.values() for note in corpus.notes]
@@ -45,9 +55,7 @@ def data_statistics(datasets: Sequence[str], config_name: str | None, results: P
         (_trust_grid(f"table4_trust{suffix}", measured, blocks, run), _trust_csv(measured, blocks)),
     ]
     folder = results / "tables"
-    files = [
-        path for grid, as_csv in tables for path in write_files(grid.id, latex(grid), markdown(grid), as_csv, folder)
-    ]
+    files = [path for grid, as_csv in tables for path in write(grid, as_csv, folder)]
     return [*(plain(grid) for grid, _ in tables), *(f"wrote {path}" for path in files)]
 
 
@@ -177,7 +185,7 @@ def _number(figure: str, value: float | None, sign: str = "") -> str:
 def _sizes_csv(rows: Sequence[SizesRow]) -> str:
     """One line a figure, numbers in full precision."""
     lines = [[row.split, row.category, *figure] for row in rows for figure in _figures(row)]
-    return _csv(["split", "category", "figure", "value", "paper", "difference"], lines)
+    return csv_text(["split", "category", "figure", "value", "paper", "difference"], lines)
 
 
 # ---- trust
@@ -190,12 +198,6 @@ class Blocks:
     shown: float
     offered: float
     instances: int
-
-
-def _rag_config(config_name: str, results: Path) -> RunConfig:
-    """The configuration for RAG on the test split; the data come from elsewhere."""
-    changed = {"method": "rag", "split": "test", "limit": BUDGETED, "results": str(results)}
-    return build(read_config(config_name), changed)
 
 
 def _blocks(run: Run) -> dict[str, Blocks]:
@@ -333,10 +335,4 @@ def _trust_csv(measured: Mapping[str, Trust], blocks: Mapping[str, Blocks] | Non
             value = getattr(values, name)
             of = value.of if isinstance(value, Share) else None
             lines.append([category, name, value.count if isinstance(value, Share) else value, of])
-    return _csv(["category", "measure", "value", "of"], lines)
-
-
-def _csv(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heads, *lines])
-    return text.getvalue()
+    return csv_text(["category", "measure", "value", "of"], lines)

@@ -1,11 +1,23 @@
-"""A plain table of ready texts as LaTeX, Markdown and terminal text: what is no table of scores (`tables`)."""
+"""A plain table of ready texts as LaTeX, Markdown, HTML and terminal text: what is no table of scores (`tables`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from bench.report.tables import TERMINAL_WIDTH, TEXT_WIDTH, escape_latex, escape_markdown, in_parts
+from bench.report.tables import (
+    TERMINAL_WIDTH,
+    TEXT_WIDTH,
+    escape_html,
+    escape_latex,
+    escape_markdown,
+    html_notes,
+    in_parts,
+    latex_floats,
+    markdown_line,
+    write_files,
+)
 
 LABEL_WIDTH = 200.0
 COLUMN_WIDTHS = (62.0, 84.0)
@@ -65,17 +77,13 @@ def _aligned(label: str, label_width: int, cells: Sequence[tuple[str, int]]) -> 
 
 def markdown(grid: Grid) -> str:
     """GitHub Markdown; minor lines in italics, notes as a list."""
-    lines = [f"### {escape_markdown(grid.title)}", "", _markdown_line(["", *map(escape_markdown, grid.heads)])]
-    lines.append(_markdown_line([":--", *["--:"] * len(grid.heads)]))
+    lines = [f"### {escape_markdown(grid.title)}", "", markdown_line(["", *map(escape_markdown, grid.heads)])]
+    lines.append(markdown_line([":--", *["--:"] * len(grid.heads)]))
     for line in (line for block in grid.blocks for line in block):
         # Numbers are not escaped: the point of "41.12" would make a list of it only at the beginning of a line.
         texts = [escape_markdown(line.label), *(text.replace("|", r"\|") for text in line.cells)]
-        lines.append(_markdown_line([f"*{text}*" if line.minor and text else text for text in texts]))
+        lines.append(markdown_line([f"*{text}*" if line.minor and text else text for text in texts]))
     return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in grid.notes), ""])
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 # ---- LaTeX
@@ -89,18 +97,12 @@ def latex(grid: Grid) -> str:
     least, most = (width + 2 * GAP for width in COLUMN_WIDTHS)
     parts = in_parts([least] * len(grid.heads), TEXT_WIDTH - label)
     lines = [f"% {grid.id}: needs \\usepackage{{array,booktabs}} and up to {TEXT_WIDTH / 72.27 * 2.54:.1f} cm of text."]
-    for number, columns in enumerate(parts):
+    tabulars = []
+    for columns in parts:
         width = min(most, (TEXT_WIDTH - label) / len(columns)) - 2 * GAP
-        caption = f"\\caption{{{escape_latex(grid.title)}}}\\label{{tab:{grid.id}}}"
-        if number:
-            caption = f"\\addtocounter{{table}}{{-1}}\\caption{{{escape_latex(grid.title)} (continued)}}"
-        lines += [r"\begin{table*}[tp]", r"\centering", caption, r"\par\smallskip\footnotesize"]
-        lines += [f"\\setlength{{\\tabcolsep}}{{{GAP}pt}}", *_tabular(grid, columns, label, width)]
-        if number == len(parts) - 1:
-            lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright"]
-            lines += [r"\par ".join(map(escape_latex, grid.notes)), r"\end{minipage}"]
-        lines.append(r"\end{table*}")
-    return "\n".join([*lines, ""])
+        tabulars.append(("table*", _tabular(grid, columns, label, width)))
+    notes = r"\par ".join(map(escape_latex, grid.notes))
+    return "\n".join([*lines, *latex_floats(grid.id, grid.title, tabulars, GAP, notes), ""])
 
 
 def _tabular(grid: Grid, columns: Sequence[int], label: float, width: float) -> list[str]:
@@ -117,3 +119,26 @@ def _tabular(grid: Grid, columns: Sequence[int], label: float, width: float) -> 
             style = r"\scriptsize\itshape " if line.minor else ""
             lines.append(" & ".join(style + cell for cell in cells) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+# ---- HTML
+
+
+def html(grid: Grid) -> str:
+    """A fragment for a page: the table with its caption, then its notes as a list. Everything in it is escaped."""
+    heads = "".join(f"<th scope='col'>{escape_html(head)}</th>" for head in ("", *grid.heads))
+    lines = [f"<table class='grid' id='{grid.id}'>", f"<caption>{escape_html(grid.title)}</caption>"]
+    lines.append(f"<thead><tr>{heads}</tr></thead>")
+    for block in grid.blocks:
+        lines.append("<tbody>")
+        for line in block:
+            cells = "".join(f"<td>{escape_html(text)}</td>" for text in line.cells)
+            kind = " class='minor'" if line.minor else ""
+            lines.append(f"<tr{kind}><th scope='row'>{escape_html(line.label)}</th>{cells}</tr>")
+        lines.append("</tbody>")
+    return "\n".join([*lines, "</table>", html_notes([escape_html(note) for note in grid.notes])])
+
+
+def write(grid: Grid, as_csv: str, folder: Path) -> list[Path]:
+    """Write all renderings, and the numbers behind them as CSV, as `tables.write` does."""
+    return write_files(grid.id, latex(grid), markdown(grid), html(grid), as_csv, folder)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -18,11 +19,18 @@ CATEGORIES = {"Movies_and_TV": "Movies & TV", "CDs_and_Vinyl": "CDs & Vinyl"}
 
 @dataclass(frozen=True)
 class Column:
-    """How a score is shown: its head and the decimals of the value (those of the paper) and of its interval."""
+    """How a score is shown: its head, the decimals of the value (those of the paper) and of its interval, and which
+    values are better; of a score that is neither good nor bad (None) no value is marked as the best."""
 
     head: str
     decimals: int = 4
     interval_decimals: int = 3
+    better: Literal["higher", "lower"] | None = "higher"
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, as a sign; empty for neither."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
 
 
 COLUMNS = {
@@ -31,6 +39,19 @@ COLUMNS = {
     "meteor": Column("METEOR"),
     "bleu": Column("BLEU", interval_decimals=2),
     "bertscore": Column("BERTScore"),
+    "length_ratio": Column("Length ratio", 3, better=None),
+    "brevity_penalty": Column("Brevity penalty", 3, better=None),
+    "distinct1": Column("Distinct-1", 3, better=None),
+    "distinct2": Column("Distinct-2", 3, better=None),
+    "copy_rate": Column("Copy rate", 3, better=None),
+    "copied_run": Column("Longest copy", 3, better=None),
+    "identification_top1": Column("User top-1", 3),
+    "identification_mrr": Column("User MRR", 3),
+    "identification_chance": Column("Chance top-1", 3, better=None),
+    "identification_chance_mrr": Column("Chance MRR", 3, better=None),
+    "identification_share": Column("Share identified", 3, better=None),
+    "judge": Column("Judge", 2, 2),
+    "judge_unparsed": Column("Unparsed", 3, better="lower"),
 }
 
 

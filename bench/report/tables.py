@@ -1,41 +1,61 @@
-"""A table of scores as LaTeX, Markdown, text and CSV. Everything but `write` is a pure function of a `Table`.
+"""A table of scores as LaTeX, Markdown, HTML, text and CSV. Everything but `write` is a pure function of a `Table`.
 
-Higher is better in every column. Within each ranked group the best value of a column is marked (bold, an asterisk
-in text) and the second best underlined. What is compared are the values as shown, so that equal figures carry equal
-marks. A group that is not ranked (controls) is set apart and never marked.
+Among rows that are ranked together the best value of a column is marked (bold, an asterisk in text) and the second best
+underlined. What is compared are the values as shown, so that equal figures carry equal marks. A group that is not
+ranked (controls) is set apart and never marked.
 """
 
 from __future__ import annotations
 
 import csv as csv_format
+import html as html_format
 import io
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.errors import DataError, StoreError
+from bench.errors import DataError
 from bench.report.names import category_name, column
+from bench.store import write_atomically
 
 Key = tuple[str, str]
 """(category, column)"""
 Mark = Literal["best", "second"]
 
 MISSING = "–"
+MINUS = "−"
 INTERVAL_LEGEND = "95% bootstrap intervals over users"
+SIGNIFICANT = 0.05
+"""Adjusted p below which a cell carries a dagger."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A score, the ends of its 95% interval and what the paper reports there, all in the score's own unit."""
+    """A score, the ends of its 95% interval, what the paper reports there and the standard deviation over seeds, all in
+    the score's own unit; `p` is that of its difference to the best row's, adjusted for the comparisons of the table. A
+    `signed` cell is a difference of two rows, whose `p` is its own."""
 
     value: float
     low: float
     high: float
     paper: float | None = None
+    sd: float | None = None
+    p: float | None = None
+    signed: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """The value minus the paper's."""
+        return None if self.paper is None else self.value - self.paper
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference that `p` belongs to is more than chance."""
+        return self.p is not None and self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
@@ -49,10 +69,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that stand together. Its name is shown above them unless it is empty."""
+    """Rows that stand together. Its name is shown above them unless it is empty. Groups of one `ranking` are ranked
+    together; by default each is by itself."""
 
     name: str
     ranked: bool
+    ranking: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,21 +107,30 @@ class Table:
             for key, cell in row.cells.items():
                 if key not in keys:
                     raise DataError(f"{where}: the table has no column {'/'.join(key)}; add it or leave the cell out")
-                numbers = [cell.value, cell.low, cell.high, 0.0 if cell.paper is None else cell.paper]
-                if not all(map(math.isfinite, numbers)):
+                numbers = [cell.value, cell.low, cell.high, cell.paper, cell.sd, cell.p]
+                if not all(math.isfinite(number) for number in numbers if number is not None):
                     raise DataError(f"{where}: {'/'.join(key)} has a number that is not finite; score the run again")
 
 
-def marks(table: Table) -> dict[tuple[int, Key], Mark]:
-    """The marked cells, by (index of the row, key). A column with a single value in a group has nothing to rank."""
-    marked: dict[tuple[int, Key], Mark] = {}
+def rankings(table: Table) -> list[list[int]]:
+    """The indices of the rows that are ranked together, a list for each ranking."""
+    together: dict[str, set[str]] = {}
     for group in (group for group in table.groups if group.ranked):
-        rows = [(index, row) for index, row in enumerate(table.rows) if row.group == group.name]
+        together.setdefault(group.name if group.ranking is None else f"\0{group.ranking}", set()).add(group.name)
+    return [[i for i, row in enumerate(table.rows) if row.group in groups] for groups in together.values()]
+
+
+def marks(table: Table) -> dict[tuple[int, Key], Mark]:
+    """The marked cells, by (index of the row, key). A column with a single value in a ranking has nothing to rank."""
+    marked: dict[tuple[int, Key], Mark] = {}
+    for indices in rankings(table):
         for key in _keys(table):
-            shown = {index: float(_value(row.cells[key], key)) for index, row in rows if key in row.cells}
-            best_two = sorted(set(shown.values()), reverse=True)[:2]
+            better = column(key[1]).better
+            decimals = column(key[1]).decimals
+            shown = {i: round(cell.value, decimals) for i in indices if (cell := table.rows[i].cells.get(key))}
+            best_two = sorted(set(shown.values()), reverse=better == "higher")[:2]
             for index, value in shown.items():
-                if len(shown) > 1 and value in best_two:
+                if better and len(shown) > 1 and value in best_two:
                     marked[index, key] = "best" if value == best_two[0] else "second"
     return marked
 
@@ -115,11 +146,25 @@ def _groups(table: Table) -> list[tuple[Group, list[tuple[int, Row]]]]:
 
 
 def _value(cell: Cell, key: Key) -> str:
-    return f"{cell.value:.{column(key[1]).decimals}f}"
+    return _signed(cell.value, key) if cell.signed else f"{cell.value:.{column(key[1]).decimals}f}"
+
+
+def _signed(value: float, key: Key) -> str:
+    return f"{value:+.{column(key[1]).decimals}f}".replace("-", MINUS)
+
+
+def _sd(cell: Cell, key: Key) -> str:
+    return "" if cell.sd is None else f"±{cell.sd:.{column(key[1]).decimals}f}"
 
 
 def _paper(cell: Cell, key: Key) -> str:
-    return "" if cell.paper is None else f"{cell.paper:.{column(key[1]).decimals}f}"
+    if cell.paper is None:
+        return ""
+    return _signed(cell.paper, key) if cell.signed else f"{cell.paper:.{column(key[1]).decimals}f}"
+
+
+def _difference(cell: Cell, key: Key) -> str:
+    return "" if cell.difference is None else _signed(cell.difference, key)
 
 
 def _ends(cell: Cell, key: Key) -> tuple[str, str]:
@@ -127,8 +172,24 @@ def _ends(cell: Cell, key: Key) -> tuple[str, str]:
     return f"{cell.low:.{decimals}f}", f"{cell.high:.{decimals}f}"
 
 
-def _legend(table: Table, bold: str, underlined: str, escape: Callable[[str], str]) -> str:
-    return f"Best value of a column in its group {bold}, second best {underlined}{_not_ranked(table, escape)}."
+def _legend(table: Table, marks: str, where: str, escape: Callable[[str], str], dagger: str = "†") -> list[str]:
+    """What marks, brackets and signs mean, as far as they stand in the table."""
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    parts = [f"{marks}{_not_ranked(table, escape)}.", f"{where}: {escape(INTERVAL_LEGEND)}."]
+    if any(cell.sd is not None for cell in cells):
+        parts.append(escape("±: standard deviation over seeds; values are means over them."))
+    if any(cell.p is not None for cell in cells):
+        signed = " (in a row of differences: other than 0)" if any(cell.signed for cell in cells) else ""
+        parts.append(f"{dagger}: {escape(DAGGER_LEGEND.format(signed=signed))}")
+    if any(cell.paper is not None for cell in cells):
+        parts.append(escape("Paper: what the paper reports; difference: ours minus the paper's."))
+    return parts
+
+
+DAGGER_LEGEND = (
+    "significantly worse than the best of its column{signed}, sign-flip test over users, p below 5% after Holm's "
+    "adjustment for all tests of the table. The best was found on the same instances."
+)
 
 
 def _not_ranked(table: Table, escape: Callable[[str], str]) -> str:
@@ -136,8 +197,8 @@ def _not_ranked(table: Table, escape: Callable[[str], str]) -> str:
     return f" (not ranked: {', '.join(names)})" if names else ""
 
 
-def _has_paper(row: Row) -> bool:
-    return any(cell.paper is not None for cell in row.cells.values())
+def _has(row: Row, name: str) -> bool:
+    return any(getattr(cell, name) is not None for cell in row.cells.values())
 
 
 # ---- LaTeX
@@ -149,6 +210,8 @@ LABEL_WIDTH = 60.0
 COLUMN_GAP = 2.5
 TINY, SCRIPT, FOOTNOTE, BOLD = 3.4, 3.98, 4.25, 4.9
 """Width in points of a digit of Computer Modern in the sizes used; BOLD is that of \footnotesize."""
+DAGGER = 4.0
+"""Width of a raised dagger."""
 
 # fmt: off
 # Only signs of the default fonts: those of TS1 (\textdollar, \textsection) become bitmaps where cm-super is missing.
@@ -177,25 +240,38 @@ _ACCENTS = {
 def latex(table: Table, intervals: bool = True) -> str:
     r"""A table environment for \input: booktabs, one group of columns a category, plain ASCII.
 
-    With `intervals` each row has a second line with the 95% intervals and, where the paper reports its scores, a
-    third one with those. Categories that do not fit side by side continue in a further table environment.
+    With `intervals` each row has a second line with the 95% intervals, one with standard deviations over seeds where
+    there are any, and two with the paper's scores and the differences from them where it reports any. Categories that
+    do not fit side by side continue in a further table environment.
     """
     width = TEXT_WIDTH / 72.27 * 2.54
     lines = [f"% {table.id}: needs \\usepackage{{array,booktabs}} and up to {width:.1f} cm of text width."]
-    panels = _panels(table, intervals)
-    for number, panel in enumerate(panels):
-        floating = "table*" if len(panel) > 1 else "table"
-        caption = f"\\caption{{{escape_latex(table.title)}}}\\label{{tab:{table.id}}}"
+    parts = [
+        ("table*" if len(panel) > 1 else "table", _latex_panel(table, panel, intervals))
+        for panel in _panels(table, intervals)
+    ]
+    notes = " ".join([_latex_legend(table, intervals), *map(escape_latex, table.notes)])
+    return "\n".join([*lines, *latex_floats(table.id, table.title, parts, COLUMN_GAP / 2, notes), ""])
+
+
+def latex_floats(
+    table_id: str, title: str, parts: Sequence[tuple[str, Sequence[str]]], gap: float, notes: str
+) -> list[str]:
+    """The environments of a table's parts, each the name of its environment and the lines of its tabular: the caption
+    above, marked from the second one on as continued, and the notes, ready as LaTeX, under the last. `gap` is half the
+    space between columns in points."""
+    lines: list[str] = []
+    for number, (floating, tabular) in enumerate(parts):
+        caption = f"\\caption{{{escape_latex(title)}}}\\label{{tab:{table_id}}}"
         if number:
-            caption = f"\\addtocounter{{table}}{{-1}}\\caption{{{escape_latex(table.title)} (continued)}}"
+            caption = f"\\addtocounter{{table}}{{-1}}\\caption{{{escape_latex(title)} (continued)}}"
         lines += [f"\\begin{{{floating}}}[tp]", r"\centering", caption, r"\par\smallskip\footnotesize"]
-        lines += [f"\\setlength{{\\tabcolsep}}{{{COLUMN_GAP / 2}pt}}", *_latex_panel(table, panel, intervals)]
-        if number == len(panels) - 1:
-            notes = " ".join([_latex_legend(table, intervals), *map(escape_latex, table.notes)])
+        lines += [f"\\setlength{{\\tabcolsep}}{{{gap}pt}}", *tabular]
+        if number == len(parts) - 1:
             lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\scriptsize\raggedright", notes]
             lines += [r"\end{minipage}"]
         lines.append(f"\\end{{{floating}}}")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def latex_alone(table: Table) -> str:
@@ -204,6 +280,7 @@ def latex_alone(table: Table) -> str:
 
 
 def _document(table_id: str) -> str:
+    number = re.match(r"table(\d+)", table_id)
     return "\n".join(
         [
             r"\documentclass[10pt]{article}",
@@ -211,6 +288,8 @@ def _document(table_id: str) -> str:
             r"\usepackage{array,booktabs}",
             r"\pagestyle{empty}",
             r"\begin{document}",
+            # The paper's number; \input into another document counts that document's tables.
+            *([f"\\setcounter{{table}}{{{int(number[1]) - 1}}}"] if number else []),
             f"\\input{{{table_id}.tex}}",
             r"\end{document}",
             "",
@@ -248,6 +327,8 @@ def _width(text: str, digit: float) -> float:
             return 8.0
         if character in ".,:; ":
             return 0.6
+        if character in "+−±":
+            return 1.6
         if character in "MWm@%":
             return 2.1 if character == "W" else 1.85
         return 1.45 if character.isupper() else 1.05 if character.isalpha() else 1.0
@@ -256,12 +337,10 @@ def _width(text: str, digit: float) -> float:
 
 
 def _latex_legend(table: Table, intervals: bool) -> str:
-    parts = [_legend(table, r"\textbf{bold}", r"\underline{underlined}", escape_latex)]
-    if intervals:
-        parts.append(f"Small figures: {escape_latex(INTERVAL_LEGEND)}.")
-        if any(map(_has_paper, table.rows)):
-            parts.append(r"\textit{Paper}: what the paper reports.")
-    return " ".join(parts)
+    best = r"Best value of a column in its group \textbf{bold}, second best \underline{underlined}"
+    if not intervals:
+        return f"{best}{_not_ranked(table, escape_latex)}."
+    return " ".join(_legend(table, best, "Small figures", escape_latex, r"$^\dagger$"))
 
 
 def _panels(table: Table, intervals: bool) -> list[list[list[Key]]]:
@@ -297,16 +376,18 @@ def _panel_width(table: Table, blocks: Sequence[Sequence[Key]], intervals: bool)
 def _column_width(table: Table, key: Key, intervals: bool) -> float:
     widths = [_width(line, SCRIPT) for line in _head_lines(key[1])]
     for cell in (row.cells[key] for row in table.rows if key in row.cells):
-        widths.append(_width(_value(cell, key), BOLD))
+        widths.append(_width(_value(cell, key), BOLD) + (DAGGER if cell.significant else 0))
         if intervals:
             widths.append(_width(_short_interval(cell, key), TINY))
+            widths.append(_width(_sd(cell, key), TINY))
+            widths += [_width(_paper(cell, key), SCRIPT), _width(_short(_difference(cell, key)), TINY)]
     return max(widths) + COLUMN_GAP
 
 
 def _head_lines(name: str) -> list[str]:
     """A column's head, a line for each word; a compound (BERTScore) breaks where its second word begins."""
     *lines, last = re.sub(r"(?<=[A-Z]{2})(?=[A-Z][a-z])", "- ", column(name).head).split() or [""]
-    return [*lines, last + "↑"] if lines else [last, "↑"]
+    return [*lines, last + column(name).arrow] if lines else [last, column(name).arrow]
 
 
 def _latex_panel(table: Table, panel: Sequence[Sequence[Key]], intervals: bool) -> list[str]:
@@ -350,9 +431,12 @@ def _latex_row(row: Row, room: float, keys: Sequence[Key], marked: Mapping[Key, 
     if intervals:
         small = [f"\\tiny {_latex_number(_short_interval(cell, key))}" if cell else "" for cell, key in cells]
         lines.append(["", *small])
-    if intervals and _has_paper(row):
+    if intervals and _has(row, "sd"):
+        lines.append(["", *(f"\\tiny {_latex_number(_sd(cell, key))}" if cell else "" for cell, key in cells)])
+    if intervals and _has(row, "paper"):
         paper = [f"\\scriptsize\\itshape {_latex_number(_paper(cell, key))}" if cell else "" for cell, key in cells]
-        lines.append([r"\scriptsize\itshape Paper", *paper])
+        gaps = [f"\\tiny {_latex_number(_short(_difference(cell, key)))}" if cell else "" for cell, key in cells]
+        lines += [[r"\scriptsize\itshape Paper", *paper], [r"\scriptsize\itshape Difference", *gaps]]
     return " \\\\[-1.5pt]\n".join(" & ".join(line) for line in lines) + r" \\"
 
 
@@ -360,16 +444,23 @@ def _latex_value(cell: Cell | None, key: Key, mark: Mark | None) -> str:
     if cell is None:
         return "--"
     value = _latex_number(_value(cell, key))
-    return {"best": f"\\textbf{{{value}}}", "second": f"\\underline{{{value}}}", None: value}[mark]
+    marked = {"best": f"\\textbf{{{value}}}", "second": f"\\underline{{{value}}}", None: value}[mark]
+    return marked + (r"$^\dagger$" if cell.significant else "")
 
 
 def _latex_number(text: str) -> str:
-    return text.replace("-", "$-$").replace(MISSING, "--")
+    return (
+        text.replace("-", "$-$").replace(MINUS, "$-$").replace("+", "$+$").replace("±", r"$\pm$").replace(MISSING, "--")
+    )
 
 
 def _short_interval(cell: Cell, key: Key) -> str:
+    return MISSING.join(_short(end) for end in _ends(cell, key))
+
+
+def _short(number: str) -> str:
     """Without the zero before the point: twelve columns fit a page only so."""
-    return MISSING.join(re.sub(r"(?<!\d)0\.", ".", end) for end in _ends(cell, key))
+    return re.sub(r"(?<!\d)0\.", ".", number)
 
 
 # ---- Markdown
@@ -381,18 +472,22 @@ def markdown(table: Table) -> str:
     marked = marks(table)
     for category in table.categories:
         keys = [(category, name) for name in table.columns]
-        heads = ["Method", *(f"{escape_markdown(column(name).head)} ↑" for name in table.columns)]
+        heads = [
+            "Method",
+            *(f"{escape_markdown(column(name).head)} {column(name).arrow}".strip() for name in table.columns),
+        ]
         lines += [f"#### {escape_markdown(category_name(category))}", ""]
-        lines += [_markdown_line(heads), _markdown_line([":--", *["--:"] * len(keys)])]
+        lines += [markdown_line(heads), markdown_line([":--", *["--:"] * len(keys)])]
         for group, rows in _groups(table):
             if group.name:
-                lines.append(_markdown_line([f"*{escape_markdown(group.name)}*", *[""] * len(keys)]))
+                lines.append(markdown_line([f"*{escape_markdown(group.name)}*", *[""] * len(keys)]))
             for index, row in rows:
                 cells = [_markdown_cell(row.cells.get(key), key, marked.get((index, key))) for key in keys]
-                lines.append(_markdown_line([escape_markdown(row.label), *cells]))
+                lines.append(markdown_line([escape_markdown(row.label), *cells]))
         lines.append("")
-    legend = _legend(table, "**bold**", "<u>underlined</u>", escape_markdown) + f" In brackets: {INTERVAL_LEGEND}."
-    return "\n".join([*lines, *(f"- {note}" for note in [legend, *map(escape_markdown, table.notes)]), ""])
+    best = "Best value of a column in its group **bold**, second best <u>underlined</u>"
+    legend = _legend(table, best, "In brackets", escape_markdown)
+    return "\n".join([*lines, *(f"- {note}" for note in [*legend, *map(escape_markdown, table.notes)]), ""])
 
 
 def escape_markdown(text: str) -> str:
@@ -402,7 +497,8 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escaped)
 
 
-def _markdown_line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -410,11 +506,12 @@ def _markdown_cell(cell: Cell | None, key: Key, mark: Mark | None) -> str:
     if cell is None:
         return MISSING
     before, after = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark]
-    paper = f"<br>paper {_paper(cell, key)}" if cell.paper is not None else ""
-    return f"{before}{_value(cell, key)}{after} [{', '.join(_ends(cell, key))}]{paper}"
+    paper = f"<br>paper {_paper(cell, key)} ({_difference(cell, key)})" if cell.paper is not None else ""
+    dagger = "†" if cell.significant else ""
+    return f"{before}{_value(cell, key)}{after}{dagger}{_plain_rest(cell, key)}{paper}"
 
 
-# ---- text and CSV
+# ---- text
 
 TERMINAL_WIDTH = 120
 
@@ -433,8 +530,8 @@ def plain(table: Table) -> str:
                 "  ".join([labels[i].ljust(width), *(columns[n][i] for n in part)]).rstrip() for i in range(len(labels))
             ]
             blocks.append("\n".join([heading, *lines]))
-    legend = f"* best of the column in its group{_not_ranked(table, str)}. In brackets: {INTERVAL_LEGEND}."
-    return "\n\n".join([*blocks, "\n".join(" ".join(note.split()) for note in [legend, *table.notes])]) + "\n"
+    legend = _legend(table, "* best of the column in its group", "In brackets", str)
+    return "\n\n".join([*blocks, "\n".join(" ".join(note.split()) for note in [*legend, *table.notes])]) + "\n"
 
 
 def _plain_columns(table: Table, category: str, marked: Mapping[tuple[int, Key], Mark]) -> list[list[str]]:
@@ -448,10 +545,12 @@ def _plain_columns(table: Table, category: str, marked: Mapping[tuple[int, Key],
             cells = [_plain_cell(row.cells.get(key), key, marked.get((index, key))) for key in keys]
             lines.append([" ".join(row.label.split()), *cells])
             if any(key in row.cells and row.cells[key].paper is not None for key in keys):
-                paper = [_paper(row.cells[key], key) if key in row.cells else "" for key in keys]
-                # Under the value, not under its interval.
-                widths = [len(_plain_interval(row.cells[key], key)) if key in row.cells else 0 for key in keys]
-                lines.append(["  paper", *(text + " " * width for text, width in zip(paper, widths, strict=True))])
+                # Under the value, not under what stands behind it.
+                widths = [len(_plain_rest(row.cells[key], key)) if key in row.cells else 0 for key in keys]
+                for label, shown in (("paper", _paper), ("difference", _difference)):
+                    texts = [shown(row.cells[key], key) if key in row.cells else "" for key in keys]
+                    padded = [text + " " * width for text, width in zip(texts, widths, strict=True)]
+                    lines.append([f"  {label}", *padded])
     labels, *scores = (list(lines) for lines in zip(*lines, strict=True))
     return [labels, *([text.rjust(max(map(len, texts))) for text in texts] for texts in scores)]
 
@@ -459,11 +558,14 @@ def _plain_columns(table: Table, category: str, marked: Mapping[tuple[int, Key],
 def _plain_cell(cell: Cell | None, key: Key, mark: Mark | None) -> str:
     if cell is None:
         return MISSING
-    return ("*" if mark == "best" else "") + _value(cell, key) + _plain_interval(cell, key)
+    sign = "*" if mark == "best" else "†" if cell.significant else ""
+    return sign + _value(cell, key) + _plain_rest(cell, key)
 
 
-def _plain_interval(cell: Cell, key: Key) -> str:
-    return f" [{', '.join(_ends(cell, key))}]"
+def _plain_rest(cell: Cell, key: Key) -> str:
+    """What stands behind a value: the deviation and the interval."""
+    sd = f" {_sd(cell, key)}" if cell.sd is not None else ""
+    return f"{sd} [{', '.join(_ends(cell, key))}]"
 
 
 def in_parts(widths: Sequence[float], room: float) -> list[list[int]]:
@@ -480,37 +582,94 @@ def in_parts(widths: Sequence[float], room: float) -> list[list[int]]:
 
 
 def csv(table: Table) -> str:
-    """One line a cell: row, group, category, column, value, low, high, paper; numbers in full precision."""
+    """One line a cell: row, group, category, column, value, low, high, paper, difference, sd, p; numbers in full
+    precision."""
+    names = ["value", "low", "high", "paper", "difference", "sd", "p"]
+    lines = [
+        [row.label, row.group, *key, *(getattr(row.cells[key], name) for name in names)]
+        for row in table.rows
+        for key in _keys(table)
+        if key in row.cells
+    ]
+    return csv_text(["row", "group", "category", "column", *names], lines)
+
+
+def csv_text(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Lines under their heads as CSV."""
     text = io.StringIO()
-    writer = csv_format.writer(text, lineterminator="\n")
-    writer.writerow(["row", "group", "category", "column", *(field.name for field in fields(Cell))])
-    for row in table.rows:
-        for key in (key for key in _keys(table) if key in row.cells):
-            cell = row.cells[key]
-            writer.writerow([row.label, row.group, *key, cell.value, cell.low, cell.high, cell.paper])
+    csv_format.writer(text, lineterminator="\n").writerows([heads, *lines])
     return text.getvalue()
 
 
+# ---- HTML
+
+
+def html(table: Table) -> str:
+    """A fragment for a page: the table with its caption, then its notes as a list. Everything in it is escaped."""
+    marked = marks(table)
+    heads = ["<th scope='col'></th>"]
+    heads += [
+        f"<th scope='colgroup' colspan='{len(table.columns)}'>{escape_html(category_name(category))}</th>"
+        for category in table.categories
+    ]
+    names = [escape_html(f"{column(name).head} {column(name).arrow}".strip()) for _, name in _keys(table)]
+    lines = [f"<table class='scores' id='{table.id}'>", f"<caption>{escape_html(table.title)}</caption>"]
+    lines += ["<thead>", f"<tr>{''.join(heads)}</tr>"]
+    lines += ["<tr>", *(f"<th scope='col'>{name}</th>" for name in ["Method", *names]), "</tr>", "</thead>"]
+    for group, rows in _groups(table):
+        lines.append("<tbody>")
+        if group.name:
+            span = len(names) + 1
+            lines.append(f"<tr><th class='group' scope='rowgroup' colspan='{span}'>{escape_html(group.name)}</th></tr>")
+        for index, row in rows:
+            cells = [_html_cell(row.cells.get(key), key, marked.get((index, key))) for key in _keys(table)]
+            lines.append(f"<tr><th scope='row'>{escape_html(row.label)}</th>{''.join(cells)}</tr>")
+        lines.append("</tbody>")
+    best = "Best value of a column in its group <b>bold</b>, second best <u>underlined</u>"
+    legend = _legend(table, best, "Small figures", escape_html)
+    return "\n".join([*lines, "</table>", html_notes([*legend, *map(escape_html, table.notes)])])
+
+
+def html_notes(notes: Sequence[str]) -> str:
+    """Notes, ready as HTML, as the list under a table."""
+    return "\n".join(["<ul class='notes'>", *(f"<li>{note}</li>" for note in notes), "</ul>", ""])
+
+
+def escape_html(text: str) -> str:
+    """Text as HTML that shows it, also within an attribute's quotation marks."""
+    return html_format.escape(" ".join(text.split()))
+
+
+def _html_cell(cell: Cell | None, key: Key, mark: Mark | None) -> str:
+    if cell is None:
+        return f"<td>{MISSING}</td>"
+    rest = [f"<small class='interval'>{MISSING.join(_ends(cell, key))}</small>"]
+    rest += [f"<small class='sd'>{_sd(cell, key)}</small>"] if cell.sd is not None else []
+    if cell.paper is not None:
+        rest.append(f"<small class='paper'>paper {_paper(cell, key)} ({_difference(cell, key)})</small>")
+    kind = f" class='{mark}'" if mark else ""
+    dagger = "<sup>†</sup>" if cell.significant else ""
+    return f"<td{kind}><span>{_value(cell, key)}</span>{dagger}{''.join(rest)}</td>"
+
+
+# ---- files
+
+
 def write(table: Table, folder: Path) -> list[Path]:
-    """Write ID.tex (for \\input), ID_alone.tex (a document), ID.md and ID.csv; returns their paths. Raises
-    `StoreError` if one cannot be written."""
-    return write_files(table.id, latex(table), markdown(table), csv(table), folder)
+    """Write ID.tex (for \\input), ID_alone.tex (a document), ID.md, ID.html (a fragment) and ID.csv; returns their
+    paths. Raises `StoreError` if one cannot be written."""
+    return write_files(table.id, latex(table), markdown(table), html(table), csv(table), folder)
 
 
-def write_files(table_id: str, as_latex: str, as_markdown: str, as_csv: str, folder: Path) -> list[Path]:
+def write_files(table_id: str, as_latex: str, as_markdown: str, as_html: str, as_csv: str, folder: Path) -> list[Path]:
     """Write the renderings of any table, as `write` does."""
     texts = {
         f"{table_id}.tex": as_latex,
         f"{table_id}_alone.tex": _document(table_id),
         f"{table_id}.md": as_markdown,
+        f"{table_id}.html": as_html,
         f"{table_id}.csv": as_csv,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StoreError(
-            f"{table_id}: cannot write the table to {folder} ({error}); make room or choose another"
-        ) from error
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
     return [folder / name for name in texts]

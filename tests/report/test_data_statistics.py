@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -18,9 +19,10 @@ from bench.data.stats import Share, Sizes, Trust
 from bench.errors import ConfigError, DataError
 from bench.records import Instance, Item, Review
 from bench.report.data_statistics import _cell, data_statistics, load_all, table4
-from bench.report.grid import Grid, Line, latex, markdown, plain
-from bench.report.tables import TERMINAL_WIDTH, write_files
+from bench.report.grid import Grid, Line, html, latex, markdown, plain, write
+from bench.report.tables import TERMINAL_WIDTH
 
+ENDS = (".tex", "_alone.tex", ".md", ".html", ".csv")
 PAPER = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
 ITEM = Item("A", "Title", "About.")
 
@@ -104,7 +106,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "History blocks that fit the input budget, mean 3.00 of 3.00 3.00 of 3.00 3.00 of 3.00" in lines
     assert "ROUGE-1 without a model on the test split: the user's last review" in printed
     assert "no real user wrote these reviews" in printed
-    names = [f"{name}{end}" for name in ("table4", "table4_trust") for end in (".tex", "_alone.tex", ".md", ".csv")]
+    names = [f"{name}{end}" for name in ("table4", "table4_trust") for end in ENDS]
     assert [line for line in lines if line.startswith("wrote")] == [f"wrote {tmp_path / 'tables' / n}" for n in names]
     rows = {(row["split"], row["category"], row["figure"]): row for row in read_csv(tmp_path / "tables" / "table4.csv")}
     assert len(rows) == 25
@@ -216,7 +218,7 @@ def test_pdflatex_sets_the_table_without_a_box_too_wide(columns: int, parts: int
 
 
 def typeset(shown: Grid, folder: Path) -> str:
-    write_files(shown.id, latex(shown), markdown(shown), "", folder)
+    write(shown, "", folder)
     return pdflatex(folder, shown.id)
 
 
@@ -228,6 +230,15 @@ def pdflatex(folder: Path, name: str) -> str:
     log = (folder / f"{name}_alone.log").read_text(encoding="utf-8", errors="replace")
     assert run.returncode == 0, log
     return log
+
+
+def test_html_shows_every_cell_and_no_markup_from_outside() -> None:
+    shown = dataclasses.replace(grid(2), title="<b>T</b>", notes=["<i>"])
+    page = html(shown)
+    assert page.count("<td>") == sum(len(line.cells) for block in shown.blocks for line in block)
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<caption>&lt;b&gt;T&lt;/b&gt;</caption>" in page
 
 
 def test_text_stays_within_the_terminal_and_shows_every_cell() -> None:

@@ -1,9 +1,12 @@
-"""An experiment file to a rendered table."""
+"""Experiment files to tables and figures."""
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import json
 import shutil
+import statistics
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
@@ -21,9 +24,14 @@ from bench.errors import ConfigError
 from bench.execute import execute
 from bench.protocols import Properties, Steps
 from bench.records import Instance
-from bench.report.experiment import assemble, read_experiment, run_experiment
+from bench.report import names
+from bench.report.experiment import Experiment, experiment_names, read_experiment
 from bench.report.names import paper_value
+from bench.report.produce import Options, produce
+from bench.report.scores import RowRuns, assemble
+from bench.report.tables import Group, Table
 from bench.runner import Run
+from bench.store import read_json
 
 CONTENT: dict[str, Any] = {
     "title": "A small comparison",
@@ -94,6 +102,21 @@ def write(folder: Path, content: Any) -> Path:
     return path
 
 
+def run_experiment(name: str, settings: dict[str, Any], **options: Any) -> list[str]:
+    return produce([name], {"shop": settings}, Options(**options))
+
+
+def table_of(table_id: str, experiment: Experiment, runs: list[Run], **options: bool) -> Table:
+    """The table of finished runs, one for each row."""
+    rest = iter(runs)
+    rows = [
+        RowRuns(spec, Group(group.name, group.ranked), 0, (next(rest),) if spec.set else ())
+        for group in experiment.groups
+        for spec in group.rows
+    ]
+    return assemble(table_id, experiment, rows, **options)
+
+
 def labels(markdown: str) -> list[str]:
     rows = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|")]
     return [label.strip("*") for label in rows]
@@ -160,10 +183,10 @@ def test_notes_on_what_was_trained(small: Path, shop_config: Path, tmp_path: Pat
     text = (tmp_path / "results" / "tables" / "small.md").read_text().replace("\\", "")
     run = Run(build(settings, {"method": "dep", "k": 2}))
     trained = sum(parameter.numel() for parameter in run.fresh_adapter(128).parameters())
-    assert f"dep: {trained:,} trained parameters (" in text
+    assert f"DEP: {trained:,} trained parameters (" in text
     assert " of all), 1 instances; of 1 epochs the one with the best validation meteor is kept (1)." in text
     # Only A1 has two reviewers. It is u2's one block; u1's are A3 and A2, and the first of them has A1's vectors.
-    assert "dep: 50.0% of the slots hold another review than their block's." in text
+    assert "DEP: 50.0% of the slots hold another review than their block's." in text
 
 
 def test_cells_hold_scores_and_intervals(shop_config: Path, small: Path, scripted: Any) -> None:
@@ -172,7 +195,7 @@ def test_cells_hold_scores_and_intervals(shop_config: Path, small: Path, scripte
     experiment = experiment.model_copy(update={"groups": experiment.groups[:2]})
     runs = [Run(build(settings, {"method": name})) for name in ("pag", "nonperso", "copy")]
     summaries = execute(runs, lambda _: None)
-    table = assemble("small", experiment, runs, summaries)
+    table = table_of("small", experiment, runs)
     assert [row.label for row in table.rows] == ["PAG", "None", "Copy"]
     for row, summary in zip(table.rows, summaries, strict=True):
         assert set(row.cells) == {("Toys", "bleu"), ("Toys", "rouge1")}
@@ -226,41 +249,261 @@ def test_the_papers_value_stands_only_beside_its_data_and_models(
     _, experiment = read_experiment(str(write(tmp_path, CONTENT | {"groups": CONTENT["groups"][:2]})))
     settings = read_config(str(shop_config)) | {"dataset": str(data), "model": str(model)}
 
-    def papers(**other: str) -> list[float | None]:
+    def papers(paper: bool = False, **other: Any) -> list[float | None]:
         runs = [Run(build(settings, other, {"method": name})) for name in ("pag", "nonperso", "copy")]
-        table = assemble("table1-paper-7b", experiment, runs, execute(runs, lambda _: None))
+        execute(runs, lambda _: None)
+        table = table_of("table1-paper-7b", experiment, runs, paper=paper)
+        assert any(note.startswith("Paper: of the paper's data") for note in table.notes) == bool(paper and other)
         return [row.cells["Books", "bleu"].paper for row in table.rows]
 
     expected = [paper_value("table1", row, "Books", "bleu") for row in ("PAG-7B", "Non-Perso-7B")]
     assert None not in expected
     assert papers() == [*expected, None]
     assert papers(model=str(tiny_qwen2)) == [None, None, None]
+    assert papers(limit=2) == [None, None, None]
+    assert papers(split="val") == [None, None, None]
     data.rename(tmp_path / "other-data")
     assert papers(dataset=str(tmp_path / "other-data")) == [None, None, None]
+    assert papers(dataset=str(tmp_path / "other-data"), paper=True) == [*expected, None]
+
+
+MINUS = [
+    {"rows": [{"label": "RAG", "set": {"method": "rag"}}, {"label": "Copy", "set": {"method": "copy"}}]},
+    {"name": "Gain", "ranked": False, "rows": [{"label": "Gain", "minus": ["Copy", "RAG"]}]},
+]
+
+
+def test_a_row_may_be_the_difference_of_two(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    _, experiment = read_experiment(str(write(tmp_path, CONTENT | {"groups": MINUS})))
+    runs = [Run(build(read_config(str(shop_config)), {"method": name})) for name in ("rag", "copy")]
+    execute(runs, lambda _: None)
+    table = table_of("small", experiment, runs, significance=True)
+    rag, copied, gain = (row.cells["Toys", "rouge1"] for row in table.rows)
+    assert gain.value == pytest.approx(copied.value - rag.value)
+    assert gain.signed
+    assert gain.low <= gain.value <= gain.high
+    # Three users can be exchanged in eight ways, of which no fewer than two set the scores that far apart; two columns
+    # have a comparison with the best and a difference each.
+    ps = [row.cells[key].p for row in table.rows for key in row.cells]
+    assert ps.count(None) == 2, "the best is not compared with itself"
+    assert all(p is None or 0.25 <= p <= 1 for p in ps)
+
+
+def test_seeds(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    """Mean and deviation over runs that differ in the seed, those of adapters too."""
+    settings = read_config(str(shop_config)) | {"seed": 4}
+    groups = [{"rows": [{"label": "Copy", "set": {"method": "copy"}}, {"label": "PPlug", "set": {"method": "pplug"}}]}]
+    path = str(write(small.parent, CONTENT | {"groups": groups}))
+    run_experiment(path, settings, seeds=3, suffix="-seeds3")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results" / "runs").glob("pplug*/run.json")]
+    seeds = sorted((record["config"]["seed"], record["config"]["train"]["seed"]) for record in records)
+    assert seeds == [(4, 42), (5, 43), (6, 44)]
+    assert len(list((tmp_path / "results" / "adapters").glob("pplug*/training.json"))) == 3
+    summaries = [read_json(path) for path in (tmp_path / "results" / "runs").glob("pplug*/summary.json")]
+    values = [summary["scores"]["Toys"]["rouge1"]["value"] for summary in summaries]
+    lines = list(csv.DictReader((tmp_path / "results" / "tables" / "small-seeds3.csv").open()))
+    (line,) = [line for line in lines if (line["row"], line["column"]) == ("PPlug", "rouge1")]
+    assert float(line["value"]) == pytest.approx(statistics.mean(values))
+    assert float(line["sd"]) == pytest.approx(statistics.stdev(values))
+    text = (tmp_path / "results" / "tables" / "small-seeds3.md").read_text()
+    assert "seeds 4, 5, 6, each with adapters of its own" in text
+
+
+def test_several_configurations_repeat_the_rows(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    """The paper's Table 1: rows under each model, the best of each of them marked."""
+    first = read_config(str(shop_config))
+    other = tmp_path / "Other-32B"
+    shutil.copytree(first["model"], other)
+    (other / "README").write_text("another model")
+    produce([str(small)], {"one": first, "two": first | {"model": str(other)}}, Options())
+    text = (tmp_path / "results" / "tables" / "small.md").read_text().replace("\\", "")
+    model = Path(first["model"]).name
+    groups = [model, f"{model} / Controls", f"{model} / More", "Other-32B", "Other-32B / Controls", "Other-32B / More"]
+    found = [label for label in labels(text) if label in groups]
+    assert found == groups
+    assert text.count("| PAG |") == 2
+
+
+def test_tables_share_their_runs(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text(yaml.safe_dump(CONTENT | {"columns": ["rouge1"], "title": "Second"}))
+    printed = produce([str(small), str(second)], {"shop": read_config(str(shop_config))}, Options())
+    assert [text.splitlines()[0] for text in printed if not text.startswith("wrote")] == [
+        "A small comparison",
+        "Second",
+    ]
+    assert len(scripted.calls) == len({call.key for call in scripted.calls}) == 12
+    scripted.calls.clear()
+    run_experiment(str(second), read_config(str(shop_config)))
+    assert scripted.calls == []
+
+
+def test_a_figure_by_the_uniqueness_of_users(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    content = {
+        "title": "Unique",
+        "columns": ["rouge1"],
+        "users": "uniqueness",
+        "categories": ["Elsewhere"],
+        "figure": {"kind": "bars", "x": "Users"},
+        "groups": [{"rows": [{"label": "RAG", "set": {"method": "rag"}}, {"label": "DPL", "set": {"method": "dpl"}}]}],
+    }
+    settings = read_config(str(shop_config))
+    printed = run_experiment(str(write(tmp_path, content)), settings)
+    # u1 and u2 have a history, u3 none; one of the two is in each group.
+    notes = (tmp_path / "results" / "figures" / "small.md").read_text().replace("\\", "")
+    assert "test instances: Toys 2. Fidelity" in notes
+    assert "Instances of Toys (the data have no Elsewhere)." in notes
+    lines = list(csv.DictReader((tmp_path / "results" / "figures" / "small.csv").open()))
+    assert {line["category"] for line in lines} == {"Unique", "Non-Unique"}
+    for suffix in ("pdf", "png", "csv", "md"):
+        assert f"wrote {tmp_path / 'results' / 'figures' / f'small.{suffix}'}" in printed
+    content["groups"][0]["rows"].pop()  # type: ignore[index]
+    with pytest.raises(ConfigError, match="users by uniqueness need a row with a method that has an encoder"):
+        run_experiment(str(write(tmp_path, content)), settings)
+
+
+def test_contents_that_are_no_scores(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    settings = read_config(str(shop_config))
+    printed = produce(["table4", "table5", "table10", "figure7"], {"shop": settings}, Options(suffix="-x"))
+    assert {call.key[1].partition("_")[0] for call in scripted.calls} >= {"dpl", "dep"}
+    folder = tmp_path / "results" / "tables"
+    for name in ("table4-x", "table4_trust-x", "table5-x", "table10-x", "figure7-x"):
+        assert {path.suffix for path in folder.glob(f"{name}*")} == {".tex", ".md", ".html", ".csv"}, name
+    table5 = next(text for text in printed if text.startswith("What the methods use"))
+    assert "DPL" in table5
+    rows = list(csv.DictReader((folder / "table5-x.csv").open()))
+    declared = {(row["method"], row["property"]): (row["declared"], row["paper"]) for row in rows}
+    assert all(paper in ("", own) for own, paper in declared.values()), "the paper's Table 5"
+    assert declared["DEP", "inter_user_difference"] == ("True", "True")
+    assert declared["whisper", "retrieval_augmentation"] == ("False", "")
+    assert "The paper's Table 5 says the same of its methods." in table5
+
+
+def test_rows_of_other_instances_are_not_compared(small: Path, shop_config: Path, scripted: Any) -> None:
+    groups = [
+        {"rows": [{"label": "A", "set": {"method": "rag"}}, {"label": "B", "set": {"method": "rag", "limit": 2}}]}
+    ]
+    path = str(write(small.parent, CONTENT | {"groups": groups}))
+    with pytest.raises(ConfigError, match="small: row 'B' has other instances than row 'A'"):
+        run_experiment(path, read_config(str(shop_config)))
 
 
 def test_the_shipped_table_1() -> None:
     table_id, experiment = read_experiment("table1")
     assert table_id == "table1"
     assert experiment.columns == ("rouge1", "meteor", "bleu", "bertscore")
-    named = [row.set["method"] for group in experiment.groups for row in group.rows]
-    assert {"nonperso", "rag", "pag", "copy"} <= set(named)
-    for row in (row for group in experiment.groups for row in group.rows if row.paper):
-        for size in ("7B", "32B"):
-            if row.set["method"] in ("nonperso", "rag", "pag"):
-                assert row.paper
-                assert paper_value("table1", row.paper.format(size=size), "Books", "rouge1") is not None
+    assert [row.label for row in experiment.groups[0].rows] == ["Non-Perso", "RAG", "PAG", "DPL", "PPlug", "DEP"]
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_number_of_the_papers_tables_has_its_cell(name: str) -> None:
+    """Rows that the paper has are found in its numbers, and none of its rows is left out."""
+    table_id, experiment = read_experiment(name)
+    rows = [row for group in experiment.groups for row in group.rows]
+    if experiment.content != "scores" or experiment.figure is not None or name == "style":
+        return
+    reported = {(r["row"], r["metric"]) for r in paper_records() if r["table"] == table_id}
+    sizes = [experiment.paper_size] if experiment.paper_size else ["7B", "32B"]
+    found = set()
+    for row in (row for row in rows if row.paper):
+        for size in (size for size in sizes if row.except_models != size):
+            found |= {(row.paper.format(size=size), column) for column in experiment.columns}
+    assert found == reported
+    for row in rows:
+        build(read_config("demo"), row.set or {"method": "copy"})
+
+
+def paper_records() -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = yaml.safe_load(names.PAPER.read_text(encoding="utf-8"))["records"]
+    return records
+
+
+def test_what_is_shipped() -> None:
+    tables = [f"table{number}" for number in range(1, 11)]
+    assert experiment_names() == [*tables, "style", "figure2", "figure3", "figure5", "figure7"]
+
+
+RANKED = [{"label": "RAG", "set": {"method": "rag"}}, {"label": "Copy", "set": {"method": "copy"}}]
+MISTAKE = {"label": "x", "minus": ["PAG", "RAD"]}
+SCORED_OTHERWISE = {"method": "rag", "rouge": {"average": "bootstrap_median"}}
+
+
+def test_a_difference_goes_with_a_row_it_is_made_of(small: Path) -> None:
+    groups = [
+        {"rows": [RANKED[0] | {"except_models": "32B"}, RANKED[1]]},
+        {"name": "Gain", "ranked": False, "rows": [{"label": "Gain", "minus": ["Copy", "RAG"]}]},
+    ]
+    _, experiment = read_experiment(str(write(small.parent, CONTENT | {"groups": groups})))
+    assert [row.label for group in experiment.for_model("x-32B").groups for row in group.rows] == ["Copy"]
+    assert len(experiment.for_model("x-7B").groups) == 2
+
+
+def test_rows_of_another_experiment(tmp_path: Path) -> None:
+    _, whole = read_experiment(str(write(tmp_path, {"rows_of": "table9", "columns": ["bleu"]})))
+    _, shipped = read_experiment("table9")
+    assert (whole.groups, whole.title, whole.columns) == (shipped.groups, shipped.title, ("bleu",))
+
+
+def test_files_that_would_be_overwritten(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    settings = {"shop": read_config(str(shop_config))}
+    paths = [tmp_path / name / "q.yaml" for name in ("one", "two")]
+    for path in (*paths, tmp_path / "table1.yaml"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(CONTENT))
+    with pytest.raises(ConfigError, match="two experiments are called 'q' and would write the same files"):
+        produce([str(path) for path in paths], settings, Options())
+    with pytest.raises(ConfigError, match="has the name of a shipped experiment, whose files it would replace"):
+        produce([str(tmp_path / "table1.yaml")], settings, Options())
+    assert scripted.calls == []
+
+
+def test_a_name_that_no_file_can_have_is_changed(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    path = tmp_path / "my.table v2.yaml"
+    path.write_text(yaml.safe_dump(CONTENT | {"groups": [{"rows": RANKED}]}))
+    run_experiment(str(path), read_config(str(shop_config)), suffix="-a.b")
+    assert (tmp_path / "results" / "tables" / "my_table_v2-a_b.tex").is_file()
+
+
+def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    settings = read_config(str(shop_config))
+    path = write(tmp_path, CONTENT | {"groups": [{"rows": RANKED}]})
+    produce([str(path)], {"plain": settings, "short": settings | {"k": 1}}, Options())
+    lines = list(csv.DictReader((tmp_path / "results" / "tables" / "small.csv").open()))
+    model = Path(settings["model"]).name
+    assert {line["group"] for line in lines} == {f"{model} (plain)", f"{model} (short)"}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("columns: [", r"small\.yaml cannot be read as YAML"),
-        ("", r"small\.yaml: the file: Input should be a valid dictionary"),
+        ("", r"small\.yaml must hold a mapping \(title, columns, groups, \.\.\.\)"),
+        ({"titel": "T"} | {k: v for k, v in CONTENT.items() if k != "title"}, r"titel: Extra inputs are not permitted"),
         (CONTENT | {"colums": []}, r"small\.yaml: colums: Extra inputs are not permitted"),
-        (CONTENT | {"groups": []}, r"small\.yaml: groups: Tuple should have at least 1 item"),
+        (CONTENT | {"groups": []}, r"small\.yaml: the file: .*'groups' must hold at least one group of rows"),
         (CONTENT | {"groups": [{"name": "", "ranked": True, "rows": []}]}, r"groups\.0\.rows: Tuple should have"),
-        (CONTENT | {"columns": []}, r"small\.yaml: columns: Tuple should have at least 1 item"),
+        (CONTENT | {"columns": []}, r"small\.yaml: the file: .*'columns' must name at least one score"),
+        (
+            CONTENT | {"groups": [{"rows": [{"label": "x"}]}]},
+            r"small\.yaml: groups\.0\.rows\.0: .*give either 'set' \(settings\) or 'minus'",
+        ),
+        (
+            CONTENT | {"groups": [*CONTENT["groups"], {"name": "d", "ranked": False, "rows": [MISTAKE]}]},
+            r"small\.yaml: the file: .*row 'x': 'minus' must name two rows of runs, not 'RAD'",
+        ),
+        (
+            CONTENT | {"groups": [{"rows": [*RANKED, {"label": "d", "minus": ["RAG", "Copy"]}]}]},
+            r"row 'd': a difference stands in a group with 'ranked: false'",
+        ),
+        (
+            CONTENT | {"groups": [{"rows": [row | {"except_models": "qwen"} for row in RANKED]}]},
+            r"the experiment 'A small comparison' has no row for model .*: see its except_models",
+        ),
+        ({"rows_of": "tabel1"}, r"rows_of: there is no shipped experiment 'tabel1'; did you mean 'table1'\?"),
+        (
+            CONTENT | {"groups": [{"rows": [RANKED[0], RANKED[0] | {"label": "x", "set": SCORED_OTHERWISE}]}]},
+            r"two rows are the same run \(rag-.*\) scored in two ways, of which it keeps one",
+        ),
         (
             CONTENT | {"columns": ["roug1"]},
             r"has a column 'roug1', which none of the metrics rouge, bleu gives; did you mean 'rouge1'\? They give: ",
@@ -282,5 +525,5 @@ def test_what_is_refused(content: Any, message: str, shop_config: Path, tmp_path
 
 
 def test_an_unknown_experiment() -> None:
-    with pytest.raises(ConfigError, match=r"no experiment 'tabel1'; did you mean 'table1'\? Shipped: table1; or give"):
+    with pytest.raises(ConfigError, match=r"no experiment 'tabel1'; did you mean 'table1'\? Shipped: table1, "):
         read_experiment("tabel1")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv as csv_format
+import dataclasses
 import io
 import math
 import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from bench.report.tables import (
     csv,
     escape_latex,
     escape_markdown,
+    html,
     latex,
     latex_alone,
     markdown,
@@ -118,6 +121,92 @@ def test_groups_are_ranked_apart_and_controls_take_no_mark() -> None:
     assert re.findall(r"\*0\.\d+", plain(shown)) == ["*0.2000", "*0.4000"]
 
 
+def test_groups_may_be_ranked_together() -> None:
+    shown = column_of(0.1, 0.3, 0.2)
+    rows = [Row(row.label, group, row.cells) for row, group in zip(shown.rows, ("", "w/o", "w/"), strict=True)]
+    groups = [Group("", True, "all"), Group("w/o", True, "all"), Group("w/", True, "all")]
+    together = Table("t", "T", ["Books"], ["rouge1"], rows, [], groups)
+    assert marked(together) == [None, "best", "second"]
+    assert marked(dataclasses.replace(together, groups=[Group(group.name, True) for group in groups])) == [None] * 3
+
+
+def test_lower_may_be_better_and_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(names.COLUMNS, "errors", names.Column("Errors", better="lower"))
+    monkeypatch.setitem(names.COLUMNS, "length", names.Column("Length", better=None))
+    assert marked(column_of(0.2, 0.4, 0.1, metric="errors")) == ["second", None, "best"]
+    assert marked(column_of(0.2, 0.4, 0.1, metric="length")) == [None, None, None]
+    assert "Errors ↓ |" in markdown(column_of(0.2, metric="errors"))
+    assert "Length |" in markdown(column_of(0.2, metric="length"))
+
+
+# ---- spread, significance, differences
+
+RICH = {
+    "best": Cell(0.5, 0.4, 0.6, paper=0.45, sd=0.01234),
+    "worse": Cell(0.25, 0.2, 0.3, paper=0.3, sd=0.02, p=0.01),
+    "alike": Cell(0.49, 0.4, 0.6, sd=0.02, p=0.05),
+    "gain": Cell(0.25, 0.1, 0.4, paper=0.15, p=0.001, signed=True),
+}
+
+
+def rich() -> Table:
+    rows = [Row(name, "d" if cell.signed else "", {("Books", "meteor"): cell}) for name, cell in RICH.items()]
+    return Table("rich", "Rich", ["Books"], ["meteor"], rows, [], [Group("", True), Group("d", False)])
+
+
+def test_every_rendering_tells_spread_significance_and_differences() -> None:
+    tex, text, marked_down, page = latex(rich()), plain(rich()), markdown(rich()), html(rich())
+    for shown, dagger in ((tex, r"0.2500$^\dagger$"), (text, "†0.2500"), (marked_down, "0.2500†")):
+        assert dagger in shown
+        assert shown.count("agger" if shown is tex else "†") == 3, "two cells and the legend"
+    assert "<span>0.2500</span><sup>†</sup>" in page
+    assert all("0.0123" in shown and "±" in shown.replace(r"$\pm$", "±") for shown in (tex, text, marked_down, page))
+    # Ours minus the paper's, and the sign of a difference of two rows.
+    for shown in (text, marked_down, page):
+        assert shown.count("−0.0500") == shown.count("+0.0500") == 1
+        assert shown.count("+0.2500") == shown.count("+0.1500") == 1
+        assert "+0.1000" in shown
+    assert r"\tiny $-$.0500" in tex
+    lines = list(csv_format.DictReader(io.StringIO(csv(rich()))))
+    assert [line["p"] for line in lines] == ["", "0.01", "0.05", "0.001"]
+    assert [float(line["sd"] or 0) for line in lines] == [0.01234, 0.02, 0.02, 0]
+
+
+def test_what_a_table_does_not_show_its_legend_does_not_explain() -> None:
+    bare = column_of(0.2, 0.1)
+    for shown in (latex(bare), plain(bare), markdown(bare), html(bare)):
+        assert not re.search("dagger|†|±|pm|aper", shown)
+
+
+class Reader(HTMLParser):
+    """Texts of cells and notes, and every tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.data: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.data.append(data)
+
+
+def test_html_holds_every_number_and_no_markup_from_outside() -> None:
+    shown = table(title=NASTY, notes=[NASTY])
+    reader = Reader()
+    reader.feed(html(shown))
+    allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "small", "sup", "b", "u", "ul", "li"}
+    assert set(reader.tags) <= allowed
+    assert reader.tags.count("td") == len(shown.rows) * 12
+    for row in shown.rows:
+        for cell in row.cells.values():
+            assert f"{cell.value:.4f}" in reader.data
+            assert cell.paper is None or any(text.startswith(f"paper {cell.paper:.4f} (") for text in reader.data)
+    assert reader.data.count(" ".join(NASTY.split())) == 2
+
+
 # ---- renderings against each other
 
 
@@ -129,9 +218,12 @@ def test_markdown_holds_the_numbers_of_the_table() -> None:
         for line in lines:
             label, *cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
             for metric, cell in zip(METRICS, cells, strict=False):
-                pattern = r"(?:\*\*|<u>)?(-?[\d.]+)(?:\*\*|</u>)? \[(.+), (.+)\](?:<br>paper (.+))?"
+                pattern = r"(?:\*\*|<u>)?(-?[\d.]+)(?:\*\*|</u>)? \[(.+), (.+)\](?:<br>paper (.+) \((.+)\))?"
                 if match := re.fullmatch(pattern, cell):
-                    value, low, high, paper = match.groups()
+                    value, low, high, paper, difference = match.groups()
+                    assert paper is None or float(value) - float(paper) == pytest.approx(
+                        float(difference.replace("−", "-")), abs=2e-4
+                    )
                     found[category, label, metric] = float(value), float(low), float(high), paper and float(paper)
                 else:
                     assert cell in ("", "–") or "---" in cell or "--:" in cell or "↑" in cell
@@ -164,7 +256,9 @@ def test_latex_and_text_hold_every_number() -> None:
 def test_csv_is_long_and_exact() -> None:
     shown = table()
     lines = list(csv_format.DictReader(io.StringIO(csv(shown))))
-    assert list(lines[0]) == ["row", "group", "category", "column", "value", "low", "high", "paper"]
+    assert list(lines[0]) == [
+        *("row", "group", "category", "column", "value", "low", "high", "paper", "difference", "sd", "p")
+    ]
     assert len(lines) == sum(len(row.cells) for row in shown.rows)
     for line in lines:
         (row,) = [row for row in shown.rows if row.label == line["row"]]
@@ -172,6 +266,8 @@ def test_csv_is_long_and_exact() -> None:
         assert (line["group"], float(line["value"]), float(line["low"])) == (row.group, cell.value, cell.low)
         assert float(line["high"]) == cell.high
         assert (float(line["paper"]) if line["paper"] else None) == cell.paper
+        assert (float(line["difference"]) if line["difference"] else None) == cell.difference
+        assert (line["sd"], line["p"]) == ("", "")
 
 
 def test_text_by_hand() -> None:
@@ -180,11 +276,13 @@ def test_text_by_hand() -> None:
     shown = Table("t", "Title", ["Books"], ["rouge1", "bleu"], rows, ["A note."], [Group("", True)])
     assert plain(shown) == (
         "Title\n\nBooks\n"
-        "Method                      R-1                    BLEU\n"
-        "RAG       0.2500 [0.200, 0.300]  12.0000 [11.00, 13.50]\n"
-        "  paper   0.3149\n"
-        "DEP      *0.5000 [0.400, 0.600]                       –\n\n"
-        "* best of the column in its group. In brackets: 95% bootstrap intervals over users.\nA note.\n"
+        "Method                           R-1                    BLEU\n"
+        "RAG            0.2500 [0.200, 0.300]  12.0000 [11.00, 13.50]\n"
+        "  paper        0.3149\n"
+        "  difference  −0.0649\n"
+        "DEP           *0.5000 [0.400, 0.600]                       –\n\n"
+        "* best of the column in its group.\nIn brackets: 95% bootstrap intervals over users.\n"
+        "Paper: what the paper reports; difference: ours minus the paper's.\nA note.\n"
     )
 
 
@@ -265,6 +363,13 @@ CASES: dict[str, Callable[[], Table]] = {
     "one category": lambda: table(["Books"]),
     "three categories": table,
     "one cell": lambda: column_of(0.5),
+    "spread, significance, differences": rich,
+    "all of it in twelve columns": lambda: table(
+        rows=[
+            Row(row.label, row.group, {k: dataclasses.replace(c, sd=0.01, p=0.01) for k, c in row.cells.items()})
+            for row in table().rows
+        ]
+    ),
     "no rows": lambda: table(rows=[]),
     "seven categories": lambda: table([f"A_Category_of_Products_{i}" for i in range(7)]),
     "many columns": lambda: table(["Books"], [f"metric_with_a_long_name_{i}" for i in range(14)]),
@@ -299,6 +404,8 @@ def test_three_categories_stand_side_by_side_and_more_continue() -> None:
 def test_latex_is_ascii_and_a_float_of_its_own_width() -> None:
     assert latex(CASES["nasty"]()).isascii()
     assert latex_alone(table()).count(r"\input{table1.tex}") == 1
+    assert r"\setcounter{table}{8}" in latex_alone(table(id="table9-paper-7b"))
+    assert "setcounter" not in latex_alone(table(id="style"))
     assert r"\begin{table*}" in latex(table())
     assert r"\begin{table}" in latex(table(["Books"]))
 
@@ -308,7 +415,9 @@ def test_latex_is_ascii_and_a_float_of_its_own_width() -> None:
 
 def test_write_gives_the_same_files_twice(tmp_path: Path) -> None:
     paths = write(table(), tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["table1.tex", "table1_alone.tex", "table1.md", "table1.csv"]
+    assert [path.name for path in paths] == [
+        *("table1.tex", "table1_alone.tex", "table1.md", "table1.html", "table1.csv")
+    ]
     texts = [path.read_bytes() for path in paths]
     assert texts[2].decode() == markdown(table())
     assert [path.read_bytes() for path in write(table(), tmp_path / "new" / "folder")] == texts
@@ -316,7 +425,7 @@ def test_write_gives_the_same_files_twice(tmp_path: Path) -> None:
 
 def test_write_says_where_it_failed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"table1: cannot write the table to .*file"):
+    with pytest.raises(StoreError, match=r"file/table1\.tex cannot be written"):
         write(table(), tmp_path / "file")
 
 

@@ -1,0 +1,172 @@
+"""Experiments to files: compute the runs that are missing, then write every table and figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.config import RunConfig, build, merge
+from bench.data.corpus import Corpus
+from bench.data.load import load
+from bench.errors import ConfigError
+from bench.execute import execute
+from bench.finished import finished
+from bench.report import figures, side_by_side, tables
+from bench.report.data_statistics import statistics_of
+from bench.report.experiment import Experiment, read_experiment
+from bench.report.properties import properties_table
+from bench.report.scores import RowRuns, assemble, check_columns
+from bench.report.tables import Group
+from bench.runner import Run
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a table shows beside scores: the spread over so many seeds, the paper's figures everywhere, and which
+    differences are significant. `suffix` ends the names of its files."""
+
+    seeds: int = 1
+    paper: bool = False
+    significance: bool = False
+    suffix: str = ""
+
+
+def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Options) -> list[str]:
+    """Compute what the experiments lack, all runs together, write their files and return what to print.
+
+    With several `configs` (settings by name) each experiment's rows are repeated for each. Raises `BenchError`; what
+    was computed is kept.
+    """
+    if options.seeds < 1:
+        raise ConfigError(f"{options.seeds} seeds were asked for; ask for at least 1")
+    experiments = _read(names)
+    runs = _Runs()
+    planned = {name: _plan(experiment, configs, options.seeds, runs) for name, experiment in experiments.items()}
+    for name, rows in planned.items():
+        for row in (row for row in rows if row.runs):
+            check_columns(name, experiments[name], row.runs[0])
+    execute(runs.by_folder())
+    printed: list[str] = []
+    for name, rows in planned.items():
+        # What names a file on every system, and what LaTeX takes in \input.
+        table_id = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}{options.suffix}")
+        printed += _write(table_id, experiments[name], rows, list(configs.values()), options)
+    return printed
+
+
+def _read(names: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments by their ids. Raises `ConfigError` for two files that would write the same tables."""
+    experiments: dict[str, Experiment] = {}
+    for name in dict.fromkeys(names):
+        key, experiment = read_experiment(name)
+        if key in experiments:
+            raise ConfigError(f"two experiments are called '{key}' and would write the same files; rename {name}")
+        experiments[key] = experiment
+    return experiments
+
+
+class _Runs:
+    """Runs by configuration: tables share rows, and rows share data."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._corpora: dict[tuple[Any, ...], dict[str, Corpus]] = {}
+        self.read = cache(finished)
+
+    def get(self, settings: Settings) -> Run:
+        config = build(settings)
+        key = config.model_dump_json()
+        if key not in self._runs:
+            source = (config.dataset, config.categories, config.revision)
+            if source not in self._corpora:
+                self._corpora[source] = load(*source)
+            self._runs[key] = Run(config, self._corpora[source])
+        return self._runs[key]
+
+    def by_folder(self) -> list[Run]:
+        """One run for each folder: configurations may differ in what does not change a text. Raises `ConfigError` if
+        they score it in two ways, of which a folder holds one."""
+        unique: dict[Path, Run] = {}
+        for run in self._runs.values():
+            first = unique.setdefault(run.folder, run)
+            if (first.signatures, first.config.resamples) != (run.signatures, run.config.resamples):
+                raise ConfigError(
+                    f"two rows are the same run ({run.folder.name}) scored in two ways, of which it keeps one; give "
+                    "them the same metrics, metric options and resamples, or make two tables, one after the other"
+                )
+        return list(unique.values())
+
+
+def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, runs: _Runs) -> list[RowRuns]:
+    """The rows of an experiment under each configuration, with the runs that they need."""
+    if experiment.content in ("data", "properties"):
+        return []
+    models = [_model_name(_common(base).model) for base in configs.values()]
+    planned = []
+    for number, (config, base) in enumerate(configs.items()):
+        heading = models[number] if models.count(models[number]) == 1 else f"{models[number]} ({Path(config).stem})"
+        for group in experiment.with_other_methods().for_model(_common(base).model).groups:
+            # Sizes are ranked apart, as in the paper's Table 1.
+            name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
+            shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)
+            for row in group.rows:
+                made = [] if row.set is None else [runs.get(_seeded(base, row.set, seed)) for seed in range(seeds)]
+                planned.append(RowRuns(row, shown, number, tuple(made), runs.read))
+    return planned
+
+
+def _common(settings: Settings) -> RunConfig:
+    """What a configuration says whatever the method."""
+    return build({"method": "copy"}, settings)
+
+
+def _model_name(model: str) -> str:
+    return Path(model.partition("@")[0]).name
+
+
+def _seeded(base: Settings, over: Settings, number: int) -> dict[str, Any]:
+    """The settings of a row for the n-th seed: of sampling, and of training."""
+    settings = merge(base, over)
+    if number == 0:
+        return settings
+    config = build(settings)
+    return merge(settings, {"seed": config.seed + number, "train": {"seed": config.train.seed + number}})
+
+
+def _write(
+    table_id: str, experiment: Experiment, rows: list[RowRuns], settings: Sequence[Settings], options: Options
+) -> list[str]:
+    """Write the files of an experiment whose runs are there; what to print."""
+    config = _common(settings[0])
+    folder = config.results / "tables"
+    if experiment.content == "data":
+        if any(_common(other).dataset != config.dataset for other in settings):
+            raise ConfigError("sizes of several data sets: give them to `bench data stats` together")
+        corpora = load(config.dataset, config.categories, config.revision)
+        return statistics_of([config.dataset], corpora, settings[0], config.results, table_id.removeprefix("table4"))
+    if experiment.content == "properties":
+        return properties_table(table_id, experiment, folder)
+    if experiment.content == "texts":
+        return _texts(table_id, experiment, rows, folder)
+    table = assemble(table_id, experiment, rows, options.paper, options.significance)
+    if experiment.figure is None:
+        files = tables.write(table, folder)
+    else:
+        files = figures.draw(table, experiment.figure.kind, experiment.figure.x, config.results / "figures")
+    return [tables.plain(table), *(f"wrote {path}" for path in files)]
+
+
+def _texts(table_id: str, experiment: Experiment, rows: list[RowRuns], folder: Path) -> list[str]:
+    """The texts of each row's first seed for one instance, side by side."""
+    several = len({row.model for row in rows}) > 1
+    labels = [f"{row.spec.label} ({_model_name(row.config.model)})" if several else row.spec.label for row in rows]
+    runs = [(label, row.finished[0]) for label, row in zip(labels, rows, strict=True)]
+    shown = side_by_side.side_by_side(table_id, experiment.title, runs, rows[0].runs[0].corpora, experiment.instance)
+    shown = replace(shown, notes=(*shown.notes, *experiment.notes))
+    return [side_by_side.plain(shown), *(f"wrote {path}" for path in side_by_side.write(shown, folder))]
