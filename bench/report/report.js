@@ -1,0 +1,303 @@
+"use strict";
+
+// ---- leaderboards: sorting, filters, and which values are best
+
+function sortBy(table, head, column) {
+  const descending = head.getAttribute("aria-sort") === "descending";
+  const scores = head.dataset.better !== undefined;
+  const fresh = !head.hasAttribute("aria-sort");
+  const direction = fresh ? (scores ? "descending" : "ascending") : descending ? "ascending" : "descending";
+  for (const other of table.tHead.rows[1].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", direction);
+  const sign = direction === "descending" ? -1 : 1;
+  const key = (row) => {
+    const cell = row.cells[column];
+    return scores ? Number(cell.dataset.value ?? NaN) : cell.textContent;
+  };
+  const compare = (a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (!scores) return sign * x.localeCompare(y, "en", { numeric: true });
+    // What has no value stands last, whichever the direction.
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
+    return sign * (x - y);
+  };
+  table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+}
+
+function markBest(table) {
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+  [...table.tHead.rows[1].cells].forEach((head, column) => {
+    const cells = [...table.tBodies[0].rows].map((row) => row.cells[column]);
+    for (const cell of cells) cell.classList.remove("best");
+    // Figures as shown: what looks equal is marked alike.
+    const shown = rows.map((row) => row.cells[column]).filter((cell) => cell.dataset.value !== undefined);
+    const value = (cell) => Number(cell.firstElementChild.textContent);
+    if (!head.dataset.better || shown.length < 2) return;
+    const best = (head.dataset.better === "lower" ? Math.min : Math.max)(...shown.map(value));
+    for (const cell of shown) cell.classList.toggle("best", value(cell) === best);
+  });
+}
+
+function applyFilters(table, inputs) {
+  for (const row of table.tBodies[0].rows) {
+    row.hidden = inputs.some(({ dataset: { filter }, value }) => {
+      if (filter === "category" || !value) return false;
+      if (filter === "run") return !row.cells[0].textContent.toLowerCase().includes(value.toLowerCase());
+      return row.dataset[filter] !== value;
+    });
+  }
+  const category = inputs.find((input) => input.dataset.filter === "category")?.value;
+  for (const cell of table.querySelectorAll("[data-category]")) {
+    cell.hidden = Boolean(category) && cell.dataset.category !== category;
+  }
+  markBest(table);
+}
+
+for (const table of document.querySelectorAll("table.leaderboard")) {
+  const inputs = [...table.parentElement.previousElementSibling.querySelectorAll("[data-filter]")];
+  for (const input of inputs) input.addEventListener("input", () => applyFilters(table, inputs));
+  [...table.tHead.rows[1].cells].forEach((head, column) => {
+    head.firstElementChild.addEventListener("click", () => sortBy(table, head, column));
+  });
+  // A browser keeps choices over a reload.
+  applyFilters(table, inputs);
+}
+
+// ---- phrases that texts share
+
+const PHRASE = 3;
+
+function words(text) {
+  const found = text.matchAll(/[\p{L}\p{N}\p{M}]+(?:['’][\p{L}\p{N}\p{M}]+)*/gu);
+  return [...found].map((match) => ({
+    word: match[0].toLowerCase().replaceAll("’", "'"),
+    start: match.index,
+    end: match.index + match[0].length,
+  }));
+}
+
+const key = (list, at) => list.slice(at, at + PHRASE).join(" ");
+
+/** The phrases of texts, to look others up in: their words, and where each run of three words begins. */
+function phrasesOf(texts) {
+  return texts.map((text) => {
+    const list = words(text).map(({ word }) => word);
+    const begins = new Map();
+    for (let at = 0; at + PHRASE <= list.length; at++) {
+      const here = key(list, at);
+      begins.set(here, [...(begins.get(here) ?? []), at]);
+    }
+    return { list, begins };
+  });
+}
+
+/** Of each word the number of the shared phrase it is part of, 0 for none; overlapping phrases count as one. */
+function shared(list, sources) {
+  const phrase = new Array(list.length).fill(0);
+  let count = 0;
+  let end = 0;
+  for (let at = 0; at + PHRASE <= list.length; at++) {
+    const here = key(list, at);
+    let longest = 0;
+    for (const source of sources) {
+      for (const begin of source.begins.get(here) ?? []) {
+        let length = PHRASE;
+        while (at + length < list.length && list[at + length] === source.list[begin + length]) length++;
+        longest = Math.max(longest, length);
+      }
+    }
+    if (!longest) continue;
+    if (at >= end) count++;
+    if (at + longest > end) {
+      phrase.fill(count, at, at + longest);
+      end = at + longest;
+    }
+  }
+  return phrase;
+}
+
+/** `text` in an element, its phrases in `marks` ({class: sources}) marked; the first class wins. */
+function marked(name, text, marks) {
+  const element = create(name, "text");
+  const found = words(text);
+  const list = found.map(({ word }) => word);
+  const of = found.map(() => ["", 0]);
+  for (const [kind, sources] of Object.entries(marks)) {
+    shared(list, sources).forEach((phrase, at) => {
+      if (phrase && !of[at][1]) of[at] = [kind, phrase];
+    });
+  }
+  let done = 0;
+  for (let at = 0; at < found.length; ) {
+    const [kind, phrase] = of[at];
+    let last = at;
+    while (last + 1 < found.length && of[last + 1][0] === kind && of[last + 1][1] === phrase) last++;
+    if (phrase) {
+      element.append(text.slice(done, found[at].start), create("mark", kind, text.slice(found[at].start, found[last].end)));
+      done = found[last].end;
+    }
+    at = last + 1;
+  }
+  element.append(text.slice(done));
+  return element;
+}
+
+// ---- instances
+
+function create(name, className = "", ...content) {
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  element.append(...content);
+  return element;
+}
+
+const bdi = (text) => create("bdi", "", text);
+
+async function unpacked(number) {
+  const packed = atob(document.getElementById(`instance-${number}`).textContent);
+  const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+function review(from, marks, who) {
+  const date = new Date(from.time);
+  const day = from.time > 0 && !Number.isNaN(date.getTime()) ? `, ${date.toISOString().slice(0, 10)}` : "";
+  const head = create("p", "head", create("b", "", bdi(who)), ` · ${from.rating} stars${day} · “`, bdi(from.title), "”");
+  return create("li", "", head, marked("p", from.text, marks));
+}
+
+function reviews(title, list, marks, who) {
+  const box = create("details", "reviews", create("summary", "", `${title} (${list.length})`));
+  box.open = true;
+  const items = create("ol", "", ...list.map((from) => review(from, marks, who(from))));
+  items.tabIndex = 0;
+  items.setAttribute("aria-label", title);
+  box.append(list.length ? items : create("p", "", "None."));
+  return box;
+}
+
+function promptsOf(written, content, problem) {
+  if (!written.calls.length && written.complete) return create("p", "none", "Asks no language model.");
+  const count = written.calls.length;
+  const box = create("details", "prompts", create("summary", "", count === 1 ? "Prompt" : `Prompts (${count})`));
+  const text = (lines) => create("pre", "text", lines.map((line) => content.lines[line]).join("\n"));
+  box.addEventListener(
+    "toggle",
+    () => {
+      for (const [prompt, answer] of written.calls) {
+        const [stage, system, user] = content.prompts[prompt];
+        box.append(create("h5", "", stage), create("h6", "", "System"), text(system), create("h6", "", "User"), text(user));
+        box.append(create("h6", "", "Answer"), create("pre", "text", answer));
+      }
+      const why = problem || "they were written by another version of the prompts, or are not there";
+      if (!written.complete) box.append(create("p", "", `Not all prompts can be shown: ${why}.`));
+    },
+    { once: true },
+  );
+  return box;
+}
+
+function scoresOf(scores, columns) {
+  const list = create("dl", "of-text");
+  for (const [name, value] of Object.entries(scores)) {
+    const { head, decimals } = columns[name];
+    list.append(create("div", "", create("dt", "", head), create("dd", "", value.toFixed(decimals))));
+  }
+  return list;
+}
+
+function instanceView(content, index, chosen) {
+  const reference = phrasesOf([content.reference]);
+  const history = phrasesOf(content.history.map(({ text }) => text));
+  const marks = { reference, history };
+  const head = create("h3", "", bdi(content.item.title));
+  const task = create("p", "", "User ", bdi(content.user), ` gave ${content.rating} stars: “`, bdi(content.title), "”");
+  const about = create("details", "", create("summary", "", "The item's description"));
+  about.append(create("p", "text", content.item.about || "None."), create("p", "head", bdi(content.item.asin)));
+  const real = create("article", "real", create("h4", "", "The real review"), marked("p", content.reference, { history }));
+  const texts = content.texts.filter(({ run }) => chosen.has(run)).map((written) => {
+    const { label, problem } = index.runs[written.run];
+    const text = written.text ? marked("p", written.text, marks) : create("p", "none", "An empty text.");
+    const card = create("article", "", create("h4", "", bdi(label)), text);
+    if (written.cut_off) card.append(create("p", "none", "Cut off at the longest length allowed."));
+    card.append(scoresOf(written.scores, index.columns), promptsOf(written, content, problem));
+    return card;
+  });
+  const context = create(
+    "div",
+    "cards two",
+    reviews("The user's history, newest first", content.history, { reference }, (from) => from.item),
+    reviews("What others wrote of the item", content.peers, { reference }, (from) => from.user),
+  );
+  return [head, task, about, create("div", "cards", real, ...texts), context];
+}
+
+const SHOWN_AT_FIRST = 12;
+
+function startViewer(index) {
+  const [category, search, instance] = ["category", "search", "instance"].map((id) => document.getElementById(id));
+  const [viewer, position] = ["viewer", "position"].map((id) => document.getElementById(id));
+  const runs = document.getElementById("runs");
+  const option = (value, text) => Object.assign(create("option", "", text), { value });
+
+  index.runs.forEach(({ label }, run) => {
+    const box = Object.assign(create("input"), { type: "checkbox", value: run, checked: run < SHOWN_AT_FIRST });
+    runs.append(create("label", "", box, " ", bdi(label)));
+  });
+  category.append(option("", "all"), ...Object.entries(index.categories).map((entry) => option(...entry)));
+
+  let latest = 0;
+  async function show() {
+    const { selectedIndex, length } = instance.options;
+    position.textContent = length ? `${selectedIndex + 1} of ${length}` : "none found";
+    for (const [id, step] of [["previous", -1], ["next", 1]]) {
+      document.getElementById(id).disabled = !instance.options[selectedIndex + step];
+    }
+    const request = ++latest;
+    if (!length) return viewer.replaceChildren();
+    let view;
+    try {
+      const content = await unpacked(instance.value);
+      const chosen = new Set([...runs.querySelectorAll(":checked")].map((box) => Number(box.value)));
+      view = instanceView(content, index, chosen);
+    } catch (error) {
+      if (typeof DecompressionStream !== "undefined") throw error;
+      view = [create("p", "", "This browser is too old to unpack the instances; use one of 2023 or later.")];
+    }
+    // Another one may have been asked for meanwhile.
+    if (request === latest) viewer.replaceChildren(...view);
+  }
+
+  function list() {
+    const wanted = search.value.toLowerCase();
+    const old = instance.value;
+    const options = [];
+    index.instances.forEach(({ id, category: of, title }, number) => {
+      const fits = !category.value || category.value === of;
+      // The isolates keep a title's own direction to itself.
+      if (fits && `${id} ${title}`.toLowerCase().includes(wanted)) options.push(option(number, `${id} · \u2068${title}\u2069`));
+    });
+    instance.replaceChildren(...options);
+    if (options.some(({ value }) => value === old)) instance.value = old;
+    show();
+  }
+
+  function step(by) {
+    instance.selectedIndex += by;
+    show();
+  }
+
+  document.getElementById("choose").addEventListener("submit", (event) => event.preventDefault());
+  document.getElementById("previous").addEventListener("click", () => step(-1));
+  document.getElementById("next").addEventListener("click", () => step(1));
+  instance.addEventListener("change", show);
+  runs.addEventListener("change", show);
+  search.addEventListener("input", list);
+  category.addEventListener("change", list);
+  list();
+}
+
+const index = document.getElementById("index");
+// The first screen is painted before an instance is unpacked.
+if (index) requestAnimationFrame(() => setTimeout(() => startViewer(JSON.parse(index.textContent))));

@@ -1,0 +1,560 @@
+"""The report, opened and clicked through in a real headless Chromium; its texts are hostile."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from bench.config import build, read_config
+from bench.errors import ConfigError, StoreError
+from bench.execute import execute
+from bench.finished import FinishedRun, finished, run_folders
+from bench.records import Call, Completion
+from bench.report.html import labels, write_report
+from bench.report.tables import Cell, Group, Row, Table, write
+from bench.runner import Run
+from bench.store import Rows, read_generations
+
+SCRIPT = "</script><img src=x onerror=window.injected=1>"
+COMMENT = "<!--<script>"
+ENTITY = "&lt;b&gt; &amp;"
+SEPARATOR, TO_THE_LEFT, NUL, SURROGATE = "\u2028", "\u202e", "\0", "\ud800"
+HOSTILE = f"{SCRIPT}{COMMENT}{ENTITY}{SEPARATOR}{TO_THE_LEFT}"
+CATEGORY = "Toys<img src=x onerror=window.injected=1>"
+REFERENCE = f"The kite flew over the old barn, and “nobody’s dog” barked. {HOSTILE}{NUL}"
+HISTORY = "My sister laughed out loud when it sank."
+ANSWER = f"Yes: THE KITE flew over a fence; my sister laughed. Nobody's dog barked? Never. {HOSTILE}{NUL}{SURROGATE}"
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415478da63606060000000040001"
+    "c8eae5f90000000049454e44ae426082"
+)
+
+
+class Answers:
+    """A backend without a model: the hostile text, the stage's name, and more words the later the instance; PAG's
+    profile is harmless, as it is quoted."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Call] = []
+
+    def submit(self, call: Call) -> None:
+        self._waiting.append(call)
+
+    def completed(self) -> Iterator[tuple[Call, Completion]]:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            user = re.search(r"/u(\d+)", call.key[0])
+            assert user is not None
+            text = f"{ANSWER} {call.prompt.stage}" + " more" * int(user[1])
+            text = "A short profile." if call.prompt.stage == "pag_profile" else text
+            yield call, Completion(text, 7, 3, "length" if call.prompt.stage == "rag_review" else "stop", 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+def review(asin: str, text: str, time: int) -> dict[str, Any]:
+    return {"asin": asin, "rating": 4.0, "title": f"Title {HOSTILE}", "text": text, "timestamp": time}
+
+
+def write_data(folder: Path) -> None:
+    """Test users u0 to u11; u1 reviewed in the past what u0 is asked about."""
+    rows = []
+    for number in range(12):
+        past = [
+            review("A2", f"{HISTORY} {number}", 100),
+            review("A1" if number == 1 else "A3", f"Fine, {HOSTILE}", 200),
+        ]
+        target = review("A1", f"{REFERENCE} {number}", 10**12)
+        rows.append({"user_id": f"u{number}<b>", "profile": past, "data": target})
+    for split in ("train", "val", "test"):
+        path = folder / "main" / CATEGORY / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows if split == "test"), encoding="utf-8")
+    path = folder / "meta" / CATEGORY / "full.jsonl"
+    path.parent.mkdir(parents=True)
+    items = [{"asin": f"A{n}", "title": f"Item {n} {HOSTILE}", "description": HOSTILE} for n in (1, 2, 3)]
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four finished runs, one that is not, two tables and a figure."""
+    folder = tmp_path_factory.mktemp("report")
+    write_data(folder / "data")
+    config = folder / "report.yaml"
+    settings = {
+        "dataset": str(folder / "data"),
+        "k": 2,
+        "metrics": ["rouge", "bleu"],
+        "resamples": 20,
+        "results": str(folder / "results"),
+        "notes": [f"A note {HOSTILE}"],
+    }
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.backends._start", lambda *_: Answers())
+        wanted: list[dict[str, Any]] = [{"method": "rag"}, {"method": "rag", "k": 1}, {"method": "pag"}]
+        wanted += [{"method": "copy"}]
+        execute([Run(build(read_config(str(config)), run)) for run in wanted], lambda _: None)
+    half = folder / "results" / "runs" / "half<i>"
+    half.mkdir()
+    shutil.copy(run_folders(folder / "results")[0] / "run.json", half)
+    for number in (10, 2):
+        cells = {("Books", "bleu"): Cell(7.5, 7.0, 8.0)}
+        rows = [Row(f"Row {HOSTILE}", "", cells)]
+        groups = [Group("", True)]
+        write(
+            Table(f"table{number}", f"Title {number}", ["Books"], ["bleu"], rows, [HOSTILE], groups),
+            folder / "results/tables",
+        )
+    for name in ("my_table", "timing"):
+        shutil.copy(folder / "results/tables/table2.html", folder / f"results/tables/{name}.html")
+    figures = folder / "results" / "figures"
+    figures.mkdir()
+    (figures / "figure3.png").write_bytes(PIXEL)
+    (figures / "figure3.csv").write_text(f'row,value\n"{HOSTILE}",1.25\n', encoding="utf-8")
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def report(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(results, tmp_path_factory.mktemp("out") / "report.html", instances=9)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.fail("the report is tested in Chromium: install Debian's packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        f"--disable-component-update --disable-sync --user-data-dir={tmp_path_factory.mktemp('chromium')}"
+    ).split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+def resize(chrome: webdriver.Chrome, width: int, height: int = 900) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def emulate(chrome: webdriver.Chrome, **media: Any) -> None:
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def wait(chrome: webdriver.Chrome, condition: Callable[[], Any]) -> Any:
+    return WebDriverWait(chrome, 20, poll_frequency=0.05).until(lambda _: condition())
+
+
+def requests(chrome: webdriver.Chrome) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def open_page(chrome: webdriver.Chrome, path: Path) -> None:
+    chrome.get(path.as_uri())
+    wait(chrome, lambda: chrome.find_elements(By.CSS_SELECTOR, "#viewer article"))
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome, report: Path) -> Iterator[webdriver.Chrome]:
+    """The report, opened anew; when a test is done, nothing was injected and nothing asked for beyond the file."""
+    chromium.get("about:blank")
+    chromium.get_log("performance")
+    resize(chromium, 1300)
+    emulate(chromium, features=[])
+    open_page(chromium, report)
+    yield chromium
+    assert chromium.execute_script("return window.injected") is None
+    assert chromium.find_elements(By.CSS_SELECTOR, "img[src='x'], b i, [onerror]") == []
+    assert {url for url in requests(chromium) if not url.startswith("data:")} == {report.as_uri()}
+    assert chromium.get_log("browser") == []
+
+
+def all_of(page: webdriver.Chrome, selector: str) -> list[WebElement]:
+    return page.find_elements(By.CSS_SELECTOR, selector)
+
+
+def one(page: webdriver.Chrome, selector: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def content(element: WebElement) -> str:
+    """An element's text as it is, not as it is shown; the driver cannot tell of lone surrogates."""
+    return str(element.parent.execute_script("return arguments[0].textContent.toWellFormed()", element))
+
+
+def card(page: webdriver.Chrome, label: str) -> WebElement:
+    (found,) = [card for card in all_of(page, "#viewer article") if content(one(card, "h4")) == label]
+    return found
+
+
+def position(page: webdriver.Chrome, wanted: str) -> None:
+    wait(page, lambda: content(one(page, "#position")) == wanted)
+
+
+def asked(page: webdriver.Chrome) -> str:
+    """Whom the instance that is shown asks about."""
+    return content(one(page, "#viewer h3 + p bdi"))
+
+
+def test_the_parts_of_the_page(page: webdriver.Chrome) -> None:
+    assert page.title.startswith("Personalization benchmark: ")
+    assert one(page, "html").get_attribute("lang") == "en"
+    headings = [content(heading) for heading in all_of(page, "h2")]
+    assert headings == ["Leaderboard", "Tables", "Figures", "Timing", "Instances"]
+    assert [content(link) for link in all_of(page, "nav a")] == headings
+    assert [content(heading) for heading in all_of(page, "#tables h3")] == ["Table 2", "Table 10", "My table"]
+    assert len(all_of(page, "#tables .scroll > table.scores")) == 3
+    assert HOSTILE.replace(SEPARATOR, " ") in content(one(page, "#tables .notes"))
+    assert len(all_of(page, "#timing table")) == 1
+    one(page, "#figures summary").click()
+    assert [content(cell) for cell in all_of(page, "#figures td")] == [HOSTILE.replace(SEPARATOR, " "), "1.25"]
+    image = one(page, "#figures img")
+    page.execute_script("arguments[0].loading = 'eager'", image)
+    assert wait(page, lambda: image.get_property("naturalWidth")) == 1
+    assert content(one(page, ".unfinished li")).startswith("half<i>: it is not complete")
+
+
+def leaderboard(page: webdriver.Chrome) -> list[str]:
+    return [content(row) for row in all_of(page, ".leaderboard tbody tr:not([hidden]) th")]
+
+
+def test_the_leaderboard_is_sorted_by_click_and_by_key(page: webdriver.Chrome, results: Path) -> None:
+    runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
+    values = dict(zip(labels(runs), [run.summary["scores"][CATEGORY]["bleu"]["value"] for run in runs], strict=True))
+    heads = all_of(page, ".leaderboard thead tr:last-child th")
+    assert [content(head) for head in heads] == ["Run", "R-1 ↑", "R-L ↑", "BLEU ↑"]
+    assert CATEGORY in content(one(page, ".leaderboard th[scope=colgroup]"))
+    one(heads[3], "button").click()
+    assert heads[3].get_attribute("aria-sort") == "descending"
+    assert [values[label] for label in leaderboard(page)] == sorted(values.values(), reverse=True)
+    one(heads[3], "button").send_keys(Keys.ENTER)
+    assert heads[3].get_attribute("aria-sort") == "ascending"
+    assert [values[label] for label in leaderboard(page)] == sorted(values.values())
+    one(heads[0], "button").send_keys(Keys.SPACE)
+    assert leaderboard(page) == sorted(values)
+    assert [head.get_attribute("aria-sort") for head in heads] == ["ascending", None, None, None]
+
+
+def test_the_best_of_the_rows_shown_is_bold(page: webdriver.Chrome) -> None:
+    def best() -> list[str]:
+        rows = all_of(page, ".leaderboard tbody tr")
+        return [content(one(row, "th")) for row in rows if all_of(row, "td.best:last-child")]
+
+    assert len(best()) == 1
+    one(page, "[data-filter=run]").send_keys("K=2")
+    assert leaderboard(page) == ["pag, recency, K=2", "rag, recency, K=2"]
+    assert set(best()) <= set(leaderboard(page))
+    assert int(one(page, ".leaderboard td.best").value_of_css_property("font-weight")) >= 700
+
+
+def test_an_instance_is_shown_word_for_word(page: webdriver.Chrome) -> None:
+    position(page, "1 of 9")
+    assert asked(page) == "u0<b>"
+    assert content(one(page, "#viewer h3")) == f"Item 1 {HOSTILE}"
+    assert content(one(page, ".real .text")) == f"{REFERENCE} 0"
+    assert content(one(card(page, "rag, recency, K=2"), ".text")) == f"{ANSWER} rag_review".replace(SURROGATE, "\ufffd")
+    assert "Cut off" in content(card(page, "rag, recency, K=2"))
+    assert "Cut off" not in content(card(page, "pag, recency, K=2"))
+    assert content(one(card(page, "copy"), ".text")) == f"Fine, {HOSTILE}"
+    history, peers = all_of(page, ".reviews")
+    assert [content(text) for text in all_of(history, ".text")] == [f"Fine, {HOSTILE}", f"{HISTORY} 0"]
+    assert [content(text) for text in all_of(peers, ".text")] == [f"Fine, {HOSTILE}"]
+    assert "u1<b>" in content(peers)
+
+
+def test_scores_are_those_of_the_text(page: webdriver.Chrome, results: Path) -> None:
+    (folder,) = (results / "runs").glob("pag-*")
+    run = finished(folder)
+    row = run.rows("rouge")[2]
+    Select(one(page, "#instance")).select_by_index(2)
+    wait(page, lambda: asked(page) == "u2<b>")
+    expected = {"R-1": f"{row[0]:.4f}", "R-L": f"{row[1]:.4f}"}
+    shown = {
+        content(one(div, "dt")): content(one(div, "dd")) for div in all_of(card(page, "pag, recency, K=2"), "dl div")
+    }
+    assert shown | expected == shown
+    assert set(shown) == {"R-1", "R-L", "BLEU"}
+
+
+def test_shared_phrases_are_marked(page: webdriver.Chrome) -> None:
+    marks = {
+        kind: [content(mark) for mark in all_of(card(page, "rag, recency, K=2"), f"mark.{kind}")]
+        for kind in ("reference", "history")
+    }
+    # Case, the kind of apostrophe and punctuation do not count; of the hostile text its words are shared.
+    assert marks["reference"][:2] == ["THE KITE flew over", "Nobody's dog barked"]
+    assert marks["history"] == ["my sister laughed"]
+    assert "fence" not in " ".join(marks["reference"])
+
+
+def test_phrases_of_two_words_are_none_and_overlapping_ones_are_one(page: webdriver.Chrome) -> None:
+    script = """
+        const [text, ...sources] = arguments;
+        const element = marked("p", text, {reference: phrasesOf(sources)});
+        return [...element.querySelectorAll("mark")].map((mark) => mark.textContent);
+    """
+
+    def shared(text: str, *sources: str) -> list[str]:
+        found: list[str] = page.execute_script(script, text, *sources)
+        return found
+
+    assert shared("a b x", "a b y") == []
+    assert shared("a, B c!", "x a b C y") == ["a, B c"]
+    assert shared("a b c d e", "a b c", "b c d e") == ["a b c d e"]
+    # Two phrases side by side stay two; none reaches over the end of a text.
+    assert shared("a b c d e f", "d e f a b c") == ["a b c", "d e f"]
+    assert shared("a b c d", "a b", "c d") == []
+    assert shared("Über alle Maße über ALLE maße", "über alle maße") == ["Über alle Maße", "über ALLE maße"]
+
+
+def test_prompts_are_shown_on_demand(page: webdriver.Chrome) -> None:
+    pag = card(page, "pag, recency, K=2")
+    assert all_of(pag, "pre") == []
+    assert content(one(pag, "summary")) == "Prompts (2)"
+    one(pag, "summary").click()
+    wait(page, lambda: all_of(pag, "pre"))
+    assert [content(stage) for stage in all_of(pag, "h5")] == ["pag_profile", "pag_review"]
+    system, user, answer, _, second, written = [content(text) for text in all_of(pag, "pre")]
+    assert system.startswith("Given a user's")
+    assert f"Fine, {HOSTILE}" in user
+    assert answer == "A short profile."
+    assert "[User Profile]: A short profile." in second
+    assert written.endswith("pag_review")
+    assert content(one(card(page, "copy"), ".none")) == "Asks no language model."
+
+
+def test_instances_are_chosen_by_step_search_and_category(page: webdriver.Chrome) -> None:
+    previous, following = one(page, "#previous"), one(page, "#next")
+    assert not previous.is_enabled()
+    following.click()
+    position(page, "2 of 9")
+    wait(page, lambda: asked(page) == "u1<b>")
+    # The user's own review of the item is no peer's.
+    assert content(all_of(page, ".reviews summary")[1]) == "What others wrote of the item (0)"
+    # The limit leaves out u9 to u11.
+    Select(one(page, "#instance")).select_by_index(8)
+    wait(page, lambda: asked(page) == "u8<b>")
+    assert not following.is_enabled()
+    one(page, "#search").send_keys("test/U3")
+    position(page, "1 of 1")
+    wait(page, lambda: asked(page) == "u3<b>")
+    one(page, "#search").send_keys("nosuch")
+    position(page, "none found")
+    assert all_of(page, "#viewer *") == []
+    one(page, "#search").clear()
+    one(page, "#search").send_keys(Keys.SPACE, Keys.BACKSPACE)
+    assert [content(option) for option in all_of(page, "#category option")] == ["all", CATEGORY]
+    Select(one(page, "#category")).select_by_visible_text(CATEGORY)
+    position(page, "1 of 9")
+
+
+def test_runs_are_chosen(page: webdriver.Chrome) -> None:
+    one(page, "#instances > details > summary").click()
+    boxes = all_of(page, "#runs label")
+    assert len(boxes) == 4
+    boxes[0].click()
+    wait(page, lambda: len(all_of(page, "#viewer article")) == 4)
+    assert content(boxes[0]).strip() not in [content(head) for head in all_of(page, "#viewer h4")]
+
+
+def test_the_policy_lets_nothing_else_run_or_load(chromium: webdriver.Chrome, report: Path) -> None:
+    open_page(chromium, report)
+    refused = chromium.execute_async_script("""
+        const done = arguments[0];
+        const refused = [];
+        document.addEventListener("securitypolicyviolation", (event) => {
+          refused.push(event.effectiveDirective);
+          if (refused.length === 3) done(refused.sort());
+        });
+        document.body.append(Object.assign(document.createElement("script"), {textContent: "window.ran = 1"}));
+        document.body.append(Object.assign(document.createElement("img"), {src: "http://127.0.0.1:9/"}));
+        fetch("http://127.0.0.1:9/").catch(() => {});
+    """)
+    assert refused == ["connect-src", "img-src", "script-src-elem"]
+    assert chromium.execute_script("return window.ran") is None
+    assert len(chromium.get_log("browser")) >= 3
+
+
+def test_on_a_phone_only_tables_scroll_sideways(page: webdriver.Chrome) -> None:
+    resize(page, 360)
+    one(page, "#viewer .prompts summary").click()
+    width, boxes = page.execute_script("""
+        const boxes = [...document.querySelectorAll(".leaderboard, .scores")].map(({parentElement: box}) =>
+            [box.scrollWidth > box.clientWidth, getComputedStyle(box).overflowX]);
+        return [document.documentElement.scrollWidth, boxes];
+    """)
+    assert width == 360
+    assert boxes[0] == [True, "auto"]
+
+
+CONTRASTS = """
+    const number = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = (color) => {
+      const [r, g, b] = number(color).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+      const color = getComputedStyle(element).backgroundColor;
+      return number(color)[3] === 0 && element.parentElement ? ground(element.parentElement) : color;
+    };
+    const all = [...document.querySelectorAll("body *:not(script, option, button:disabled)")];
+    const texts = all.filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
+    return texts.map((element) => {
+      const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.outerHTML.slice(0, 80)];
+    });
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_contrast(page: webdriver.Chrome, scheme: str) -> None:
+    emulate(page, features=[{"name": "prefers-color-scheme", "value": scheme}])
+    ground = one(page, "body").value_of_css_property("background-color")
+    assert (int(re.findall(r"\d+", ground)[0]) < 50) == (scheme == "dark")
+    contrasts = page.execute_script(CONTRASTS)
+    assert len(contrasts) > 100
+    assert [found for found in contrasts if found[0] < 4.5] == []
+
+
+def test_printed_without_controls(page: webdriver.Chrome) -> None:
+    emulate(page, media="print")
+    assert not one(page, ".controls").is_displayed()
+    assert one(page, ".leaderboard").is_displayed()
+
+
+# ---- without a browser
+
+
+def copied(results: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def test_the_same_results_give_the_same_file(results: Path, report: Path, tmp_path: Path) -> None:
+    assert write_report(results, tmp_path / "new" / "again.html", instances=9).read_bytes() == report.read_bytes()
+
+
+def test_labels(results: Path) -> None:
+    runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
+    assert sorted(labels(runs)) == ["copy", "pag, recency, K=2", "rag, recency, K=1", "rag, recency, K=2"]
+    run = runs[-1]
+
+    def changed(name: str, **settings: Any) -> FinishedRun:
+        record = json.loads(json.dumps(run.record))
+        record["identity"]["settings"] |= settings
+        return FinishedRun(run.folder.with_name(name), record, run.summary)
+
+    method = run.record["identity"]["settings"]["method"]
+    first, *rest = labels([run, changed("a-1", seed=3), changed("b-2", seed=3), changed("c-3", temperature=0.5)])
+    assert first.startswith(method)
+    # Most have the temperature 0.8: only another one is told.
+    assert first.endswith(", seed=0")
+    assert [label.partition(", seed=")[2] for label in rest] == ["3 (1)", "3 (2)", "0, temperature=0.5"]
+
+
+def test_only_the_runs_that_are_named(results: Path, tmp_path: Path) -> None:
+    written = write_report(results, tmp_path / "report.html", ["k1", "copy"]).read_text()
+    assert "2 finished runs" in written
+    assert "pag-recency" not in written
+    with pytest.raises(ConfigError, match=r"is called 'nosuch'\. See: bench list runs"):
+        write_report(results, tmp_path / "report.html", ["nosuch"])
+
+
+def test_nothing_to_show(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no finished run in .*runs; make one with: bench run --method rag"):
+        write_report(tmp_path, tmp_path / "report.html")
+    with pytest.raises(ConfigError, match="--instances is 0; show at least 1 of each category"):
+        write_report(results, tmp_path / "report.html", instances=0)
+    with pytest.raises(StoreError, match=r"cannot be written to .*: Is a directory; choose another file: --out"):
+        write_report(results, tmp_path)
+
+
+def index(report: Path) -> dict[str, Any]:
+    """What the page knows before an instance is unpacked."""
+    match = re.search(r"<script type='application/json' id='index'>(.*?)</script>", report.read_text())
+    assert match is not None
+    found: dict[str, Any] = json.loads(match[1])
+    return found
+
+
+def test_prompts_that_cannot_be_rebuilt_are_explained(results: Path, tmp_path: Path) -> None:
+    copy = copied(results, tmp_path)
+    (folder,) = (copy / "runs").glob("pag-*")
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["prompts"] = str(tmp_path / "gone")
+    (folder / "run.json").write_text(json.dumps(record))
+    problems = {run["label"]: run["problem"] for run in index(write_report(copy, tmp_path / "report.html"))["runs"]}
+    assert problems.pop("pag, recency, K=2").startswith("prompts: ")
+    assert set(problems.values()) == {""}
+
+
+def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tmp_path: Path) -> None:
+    copy = copied(results, tmp_path)
+    (torn,), (foreign,) = ([*(copy / "runs").glob(f"{name}-*")] for name in ("pag", "copy"))
+    (torn / "scores.jsonl").write_bytes((torn / "scores.jsonl").read_bytes()[:-5])
+    summary = json.loads((foreign / "summary.json").read_text())
+    summary["signatures"]["gone"] = "gone|v:1"
+    (foreign / "summary.json").write_text(json.dumps(summary))
+    written = write_report(copy, tmp_path / "report.html").read_text()
+    assert "2 finished runs" in written
+    assert f"<li><bdi>{torn.name}</bdi>: it/scores.jsonl lacks bleu&#x27;s row of " in written
+    assert f"<li><bdi>{foreign.name}</bdi>: there is no metric &#x27;gone&#x27;" in written
+    with pytest.raises(StoreError, match="lacks bleu's row of"):
+        write_report(copy, tmp_path / "report.html", ["pag"])
+
+
+def test_generations_that_cannot_be_read_cost_only_the_prompts(results: Path, tmp_path: Path) -> None:
+    copy = copied(results, tmp_path)
+    (folder,) = (copy / "runs").glob("pag-*")
+    path = folder / "generations.jsonl"
+    path.write_text("torn\n" + path.read_text())
+    problems = {run["label"]: run["problem"] for run in index(write_report(copy, tmp_path / "report.html"))["runs"]}
+    assert "line 1 is not a row" in problems.pop("pag, recency, K=2")
+    assert set(problems.values()) == {""}
+
+
+def test_only_generations_of_the_instances_shown_are_kept(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[set[str]] = []
+    real = read_generations
+
+    def read(*arguments: Any) -> Rows:
+        rows = real(*arguments)
+        kept.append({instance for instance, _, _ in rows})
+        return rows
+
+    monkeypatch.setattr("bench.report.html.read_generations", read)
+    report = write_report(results, tmp_path / "report.html", ["pag", "rag-recency-k2"], instances=3)
+    assert kept == [{instance["id"] for instance in index(report)["instances"]}] * 2
+
+
+def test_data_that_changed_are_not_shown(results: Path, tmp_path: Path) -> None:
+    copy = copied(results, tmp_path)
+    for path in (copy / "runs").glob("*/run.json"):
+        record = json.loads(path.read_text())
+        record["identity"]["data"] = {CATEGORY: "0" * 64}
+        path.write_text(json.dumps(record))
+    written = write_report(copy, tmp_path / "report.html").read_text()
+    assert "No instances can be shown, for their data cannot be read: data set " in written
+    assert "was changed since" in written
+    assert "class='leaderboard'" in written
