@@ -1,14 +1,22 @@
+SHELL := /bin/bash
+# A pipe fails where any of its commands does.
+.SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
 STAMP := .venv/.setup
+# One configuration or several; OPTIONS are those of `bench table`, e.g. "--seeds 3 --paper --significance".
 CONFIG ?= demo
+OPTIONS ?=
+TABLES := table1 table2 table3 table4 table5 table6 table7 table8 table9 table10
+FIGURES := figure2 figure3 figure5 figure7
+TABLE = $(BIN)/bench table $(1) $(addprefix --config ,$(CONFIG)) $(OPTIONS)
 # Set to cpu or gpu to overrule what `make setup` would choose, and to a Python of 3.11 to 3.13 to have that one.
 STACK ?=
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
-.PHONY: help setup table1 test check demo-model force
+.PHONY: help setup $(TABLES) figures paper report timing test check gate demo-model force
 
 help:  ## what can be made
-	@grep -hE '^[a-z0-9-]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu)
 	@:
@@ -22,16 +30,38 @@ $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/install.py pypr
 	echo "setup: found no Python 3.11 to 3.13 (looked for: $(PYTHON)); install one, or run: make setup PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
-table1: $(STAMP)  ## run every method and print the main table (CONFIG=demo)
-	@$(BIN)/bench table table1 --config $(CONFIG)
+table1: $(STAMP)  ## run every method and print the main table (CONFIG=demo, or several: CONFIG="paper-32b paper-7b")
+	@$(call TABLE,$@)
 
-test: $(STAMP)  ## all tests, speed bars included
-	$(BIN)/python -m pytest
+$(filter-out table1,$(TABLES)): $(STAMP)
+	@$(call TABLE,$@)
+
+figures: $(STAMP)  ## the figures of the paper
+	@$(call TABLE,$(FIGURES))
+
+paper: $(STAMP)  ## every table and figure of the paper (table1 ... table10, figures), then the report
+	@$(call TABLE,$(TABLES) style $(FIGURES))
+	@$(BIN)/bench report
+
+report: $(STAMP)  ## one HTML page of everything that is in results/
+	@$(BIN)/bench report
+
+timing: $(STAMP)  ## how fast every method is, and the harness around it
+	@$(BIN)/bench time --config $(CONFIG)
+	@$(BIN)/python -m pytest -q tests/benchmarks/test_methods_speed.py
+
+test: $(STAMP)  ## all tests, two files at a time, then speed by itself
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/benchmarks
+	$(BIN)/python -m pytest tests/benchmarks
 
 check: $(STAMP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+gate: $(STAMP)  ## the gate on drift: goldens scored again, then a run of the demo against its golden
+	@$(BIN)/bench check
+	@run=$$($(BIN)/bench run --method rag --limit 32 | sed -n 's/^kept in //p') && $(BIN)/bench check "$$run"
 
 demo-model: $(STAMP)  ## pre-train the demo's language model anew
 	$(BIN)/python -m bench.demo.pretrain --out bench/demo/model

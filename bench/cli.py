@@ -12,12 +12,13 @@ from bench.errors import BenchError, ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0, 2 for bad input or a broken environment, 130 when interrupted."""
+    """Run a command; the exit code: 0, 1 for drift that `bench check` found, 2 for bad input or a broken environment,
+    130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        code: int | None = arguments.command(arguments)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -55,13 +56,79 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
     importing.set_defaults(command=_import_adapter)
 
-    table = commands.add_parser("table", help="compute what a table misses and render it (LaTeX, Markdown, CSV)")
-    table.add_argument("experiment", help="name of a shipped experiment (table1) or a YAML file")
-    _add_settings(table)
+    table = commands.add_parser(
+        "table",
+        help="compute what tables and figures miss and write them (LaTeX, Markdown, HTML, CSV; PDF, PNG)",
+        description="Several at once share their runs: each run is computed once, by whichever table needs it first.",
+    )
+    table.add_argument(
+        "experiment", nargs="+", help="shipped tables and figures (bench list experiments), or YAML files of your own"
+    )
+    _add_settings(table, several=True)
+    table.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="mean and standard deviation over N seeds (default: 1)"
+    )
+    table.add_argument(
+        "--paper",
+        action="store_true",
+        help="the paper's figures and the difference from them also where data or model are not the paper's",
+    )
+    table.add_argument(
+        "--significance", action="store_true", help="mark what is significantly worse than the best of its column"
+    )
     table.set_defaults(command=_table)
 
-    listing = commands.add_parser("list", help="list methods, retrievers, metrics, configs or runs")
-    listing.add_argument("what", choices=["methods", "retrievers", "metrics", "configs", "runs"])
+    compare = commands.add_parser("compare", help="two runs on the same instances: differences, intervals, p, texts")
+    compare.add_argument("runs", nargs=2, metavar="RUN", help="names of two runs, or parts of them; B minus A is shown")
+    compare.add_argument(
+        "--changed", type=int, default=5, metavar="N", help="how many changed texts to show (default: 5)"
+    )
+    compare.add_argument("--by", metavar="SCORE", help="the score by which they changed (default: the first mean)")
+    compare.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    compare.set_defaults(command=_compare)
+
+    check = commands.add_parser(
+        "check",
+        help="the gate: goldens scored again, a run against a golden, or two timings; exit code 1 on drift",
+        description="Without RUN every golden's texts are scored again: rows, scores and signatures have to be what "
+        "they were. With RUN that run is compared with a golden, as far as chance allows.",
+    )
+    check.add_argument("run", nargs="?", metavar="RUN", help="a complete run: name, part of it, or folder")
+    check.add_argument("--against", metavar="NAME", help="name of a golden (default: the one of the same kind of run)")
+    check.add_argument(
+        "--minimum", type=float, metavar="SHARE", help="changes below this share of a score are none (default: 0.0025)"
+    )
+    check.add_argument("--timing", nargs=2, metavar=("OLD", "NEW"), help="compare two files of results/timing instead")
+    check.add_argument("--factor", type=float, metavar="TIMES", help="by which a timing may be worse (default: 1.25)")
+    check.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    check.add_argument("--goldens", default="results/golden", help="folder of goldens (default: %(default)s)")
+    check.set_defaults(command=_check)
+
+    bless = commands.add_parser("bless", help="make a run a golden, or the new state of one: the only way one moves")
+    bless.add_argument("run", metavar="RUN", help="a complete run: name, part of it, or folder")
+    bless.add_argument("--name", help="of the golden (default: that of the same kind of run, else after it)")
+    bless.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    bless.add_argument("--goldens", default="results/golden", help="folder of goldens (default: %(default)s)")
+    bless.set_defaults(command=_bless)
+
+    timing = commands.add_parser("time", help="how fast every method is, on one engine: a table and a JSON file")
+    timing.add_argument("--method", action="append", default=[], help="a method; repeatable (default: all)")
+    _add_settings(timing, limit="instances of each category in a pass (default: 16)")
+    timing.add_argument(
+        "--warmup", type=int, default=1, metavar="N", help="passes to throw away (default: %(default)s)"
+    )
+    timing.add_argument("--repeats", type=int, default=3, metavar="N", help="passes to keep (default: %(default)s)")
+    timing.set_defaults(command=_time)
+
+    report = commands.add_parser("report", help="one HTML page of all results: leaderboard, tables, figures, texts")
+    report.add_argument("--out", metavar="FILE", help="the page (default: RESULTS/report.html)")
+    report.add_argument("--run", action="append", default=[], help="part of a run's name; repeatable (default: all)")
+    report.add_argument("--instances", type=int, metavar="N", help="how many of each category can be looked at")
+    report.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    report.set_defaults(command=_report)
+
+    listing = commands.add_parser("list", help="list methods, retrievers, metrics, configs, experiments or runs")
+    listing.add_argument("what", choices=["methods", "retrievers", "metrics", "configs", "experiments", "runs"])
     listing.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
     listing.set_defaults(command=_list)
 
@@ -128,27 +195,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default="demo", help="shipped configuration or YAML file (default: %(default)s)")
+def _add_settings(
+    parser: argparse.ArgumentParser, several: bool = False, limit: str = "only the first N instances of each category"
+) -> None:
+    if several:
+        parser.add_argument(
+            "--config",
+            action="append",
+            help="shipped configuration or YAML file (default: demo); with several the rows are repeated for each",
+        )
+    else:
+        parser.add_argument("--config", default="demo", help="shipped configuration or YAML file (default: demo)")
     parser.add_argument("--retriever", help="which reviews a method sees: recency, bm25, contriever, random, ...")
     parser.add_argument("--dataset", help="demo, a folder (prepared or in the published form), or a hub id")
     parser.add_argument("--model", help="hub id, local folder or python:PACKAGE/folder")
     parser.add_argument("--backend", choices=["vllm", "openai"], help="vLLM in this process, or a server")
     parser.add_argument("--base-url", metavar="URL", help="address of the server (with --backend openai)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N instances of each category")
+    parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of sampling and of the random retriever")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key, e.g. k=4; repeatable"
     )
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, config: str | None = None) -> dict[str, Any]:
     """The settings of a configuration file with those of the flags over them."""
     from bench.config import merge, parse_setting, read_config
 
-    settings = read_config(arguments.config)
+    settings = read_config(config or arguments.config)
     for name in ("method", "retriever", "dataset", "model", "backend", "limit", "seed"):
-        if getattr(arguments, name, None) is not None:
+        # A list: the methods of a timing, each of which is a run of its own.
+        if getattr(arguments, name, None) is not None and not isinstance(getattr(arguments, name), list):
             settings = merge(settings, {name: getattr(arguments, name)})
     if arguments.base_url is not None:
         settings = merge(settings, {"openai": {"base_url": arguments.base_url}})
@@ -223,17 +300,96 @@ def _print_summary(summary: dict[str, Any]) -> None:
 def _table(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from bench.report.experiment import run_experiment
+    from bench.report.produce import Options, produce
 
-    settings = _settings(arguments)
+    configs = {config: _settings(arguments, config) for config in arguments.config or ["demo"]}
     # Tables of several configurations, data sets, fidelities and seeds lie side by side; the demo's carries the
     # experiment's plain name.
-    suffix = "" if arguments.config == "demo" else f"-{Path(arguments.config).stem}"
+    suffix = "" if list(configs) == ["demo"] else "".join(f"-{Path(config).stem}" for config in configs)
     suffix += f"-{Path(arguments.dataset).name}" if arguments.dataset else ""
-    suffix += "-official" if settings.get("fidelity") == "official" and "official" not in suffix else ""
+    official = any(settings.get("fidelity") == "official" for settings in configs.values())
+    suffix += "-official" if official and "official" not in suffix else ""
     suffix += f"-seed{arguments.seed}" if arguments.seed else ""
-    for line in run_experiment(arguments.experiment, settings, suffix):
+    suffix += f"-seeds{arguments.seeds}" if arguments.seeds > 1 else ""
+    options = Options(arguments.seeds, arguments.paper, arguments.significance, suffix)
+    for line in produce(arguments.experiment, configs, options):
         print(line)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.compare import compare, render
+    from bench.finished import find_run, finished
+
+    a, b = (finished(find_run(Path(arguments.results), part)) for part in arguments.runs)
+    print(render(compare(a, b, arguments.changed, arguments.by)))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from bench import drift
+    from bench.finished import find_run, finished
+    from bench.progress import say
+    from bench.timing import compare_timings
+
+    goldens = Path(arguments.goldens)
+    of_run = [flag for flag in ("against", "minimum") if getattr(arguments, flag) is not None]
+    if arguments.run is None and of_run:
+        raise ConfigError(f"--{of_run[0]} is for a run: give the run to check")
+    if arguments.timing is None and arguments.factor is not None:
+        raise ConfigError("--factor is for timings: give --timing OLD NEW")
+    if arguments.timing is not None:
+        if arguments.run is not None:
+            raise ConfigError("give a run or --timing OLD NEW, not both")
+        old, new = map(Path, arguments.timing)
+        findings = compare_timings(old, new, *([] if arguments.factor is None else [arguments.factor]))
+    elif arguments.run is not None:
+        run = find_run(Path(arguments.results), arguments.run)
+        golden = drift.find_golden(finished(run, whole=False), goldens, arguments.against)
+        findings = drift.check_run(run, golden, say, *([] if arguments.minimum is None else [arguments.minimum]))
+    else:
+        findings = drift.check_goldens(goldens, say)
+    for finding in findings:
+        print(f"drift: {finding}")
+    if not findings:
+        print("no drift")
+    return 1 if findings else 0
+
+
+def _bless(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.drift import bless
+    from bench.finished import find_run
+
+    run = find_run(Path(arguments.results), arguments.run)
+    for line in bless(run, Path(arguments.goldens), arguments.name):
+        print(line)
+
+
+def _time(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.report.timing import LIMIT, time_methods
+
+    settings = _settings(arguments)
+    limit = settings.pop("limit", None) or LIMIT
+    name = Path(arguments.config).stem
+    for line in time_methods(settings, arguments.method, limit, arguments.warmup, arguments.repeats, name):
+        print(line)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from bench.report.html import INSTANCES, write_report
+
+    results = Path(arguments.results)
+    out = results / "report.html" if arguments.out is None else Path(arguments.out).expanduser()
+    instances = INSTANCES if arguments.instances is None else arguments.instances
+    print(f"wrote {write_report(results, out, arguments.run, instances)}")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -247,6 +403,11 @@ def _list(arguments: argparse.Namespace) -> None:
         from bench.config import config_names
 
         print("\n".join(config_names()))
+    elif arguments.what == "experiments":
+        from bench.report.experiment import experiment_names, read_experiment
+
+        for name in experiment_names():
+            print(f"{name:<9} {read_experiment(name)[1].title}")
     else:
         print("\n".join(registry.names(arguments.what)))
 

@@ -92,6 +92,15 @@ def bad_inputs() -> Iterator[Any]:
     yield "prompts folder", [*run, "--set", "prompts=EMPTY"], "is not a folder of templates"
     yield "unknown run", ["show", "rag", "--results", "EMPTY"], "no run in "
     yield "unknown experiment", ["table", "tabel1", "--config", "CONFIG"], "'tabel1'; did you mean 'table1'? Shipped: "
+    yield "no seeds", ["table", "table1", "--config", "CONFIG", "--seeds", "0"], "0 seeds were asked for"
+    yield "unknown run to compare", ["compare", "rag", "pag", "--results", "EMPTY"], "no run in "
+    yield "unknown run to check", ["check", "rag", "--results", "EMPTY"], "no run in "
+    yield "unknown run to bless", ["bless", "rag", "--results", "EMPTY"], "no run in "
+    yield "nothing to report", ["report", "--results", "EMPTY"], "EMPTY"
+    yield "unknown method to time", ["time", "--config", "CONFIG", "--method", "raag"], "did you mean 'rag'?"
+    yield "a minimum without a run", ["check", "--minimum", "0.1"], "--minimum is for a run"
+    yield "a factor without timings", ["check", "--factor", "2"], "--factor is for timings"
+    yield "a run and timings", ["check", "x", "--timing", "a", "b"], "give a run or --timing OLD NEW, not both"
     yield "corrupt experiment", ["table", "CORRUPT", "--config", "CONFIG"], "cannot be read as YAML"
     yield (
         "no reviews",
@@ -114,6 +123,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     places = {"CONFIG": shop_config, "EMPTY": tmp_path / "empty", "CORRUPT": tmp_path / "corrupt.yaml"}
     for word, path in places.items():
         arguments = [argument.replace(word, str(path)) for argument in arguments]
+        message = message.replace(word, str(path))
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -241,6 +251,56 @@ def test_table(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.
     other = ["--set", "fidelity=official", "--seed", "3"]
     assert main(["table", str(experiment), "--config", str(shop_config), *other]) == 0
     assert "small-shop-official-seed3.md" in capsys.readouterr().out
+
+
+@pytest.fixture
+def two_runs(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """A run of rag and one of copy; the flag that says where they are."""
+    for method in ("rag", "copy"):
+        assert main(["run", "--config", str(shop_config), "--method", method]) == 0
+    capsys.readouterr()
+    return ["--results", str(tmp_path / "results")]
+
+
+def test_compare(two_runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "rag", "copy", "--changed", "1", *two_runs]) == 0
+    printed = capsys.readouterr().out
+    assert "method rag -> copy" in printed
+    assert "Paired on 3 instances (Toys 3)" in printed
+    assert printed.count("reference: ") == 1
+    assert main(["compare", "rag", "copy", "--by", "rouge2", *two_runs]) == 2
+    assert "'rouge2' is not a column that both runs have; did you mean 'rougeL'?" in capsys.readouterr().err
+
+
+def test_bless_and_check(two_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    two_runs += ["--goldens", str(results / "golden")]
+    assert main(["check", *two_runs]) == 2
+    assert "golden" in capsys.readouterr().err
+    assert main(["bless", "copy", "--name", "floor", *two_runs]) == 0
+    assert (results / "golden" / "floor" / "summary.json").is_file()
+    capsys.readouterr()
+    assert main(["check", "copy", *two_runs]) == 0
+    assert capsys.readouterr().out == "no drift\n"
+    # Of another method there is no golden, unless it is named; then there is drift.
+    assert main(["check", "rag", *two_runs]) == 2
+    assert "--against NAME" in capsys.readouterr().err
+    predictions = results / "golden" / "floor" / "predictions.jsonl"
+    predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
+    assert main(["check", "copy", *two_runs]) != 0
+
+
+def test_check_of_timings_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--timing", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    assert "a.json" in capsys.readouterr().err
+
+
+def test_report(two_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    assert main(["report", "--out", str(out), *two_runs]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert main(["report", "--run", "nosuch", *two_runs]) == 2
 
 
 def raw_files(folder: Path, **columns: str) -> list[str]:
