@@ -156,9 +156,11 @@ def _panels(experiment: Experiment, rows: Sequence[RowRuns]) -> tuple[dict[str, 
     }
     notes = []
     if experiment.categories:
-        names = ", ".join(map(category_name, experiment.categories if wanted else by_category))
-        lacking = "" if wanted else f" (the data have no {', '.join(experiment.categories)})"
-        notes.append(f"Instances of {names} alone{lacking}." if wanted else f"Instances of {names}{lacking}.")
+        names = ", ".join(map(category_name, by_category))
+        lacking = ", ".join(category for category in experiment.categories if category not in run.corpora)
+        notes.append(
+            f"Instances of {names}; the data have no {lacking}." if lacking else f"Instances of {names} alone."
+        )
     if experiment.users == "all":
         return by_category, notes
     encoder = next((found for row in rows if (found := getattr(row.runs[0].method, "encoder", None))), None)
@@ -190,9 +192,9 @@ def _cells(row: RowRuns, panels: Panels, experiment: Experiment) -> dict[Key, Ce
             rows, aggregate = row.scored(name, instances)
             try:
                 each = aggregate.each(rows)
-                low, high = interval(aggregate, rows, users, resamples=row.config.resamples)[name]
             except DataError:
                 continue
+            low, high = interval(aggregate, rows, users, resamples=row.config.resamples)[name]
             cells[panel, name] = Cell(float(each.mean()), low, high, sd=_sd(each))
     return cells
 

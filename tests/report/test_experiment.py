@@ -352,7 +352,7 @@ def test_a_figure_by_the_uniqueness_of_users(shop_config: Path, tmp_path: Path, 
     # u1 and u2 have a history, u3 none; one of the two is in each group.
     notes = (tmp_path / "results" / "figures" / "small.md").read_text().replace("\\", "")
     assert "test instances: Toys 2. Fidelity" in notes
-    assert "Instances of Toys (the data have no Elsewhere)." in notes
+    assert "Instances of Toys; the data have no Elsewhere." in notes
     lines = list(csv.DictReader((tmp_path / "results" / "figures" / "small.csv").open()))
     assert {line["category"] for line in lines} == {"Unique", "Non-Unique"}
     for suffix in ("pdf", "png", "csv", "md"):
