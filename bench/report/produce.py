@@ -107,11 +107,13 @@ def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, r
     """The rows of an experiment under each configuration, with the runs that they need."""
     if experiment.content in ("data", "properties"):
         return []
-    models = [_model_name(_common(base).model) for base in configs.values()]
+    whole = experiment.with_other_methods()
+    models = [_common(base).model for base in configs.values()]
+    names = [_model_name(model) for model in models]
     planned = []
     for number, (config, base) in enumerate(configs.items()):
-        heading = models[number] if models.count(models[number]) == 1 else f"{models[number]} ({Path(config).stem})"
-        for group in experiment.with_other_methods().for_model(_common(base).model).groups:
+        heading = names[number] if names.count(names[number]) == 1 else f"{names[number]} ({Path(config).stem})"
+        for group in whole.for_model(models[number]).groups:
             # Sizes are ranked apart, as in the paper's Table 1.
             name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
             shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +94,7 @@ def test_merged_rows_of_other_categories_have_no_paper() -> None:
 # -- the command
 
 
-def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], pdflatex: Callable[[Path, str], str]) -> None:
     assert main(["data", "stats", "--config", "demo", "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
@@ -115,7 +113,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(test["paper"]) == 34.84
     trust = read_csv(tmp_path / "tables" / "table4_trust.csv")
     for name in ("table4", "table4_trust"):
-        assert "Overfull" not in pdflatex(tmp_path / "tables", name)
+        assert "Overfull" not in pdflatex(tmp_path / "tables", f"{name}_alone.tex")
     blocks = {row["category"]: (row["value"], row["of"]) for row in trust if row["measure"] == "blocks"}
     assert blocks == dict.fromkeys(PAPER, ("3.0", "3.0"))
     assert {row["value"] for row in trust if row["measure"] == "users"} == {"168"}
@@ -208,28 +206,16 @@ def grid(columns: int, rows: int = 3) -> Grid:
 
 
 @pytest.mark.parametrize(("columns", "parts"), [(1, 1), (4, 1), (5, 2), (9, 3)])
-def test_pdflatex_sets_the_table_without_a_box_too_wide(columns: int, parts: int, tmp_path: Path) -> None:
-    log = typeset(grid(columns), tmp_path)
+def test_pdflatex_sets_the_table_without_a_box_too_wide(
+    columns: int, parts: int, tmp_path: Path, pdflatex: Callable[[Path, str], str]
+) -> None:
+    write(grid(columns), "", tmp_path)
+    log = pdflatex(tmp_path, f"{grid(columns).id}_alone.tex")
     assert "Overfull" not in log
     assert "pk>" not in log, "a font was drawn as a bitmap"
     assert latex(grid(columns)).isascii()
     assert latex(grid(columns)).count(r"\begin{tabular}") == parts
     assert latex(grid(columns)).count(r"\label{") == 1
-
-
-def typeset(shown: Grid, folder: Path) -> str:
-    write(shown, "", folder)
-    return pdflatex(folder, shown.id)
-
-
-def pdflatex(folder: Path, name: str) -> str:
-    """Run pdflatex on the document that inputs a table; the log."""
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}_alone.tex"]
-    environment = os.environ | {"max_print_line": "1000"}
-    run = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False, env=environment)
-    log = (folder / f"{name}_alone.log").read_text(encoding="utf-8", errors="replace")
-    assert run.returncode == 0, log
-    return log
 
 
 def test_html_shows_every_cell_and_no_markup_from_outside() -> None:

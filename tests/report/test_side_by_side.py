@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv as csv_format
 import io
 import json
-import os
 import random
 import re
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -243,15 +241,6 @@ def test_no_text_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
     assert max(len(line) for line in text.splitlines() if "a word" in line) in range(110, 121)
 
 
-def typeset(folder: Path, document: str) -> str:
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document]
-    environment = os.environ | {"max_print_line": "1000"}
-    ran = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False, env=environment)
-    log = (folder / document).with_suffix(".log").read_text(encoding="utf-8", errors="replace")
-    assert ran.returncode == 0, log
-    return log
-
-
 LONG = "An honest sentence of a review that does not end where it should. " * 150
 CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "nasty": (),
@@ -263,7 +252,9 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pdflatex_sets_the_texts_without_a_box_too_wide_or_too_high(case: str, tmp_path: Path) -> None:
+def test_pdflatex_sets_the_texts_without_a_box_too_wide_or_too_high(
+    case: str, tmp_path: Path, pdflatex: Callable[[Path, str], str]
+) -> None:
     paths = write(nasty(tmp_path, *CASES[case]), tmp_path)
     assert [path.name for path in paths] == ["t.tex", "t_alone.tex", "t.md", "t.html", "t.csv"]
     # As a paper in two columns inputs it, which is narrower than the document of its own.
@@ -272,7 +263,7 @@ def test_pdflatex_sets_the_texts_without_a_box_too_wide_or_too_high(case: str, t
         "\\usepackage{array,booktabs}\\begin{document}\\input{t.tex}\\end{document}"
     )
     for document in ("t_alone.tex", "paper.tex"):
-        log = typeset(tmp_path, document)
+        log = pdflatex(tmp_path, document)
         assert "Overfull" not in log
         assert "Float too large" not in log
         assert "pk>" not in log, "a font was drawn as a bitmap"

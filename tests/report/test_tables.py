@@ -6,9 +6,7 @@ import csv as csv_format
 import dataclasses
 import io
 import math
-import os
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -347,17 +345,6 @@ def test_markdown_columns_survive_bars_in_labels() -> None:
 # ---- pdflatex
 
 
-def typeset(shown: Table, folder: Path) -> str:
-    """Write the table, run pdflatex on the document that inputs it, return the log."""
-    write(shown, folder)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{shown.id}_alone.tex"]
-    environment = os.environ | {"max_print_line": "1000"}
-    run = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False, env=environment)
-    log = (folder / f"{shown.id}_alone.log").read_text(encoding="utf-8", errors="replace")
-    assert run.returncode == 0, log
-    return log
-
-
 LONG = "A_label_without_any_space_that_is_longer_than_a_column_" + "W" * 30
 CASES: dict[str, Callable[[], Table]] = {
     "one category": lambda: table(["Books"]),
@@ -384,8 +371,11 @@ CASES: dict[str, Callable[[], Table]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pdflatex_sets_the_table_without_a_box_too_wide(case: str, tmp_path: Path) -> None:
-    log = typeset(CASES[case](), tmp_path)
+def test_pdflatex_sets_the_table_without_a_box_too_wide(
+    case: str, tmp_path: Path, pdflatex: Callable[[Path, str], str]
+) -> None:
+    write(CASES[case](), tmp_path)
+    log = pdflatex(tmp_path, f"{CASES[case]().id}_alone.tex")
     assert "Overfull" not in log
     assert "Float too large" not in log
     assert "pk>" not in log, "a font was drawn as a bitmap"
