@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from bench.errors import ResourceError
 
 PACKAGE_PREFIX = "python:"
 SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
+WEIGHTS = {
+    "consolidated*.safetensors": "consolidated.safetensors.index.json",
+    "*.safetensors": "model.safetensors.index.json",
+    "*.bin": "pytorch_model.bin.index.json",
+    "*.pt": None,
+}
+"""Files of weights in the order in which vLLM looks for them, with the index that names them all where there are
+several. It loads the first kind that a folder has."""
+NO_WEIGHTS = {"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+"""What a training leaves beside the weights."""
 
 
 def local_folder(name: str) -> Path | None:
@@ -89,9 +100,13 @@ def _content(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def check_model(name: str, needed_by: str) -> None:
-    """Raise `ResourceError` if the model can neither be found on this machine nor fetched. Cheap: loads nothing, asks
-    the hub once, at most 5 seconds, and only for a model that is not in its cache."""
-    if local_folder(name) is not None:
+    """Raise `ResourceError` if the model can neither be found on this machine nor fetched, or if its folder has no
+    weights or only a part of them. Cheap: loads nothing, asks the hub once, at most 5 seconds, and only for a model
+    that is not in its cache."""
+    folder = local_folder(name)
+    if folder is not None:
+        if problem := _missing_weights(folder):
+            raise ResourceError(f"{needed_by}: model '{name}' {problem}; copy or download it again with its weights")
         return
     from huggingface_hub import HfApi, constants, errors, try_to_load_from_cache
 
@@ -109,6 +124,37 @@ def check_model(name: str, needed_by: str) -> None:
         raise ResourceError(f"{needed_by}: the hub refuses model '{name}' ({type(error).__name__}); {mend}") from error
     except unreachable as error:
         raise ResourceError(f"{needed_by}: model '{name}' is not here and the hub cannot be reached; {mend}") from error
+
+
+def _missing_weights(folder: Path) -> str:
+    """What a model's folder misses of its weights, as the end of a sentence; "" if it misses nothing."""
+    for pattern, index in WEIGHTS.items():
+        files = sorted(path for path in folder.glob(pattern) if path.name not in NO_WEIGHTS)
+        if files:
+            shards = _shards(folder / index) if index else set()
+            if shards is None:
+                return f"has a broken {index}"
+            if missing := sorted(name for name in shards if not (folder / name).is_file()):
+                return f"misses {missing[0]}, one of the {len(shards)} files that {index} names"
+            pointers = [path.name for path in files if _is_pointer(path)]
+            return f"has only a Git LFS pointer in the place of {pointers[0]}" if pointers else ""
+    return "has no weights (*.safetensors, *.bin or *.pt)"
+
+
+def _shards(index: Path) -> set[str] | None:
+    """Names of the files that hold weights; none without an index, None for an index that cannot be read."""
+    if not index.is_file():
+        return set()
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether a file stands for one that Git LFS did not fetch."""
+    with path.open("rb") as file:
+        return file.read(24) == b"version https://git-lfs."
 
 
 def without_progress_bars() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 import bench
+from bench.cli import main
 from bench.errors import ResourceError
 from bench.models import check_model, fingerprint, local_folder, resolve_model
 
@@ -53,6 +55,73 @@ def test_a_hub_model_that_is_not_here_when_offline(monkeypatch: pytest.MonkeyPat
         check_model("org/name", "the test")
     with pytest.raises(ResourceError, match="model 'org/name@v1' cannot be fetched from the hub"):
         resolve_model("org/name@v1")
+
+
+def index(*shards: str) -> str:
+    return json.dumps({"weight_map": {f"layer{number}.weight": shard for number, shard in enumerate(shards)}})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"model.safetensors": ""},
+        {
+            "a.safetensors": "",
+            "b.safetensors": "",
+            "model.safetensors.index.json": index("a.safetensors", "b.safetensors"),
+        },
+        {"consolidated.safetensors": "", "model.safetensors.index.json": index("a.safetensors")},
+        {"pytorch_model.bin": "", "training_args.bin": ""},
+        {"a.bin": "", "pytorch_model.bin.index.json": index("a.bin", "a.bin")},
+        {"model.pt": ""},
+    ],
+    ids=["safetensors", "safetensors shards", "Mistral's own", "bin", "bin shards", "pt"],
+)
+def test_a_folder_with_weights(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in {"config.json": "{}", **files}.items():
+        (tmp_path / name).write_text(text)
+    check_model(str(tmp_path), "the test")
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, r"has no weights \(\*\.safetensors, \*\.bin or \*\.pt\)"),
+        ({"model.safetensors.index.json": index("a.safetensors")}, "has no weights"),
+        ({"training_args.bin": "", "optimizer.pt": "", "tokenizer.json": ""}, "has no weights"),
+        ({"model.gguf": ""}, "has no weights"),
+        (
+            {"a.safetensors": "", "model.safetensors.index.json": index("a.safetensors", "b.safetensors")},
+            r"misses b\.safetensors, one of the 2 files that model\.safetensors\.index\.json names",
+        ),
+        ({"a.bin": "", "pytorch_model.bin.index.json": index("a.bin", "b.bin")}, r"misses b\.bin"),
+        ({"a.safetensors": "", "model.safetensors.index.json": "{}"}, r"has a broken model\.safetensors\.index\.json"),
+        ({"a.safetensors": "", "model.safetensors.index.json": "[1"}, r"has a broken model\.safetensors\.index\.json"),
+        (
+            {"model.safetensors": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"},
+            r"has only a Git LFS pointer in the place of model\.safetensors",
+        ),
+    ],
+    ids=["nothing", "an index alone", "a training's rest", "gguf", "a shard", "a bin shard", "index", "JSON", "LFS"],
+)
+def test_a_folder_that_misses_weights(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    for name, text in {"config.json": "{}", **files}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ResourceError, match=rf"^the test: model '.*' {problem}.*; copy or download it again"):
+        check_model(str(tmp_path), "the test")
+
+
+def test_a_run_without_weights_is_refused_in_one_line(
+    shop_config: Path, tiny_qwen2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written; its tokenizer alone would make prompts."""
+    shutil.copytree(tiny_qwen2, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    command = ["run", "--config", str(shop_config), "--method", "nonperso", "--set", f"model={tmp_path / 'bare'}"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the language model: model '" in line
+    assert "has no weights" in line
+    assert not (tmp_path / "results").exists()
 
 
 def test_fingerprint_of_a_hub_model_is_its_name_with_the_revision() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -179,8 +180,11 @@ def test_more_than_the_models_context_is_refused_before_work(tiny_qwen2: Path, c
     assert (torch.get_num_threads(), torch.set_num_threads) == (threads, set_threads)
 
 
-def test_a_model_that_is_none_is_one_error(tmp_path: Path, chat: Chat) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+def test_an_engine_that_cannot_start_is_one_error(tiny_qwen2: Path, tmp_path: Path, chat: Chat) -> None:
+    """Here for want of weights. The sizes are the random model's: those that transformers gives a bare configuration
+    are of 7 billion parameters."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_qwen2 / name, tmp_path)
     with pytest.raises(BackendError, match=r"vLLM could not start with model .*`bench doctor`"):
         VLLMBackend(build(settings(tmp_path)), chat)
 
