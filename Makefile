@@ -50,7 +50,8 @@ timing: $(STAMP)  ## how fast every method is, and the harness around it
 	@$(BIN)/bench time --config $(CONFIG)
 	@$(BIN)/python -m pytest -q tests/benchmarks/test_methods_speed.py
 
-test: $(STAMP)  ## all tests, two files at a time, then speed by itself
+test: $(STAMP)  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
+	@$(BIN)/python requirements/install.py --system
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks
 

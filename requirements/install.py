@@ -1,15 +1,20 @@
 """Make the repository's virtual environment: what `make setup` runs. Standard library only.
 
     python3 requirements/install.py [cpu|gpu]
+    .venv/bin/python requirements/install.py --system
 
 Without an argument the stack is `gpu` where nvidia-smi finds a GPU and `cpu` elsewhere. Safe to repeat: an environment
 that matches the lock file and pyproject.toml is left alone. What could not be fetched is named at the end together with
 the one command that fetches it.
+
+With `--system` it brings what the tests need beside the environment, and nothing where all of it is there: what
+`make test` runs first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -224,7 +229,56 @@ def bring_resources() -> list[str]:
     return missing
 
 
+def loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def has_style(name: str) -> bool:
+    """Whether LaTeX finds a package."""
+    if shutil.which("kpsewhich") is None:
+        return False
+    return subprocess.run(["kpsewhich", name], capture_output=True, check=False).returncode == 0
+
+
+SYSTEM: dict[str, Callable[[], bool]] = {
+    # What `make setup` tried to bring. The doctor's look takes longer, and knows the other ways.
+    "libnuma1": lambda: loads("libnuma.so.1") or look("vllm")["state"] == "ok",
+    "wordnet-base": lambda: Path("/usr/share/wordnet/data.noun").exists() or look("wordnet")["state"] == "ok",
+    # Tables are compiled.
+    "texlive-latex-base": lambda: shutil.which("pdflatex") is not None,
+    "texlive-latex-recommended": lambda: has_style("booktabs.sty"),
+    # The report is opened.
+    "chromium": lambda: shutil.which("chromium") is not None,
+    "chromium-driver": lambda: shutil.which("chromedriver") is not None,
+}
+"""Debian's packages that the tests need, each with a check for what it gives, wherever that comes from."""
+
+
+def bring_system() -> None:
+    """Install what the tests need of the system where that is allowed without a question. Raises `SetupError` with
+    the command that installs it elsewhere."""
+    missing = [package for package, there in SYSTEM.items() if not there()]
+    if missing and install_system(missing):
+        missing = [package for package in missing if not SYSTEM[package]()]
+    if not missing:
+        return
+    packages = " ".join(missing)
+    if shutil.which("apt-get") is None:
+        raise SetupError(f"the tests need what Debian has in these packages, and there is no apt-get: {packages}")
+    apt = "apt-get" if os.geteuid() == 0 else "sudo apt-get"
+    raise SetupError(
+        f"the tests need {', '.join(missing)}; run: {apt} update && {apt} install -y --no-install-recommends {packages}"
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
+    if arguments == ["--system"]:
+        bring_system()
+        return
     check_machine(sys.version_info[:2], platform.system(), platform.machine())
     stack = find_stack(arguments)
     if STAMP.exists() and STAMP.read_text(encoding="utf-8") == state_of(stack):
@@ -244,4 +298,5 @@ if __name__ == "__main__":
     try:
         main([word for word in sys.argv[1:] if word])
     except SetupError as error:
-        sys.exit(f"setup: {error}")
+        print(f"setup: {error}", file=sys.stderr)
+        sys.exit(2)

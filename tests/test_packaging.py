@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -173,8 +174,14 @@ def test_bench_is_a_command() -> None:
 # make setup
 
 
+MAKE_VARIABLES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "STACK", "PYTHON", "CONFIG", "OPTIONS"}
+
+
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    """As on the command line, whatever the `make test` around it was given; with this Python, the machine's own may not
+    fit."""
+    environment = {name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES}
+    environment["PYTHON"] = sys.executable
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -192,9 +199,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_setup_that_is_done_is_silent_and_instant(checkout: Path) -> None:
-    begin = time.perf_counter()
+    """In seconds of the processor, which a busy machine does not make more."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = make(checkout, "setup")
-    assert time.perf_counter() - begin < 0.3
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -219,6 +228,27 @@ def test_help_names_every_target(checkout: Path) -> None:
     named = re.findall(r"^make (\S+)", make(checkout).stdout, re.MULTILINE)
     every = ["help", "setup", "table1", "figures", "paper", "report", "timing", "test", "check", "gate", "demo-model"]
     assert named == every
+
+
+# make test
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_tests_start_where_the_system_has_what_they_need(checkout: Path, status: int) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "ran $*"\n[ "$1" != requirements/install.py ] || exit {status}\n')
+    python.chmod(0o755)
+    done = make(checkout, "test")
+    first, *others = re.findall("^ran (.*)", done.stdout, re.MULTILINE)
+    assert first == "requirements/install.py --system"
+    assert (done.returncode, bool(others)) == (status, status == 0)
+
+
+@pytest.mark.parametrize("target", ["setup", "table1", "figures", "paper", "report", "timing", "check", "gate"])
+def test_nothing_but_the_tests_needs_the_system(checkout: Path, target: str) -> None:
+    assert "--system" in make(checkout, "--dry-run", "test").stdout
+    assert "--system" not in make(checkout, "--dry-run", target).stdout
 
 
 # requirements/install.py
@@ -250,6 +280,13 @@ def test_stack_follows_the_gpu(
     assert install.find_stack(["cpu"]) == "cpu"
     with pytest.raises(install.SetupError, match="'tpu' is no stack"):
         install.find_stack(["tpu"])
+
+
+def test_an_error_is_one_line_and_exit_code_2() -> None:
+    command = [sys.executable, str(ROOT / "requirements" / "install.py"), "tpu"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = "setup: 'tpu' is no stack: make setup STACK=cpu, or STACK=gpu\n"
+    assert (failed.returncode, failed.stdout, failed.stderr) == (2, "", said)
 
 
 def test_done_is_done_until_the_lock_changes(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,3 +362,63 @@ def test_the_system_is_left_alone_where_nobody_allowed_it(
     assert install.install_system(["wordnet-base"]) is False
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert install.administrator() == ["env", "DEBIAN_FRONTEND=noninteractive"]
+
+
+def program(folder: Path, name: str, status: int = 0) -> None:
+    (folder / name).write_text(f"#!/bin/sh\nexit {status}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def system(install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a system's only programs, none so far; what lies elsewhere is there."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for package in ("libnuma1", "wordnet-base"):
+        monkeypatch.setitem(install.SYSTEM, package, lambda: True)
+    return folder
+
+
+PROGRAMS = ["pdflatex", "kpsewhich", "chromium", "chromedriver"]
+IN_PACKAGES = ["texlive-latex-base", "texlive-latex-recommended", "chromium", "chromium-driver"]
+
+
+def test_what_the_tests_need_is_installed_where_that_is_allowed(
+    install: ModuleType, system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[list[str]] = []
+
+    def install_system(packages: list[str]) -> bool:
+        installed.append(packages)
+        for name in PROGRAMS:
+            program(system, name)
+        return True
+
+    monkeypatch.setattr(install, "install_system", install_system)
+    install.main(["--system"])
+    install.main(["--system"])
+    assert installed == [IN_PACKAGES]
+
+
+@pytest.mark.parametrize(("user", "apt"), [(0, "apt-get"), (1000, "sudo apt-get")])
+def test_what_the_tests_need_is_one_command_elsewhere(
+    install: ModuleType, system: Path, monkeypatch: pytest.MonkeyPatch, user: int, apt: str
+) -> None:
+    """Also for root, where apt-get fails."""
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    program(system, "apt-get", status=100)
+    program(system, "env", status=100)
+    program(system, "sudo", status=1)
+    command = f"run: {apt} update && {apt} install -y --no-install-recommends {' '.join(IN_PACKAGES)}"
+    with pytest.raises(install.SetupError, match=f"^the tests need {', '.join(IN_PACKAGES)}; {command}$"):
+        install.main(["--system"])
+
+
+def test_one_missing_package_is_asked_for_alone(
+    install: ModuleType, system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROGRAMS:
+        program(system, name, status=int(name == "kpsewhich"))
+    with pytest.raises(install.SetupError, match=r"no apt-get: texlive-latex-recommended$"):
+        install.main(["--system"])
