@@ -171,3 +171,21 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
 
     monkeypatch.setattr("bench.backends._start", start)
     return backend
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Fails a test that leaves the process 2 GB larger: a machine without memory kills a worker with all its tests.
+
+    A model counts where the test or a fixture of its own loads it, not where a module's or the session's fixture does.
+    """
+    before = resident()
+    yield
+    growth = resident() - before
+    assert growth < 2e9, f"the test left the process {growth / 1e9:.1f} GB larger"
