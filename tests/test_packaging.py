@@ -1,4 +1,4 @@
-"""The environment: lock files, `make setup`, and what the built package holds."""
+"""The environment: lock files, `make setup`, and what `make test` brings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("bench", "methods", "metrics", "retrievers")
+FOLDERS = ("bench", "methods", "metrics", "retrievers")
+OWN = ("bench", "bench_parrot", "tests")
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "py-cpuinfo2"}
 
 
@@ -72,7 +72,7 @@ def imported(folders: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
             for name in (name.split(".")[0] for name in names):
-                if name not in sys.stdlib_module_names and name not in (*PACKAGES, "tests"):
+                if name not in sys.stdlib_module_names and name not in OWN:
                     yield name, path.relative_to(ROOT)
 
 
@@ -119,7 +119,7 @@ def test_environment_is_what_its_lock_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(PACKAGES, ("cpu", "gpu")), (("tests",), ("cpu", "gpu", "dev"))], ids=["packages", "tests"]
+    ("folders", "extras"), [(FOLDERS, ("cpu", "gpu")), (("tests",), ("cpu", "gpu", "dev"))], ids=["packages", "tests"]
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...], project: dict[str, Any]) -> None:
     """What only comes along with something else can go with it."""
@@ -134,35 +134,7 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
     assert stray == set()
 
 
-# The package
-
-
-def test_wheel_holds_every_data_file(tmp_path: Path) -> None:
-    """Prompts, configurations, experiments, the demo's model: whatever lies in the packages and is not code."""
-    source = tmp_path / "source"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        held = set(archive.namelist())
-    files = (path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file())
-    wanted = {str(path) for path in files if "__pycache__" not in path.parts}
-    assert wanted - held == set()
-    assert not any(name.startswith("tests/") for name in held)
+# The package, of which a wheel is tested in test_wheel.py
 
 
 def test_bench_is_a_command() -> None:
