@@ -76,7 +76,7 @@ def chat(tiny_qwen2: Path) -> Chat:
 def backend(config: RunConfig, chat: Chat) -> Iterator[VLLMBackend]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    backend = VLLMBackend(config, chat)
+    backend = VLLMBackend(config, chat, vectors=False)
     yield backend
     backend.close()
 
@@ -102,7 +102,7 @@ def streamed(chat: Chat, ids: Sequence[int]) -> str:
     from tokenizers.decoders import DecodeStream
 
     stream = DecodeStream(skip_special_tokens=True)
-    steps = [stream.step(chat.tokenizer._tokenizer, token) for token in ids]
+    steps = [stream.step(chat.tokenizer.backend_tokenizer, token) for token in ids]
     return "".join(step for step in steps if step)
 
 
@@ -176,7 +176,7 @@ def test_more_than_the_models_context_is_refused_before_work(tiny_qwen2: Path, c
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     too_long = build(settings(tiny_qwen2), {"input_budget": 8000, "max_new_tokens": 193})
     with pytest.raises(BackendError, match=r"input_budget \+ max_new_tokens = 8000 \+ 193 tokens: lower one"):
-        VLLMBackend(too_long, chat)
+        VLLMBackend(too_long, chat, vectors=False)
     assert (torch.get_num_threads(), torch.set_num_threads) == (threads, set_threads)
 
 
@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_start_is_one_error(tiny_qwen2: Path, tmp_path: Pa
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_qwen2 / name, tmp_path)
     with pytest.raises(BackendError, match=r"vLLM could not start with model .*`bench doctor`"):
-        VLLMBackend(build(settings(tmp_path)), chat)
+        VLLMBackend(build(settings(tmp_path)), chat, vectors=False)
 
 
 def test_an_engine_that_fails_at_work_is_one_error(backend: VLLMBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_an_engine_that_fails_at_work_is_one_error(backend: VLLMBackend, monkeyp
     call = calls(temperature=0.0)[0]
     backend.submit(call)
     with monkeypatch.context() as patch:
-        patch.setattr(backend._engine, "step", step)
+        patch.setattr(backend.engine, "step", step)
         with pytest.raises(BackendError, match=r"vLLM failed with 1 calls in flight: CUDA out of memory .*run again"):
             next(backend.completed())
     assert [done.key for done, _ in backend.completed()] == [call.key]
@@ -221,8 +221,8 @@ with Engines() as engines:
     for number in range(3):
         backend.submit(Call((str(number), "a", 0), Prompt("a", "", "b"), number, 0.8, 0.95, 400 if number else 2))
     first = [call.key[0] for call, _ in backend.completed()]
-    engine = weakref.ref(backend._engine)
-    model = weakref.ref(backend._engine.model_executor)
+    engine = weakref.ref(backend.engine)
+    model = weakref.ref(backend.engine.model_executor)
 gc.collect()
 print(json.dumps(dict(
     seconds=seconds, while_open=while_open, first=first, engine_gone=engine() is None, model_gone=model() is None,
