@@ -5,33 +5,25 @@ from __future__ import annotations
 import copy
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from bench.errors import ConfigError, PluginError, ResourceError
 from bench.models import resolve_model
-from bench.prompts import longest_prefix
+from bench.prompting import longest_prefix
 from bench.records import Prompt
 
-SOFT_TOKENS = (
-    *(f"[HIS_TOKEN_{i}]" for i in range(8)),
-    *(f"[DIFF_TOKEN_{i}]" for i in range(8)),
-    "<his_token_start>",
-    "<his_token_end>",
-    "<diff_token_start>",
-    "<diff_token_end>",
-)
-"""What the released DEP adds to its tokenizer, in this order: eight placeholders each, and the marks around them."""
 PLACEHOLDER = re.compile(r"\[[A-Z]+_TOKEN_\d+\]")
 """A slot of a soft prompt as it stands in a template."""
-_SPECIAL = re.compile("|".join([PLACEHOLDER.pattern, *map(re.escape, SOFT_TOKENS[16:])]))
 
 
-def without_placeholders(text: str) -> str:
-    """`text` without what would be taken for a slot or a mark in a soft prompt."""
-    while _SPECIAL.search(text):
-        text = _SPECIAL.sub("", text)
+def without_placeholders(text: str, marks: Sequence[str] = ()) -> str:
+    """`text` without what would be taken for a slot, or for one of a method's `marks`, in a soft prompt."""
+    special = re.compile("|".join([PLACEHOLDER.pattern, *map(re.escape, marks)]))
+    while special.search(text):
+        text = special.sub("", text)
     return text
 
 
@@ -86,25 +78,24 @@ class Chat:
         return f"{before}<|im_end|><|im_start|>user{after}"
 
     @cached_property
-    def _soft_tokenizer(self) -> Any:
-        """The tokenizer with a token for each placeholder and mark; the model's own tokens keep their ids."""
-        tokenizer = copy.deepcopy(self.tokenizer)
-        tokenizer.add_tokens(list(SOFT_TOKENS), special_tokens=True)
-        return tokenizer
+    def _soft_tokenizers(self) -> dict[tuple[str, ...], tuple[Any, set[str]]]:
+        """By a method's marks: a tokenizer with a token for each mark and slot, and those tokens."""
+        return {}
 
-    @cached_property
-    def _soft_known(self) -> set[str]:
-        return set(SOFT_TOKENS)
+    def _soft_tokenizer(self, prompt: Prompt) -> Any:
+        """The tokenizer with the prompt's marks and slots; the model's own tokens keep their ids."""
+        if prompt.marks not in self._soft_tokenizers:
+            self._soft_tokenizers[prompt.marks] = (copy.deepcopy(self.tokenizer), set())
+        tokenizer, added = self._soft_tokenizers[prompt.marks]
+        if new := [token for token in (*prompt.marks, *prompt.slots) if token not in added]:
+            tokenizer.add_tokens(new, special_tokens=True)
+            added.update(new)
+        return tokenizer
 
     def ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the conversation. A slot's id may lie beyond the model's vocabulary: `positions` says which
         ids are slots."""
-        tokenizer = self.tokenizer
-        if prompt.slots:
-            tokenizer = self._soft_tokenizer
-            if new := [slot for slot in prompt.slots if slot not in self._soft_known]:
-                tokenizer.add_tokens(new, special_tokens=True)
-                self._soft_known.update(new)
+        tokenizer = self._soft_tokenizer(prompt) if prompt.slots else self.tokenizer
         ids: list[int] = tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
         return ids
 
@@ -113,7 +104,7 @@ class Chat:
         they do not stand there once each and in this order."""
         if not prompt.slots:
             return []
-        wanted = self._soft_tokenizer.convert_tokens_to_ids(list(prompt.slots))
+        wanted = self._soft_tokenizer(prompt).convert_tokens_to_ids(list(prompt.slots))
         known = set(wanted)
         found = [position for position, token in enumerate(ids) if token in known]
         if [ids[position] for position in found] != wanted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,35 +42,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-
-class VLLMConfig(Section):
-    """The engine in this process."""
-
-    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], GENERATION] = "auto"
-    quantization: Annotated[str | None, GENERATION] = None
-    tensor_parallel_size: Annotated[int, Field(ge=1), RUNTIME] = 1
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
-    kv_cache_gib: Annotated[int, Field(ge=1), RUNTIME] = 1
-    """Memory of the key-value cache where there is no GPU."""
-    max_num_seqs: Annotated[int, Field(ge=1), RUNTIME] = 256
-    enforce_eager: Annotated[bool, RUNTIME] = False
-    prefix_caching: Annotated[bool, RUNTIME] = False
-
-
-class OpenAIConfig(Section):
-    """A server that speaks the OpenAI chat API. The key comes from the environment variable OPENAI_API_KEY only."""
-
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]"), RUNTIME] = "http://127.0.0.1:8000/v1"
-    served_model: Annotated[str | None, GENERATION] = None
-    """The name the server knows the model by, where it is not `model`."""
-    concurrency: Annotated[int, Field(ge=1), RUNTIME] = 32
-    timeout: Annotated[float, Field(gt=0), RUNTIME] = 600.0
-    """Seconds one request may take."""
-    retries: Annotated[int, Field(ge=0), RUNTIME] = 5
-    """With exponential backoff, for refused connections, time-outs, 408, 409, 429 and 5xx."""
-    extra_body: Annotated[dict[str, Any], GENERATION] = {"top_k": -1, "repetition_penalty": 1.0}
-    """Sent with each request. By default it switches off what vLLM's server would take from the model's own
-    generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
+    def public(self) -> dict[str, Any]:
+        """The settings as JSON for records, without what must not be kept (a key in an address)."""
+        return self.model_dump(mode="json")
 
 
 class PeersConfig(Section):
@@ -117,6 +92,8 @@ class TrainConfig(Section):
 class RunConfig(Section):
     """Everything one run depends on."""
 
+    task: Annotated[str, DATA] = "reviews"
+    """What is to be written; the data set has to be of this task."""
     method: Annotated[str, DATA]
     retriever: Annotated[str, RETRIEVAL] = "recency"
     fidelity: Annotated[Literal["paper", "official"], GENERATION] = "paper"
@@ -124,7 +101,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0), DATA] = 0
 
     dataset: Annotated[str, DATA] = "demo"
-    """"demo", a folder (prepared, or in the published layout) or a hub id."""
+    """"demo", a folder in a layout of the task, or a hub id."""
     revision: Annotated[str | None, DATA] = None
     """Revision of a hub data set."""
     categories: Annotated[tuple[str, ...] | None, DATA] = None
@@ -140,8 +117,8 @@ class RunConfig(Section):
     chat_template: Annotated[Literal["model", "official"] | None, GENERATION] = None
     """Default: the tokenizer's own (paper) or that of the released code (official)."""
     prompts: Annotated[Path | None, RUNTIME] = None
-    """Folder of prompt templates that replace the shipped ones. Their texts, not their place, are part of the
-    identity."""
+    """Folder of prompt templates that replace the plugins' own (`bench.templates`). Their texts, not their place, are
+    part of the identity."""
 
     peers: Annotated[PeersConfig, Field(default_factory=PeersConfig), PEERS]
     train: Annotated[TrainConfig, Field(default_factory=TrainConfig), TRAINING]
@@ -153,14 +130,15 @@ class RunConfig(Section):
     """Hub id (with @revision, if any), local folder, or python:PACKAGE/folder."""
     tokenizer: Annotated[str | None, GENERATION] = None
     """Default: the model's."""
-    backend: Annotated[Literal["vllm", "openai"], GENERATION] = "vllm"
+    backend: Annotated[str, GENERATION] = "vllm"
+    """Where the model runs; its settings stand in a section of its name."""
     temperature: Annotated[float, Field(ge=0), GENERATION] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1), GENERATION] = 0.95
     max_new_tokens: Annotated[int, Field(ge=1), GENERATION] = 2048
-    vllm: Annotated[VLLMConfig, Field(default_factory=VLLMConfig), GENERATION]
-    openai: Annotated[OpenAIConfig, Field(default_factory=OpenAIConfig), GENERATION]
+    """The longest answer. Default: the task's."""
 
-    metrics: Annotated[tuple[str, ...], SCORING] = ("rouge", "meteor", "bleu", "bertscore")
+    metrics: Annotated[tuple[str, ...], SCORING] = ()
+    """Default: the task's."""
     resamples: Annotated[int, Field(ge=1), SCORING] = 1000
     """Bootstrap resamples over users behind each 95% interval."""
     options: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict), DATA]
@@ -172,6 +150,11 @@ class RunConfig(Section):
     """Where runs, tables and caches are kept."""
     window: Annotated[int, Field(ge=1), RUNTIME] = 512
     """Calls in flight at most."""
+
+    @cached_property
+    def backend_section(self) -> Section:
+        """The settings of the backend. Raises `ConfigError`."""
+        return backend_section(self.backend, self.options.get(self.backend, {}))
 
     @property
     def budget(self) -> int:
@@ -257,46 +240,73 @@ def build(*layers: Mapping[str, Any]) -> RunConfig:
     settings: dict[str, Any] = {}
     for layer in layers:
         settings = merge(settings, layer)
-    plugins = [name for group in registry.GROUPS for name in registry.names(group)]
     fields = [name for name in RunConfig.model_fields if name != "options"]
-    options: dict[str, Any] = {}
-    for key in list(settings):
-        if key in fields:
-            continue
-        if key not in plugins:
-            near = registry.near_match(str(key), [*_keys(), *plugins])
-            raise ConfigError(
-                f"'{key}' is not a configuration key{near} Keys: {', '.join(fields)}, or the name of a plugin "
-                "for its options"
-            )
-        section = settings.pop(key)
-        if not isinstance(section, Mapping):
-            raise ConfigError(f"'{key}' is a plugin: set one of its options, {key}.OPTION=value")
-        options[key] = dict(section)
-    for name in options:
-        group = next(group for group in registry.GROUPS if name in registry.names(group))
-        registry.create(group, name, options[name])
+    options = {key: _section_for(key, settings.pop(key), fields) for key in list(settings) if key not in fields}
+    for name, values in options.items():
+        _check_section(name, values)
+    task = registry.load("tasks", str(settings.get("task", RunConfig.model_fields["task"].default)))
+    defaults = {"metrics": task.metrics, "max_new_tokens": task.max_new_tokens}
     try:
-        config = RunConfig(**settings, options=options)
+        config = RunConfig(**(defaults | settings), options=options)
     except ValidationError as error:
         raise ConfigError(_first_problem(error)) from None
-    if config.backend == "openai" and config.template != "model":
+    backend = registry.load("backends", config.backend)
+    if config.template != "model" and not backend.applies_template:
         raise ConfigError(
-            f"chat_template={config.template} cannot be had with backend=openai, where the server applies the model's "
-            "own; add --set chat_template=model"
+            f"chat_template={config.template} cannot be had with backend={config.backend}, where the server applies "
+            "the model's own; add --set chat_template=model"
         )
     return config
 
 
+def _section_for(key: str, section: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """The options in a section that is named after a plugin. Raises `ConfigError`."""
+    plugins = [name for group in registry.GROUPS for name in registry.names(group)]
+    if key not in plugins:
+        near = registry.near_match(str(key), [*_keys(), *plugins])
+        raise ConfigError(
+            f"'{key}' is not a configuration key{near} Keys: {', '.join(fields)}, or the name of a plugin "
+            "for its options"
+        )
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"'{key}' is a plugin: set one of its options, {key}.OPTION=value")
+    return dict(section)
+
+
+def _check_section(name: str, options: Mapping[str, Any]) -> None:
+    for group in registry.GROUPS:
+        if name not in registry.names(group):
+            continue
+        if group == "backends":
+            backend_section(name, options)
+        else:
+            registry.create(group, name, options)
+
+
+def backend_section(name: str, options: Mapping[str, Any]) -> Section:
+    """The settings of a backend. Raises `ConfigError`."""
+    kind: type[Section] = registry.load("backends", name).settings
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, f"{name}.")) from None
+
+
 def _keys() -> list[str]:
-    return [name for name, _, _ in fields_of(RunConfig) if name != "options"]
+    """All keys, those of the backends' sections too."""
+    sections = {f"{name}.": registry.load("backends", name).settings for name in registry.names("backends")}
+    keys = [
+        name for prefix, section in {"": RunConfig, **sections}.items() for name, _, _ in fields_of(section, prefix)
+    ]
+    return [name for name in keys if name != "options"]
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, prefix: str = "") -> str:
+    """The first problem as a sentence; `prefix` names the section."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        # Top-level keys are known to be right by now: it is one of a section.
+        # Top-level keys are known to be right by now: the wrong one is a section's.
         section, _, leaf = where.rpartition(".")
         known = [name.removeprefix(f"{section}.") for name in _keys() if name.startswith(f"{section}.")]
         near = registry.near_match(leaf, known)
@@ -321,3 +331,10 @@ def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:
                 value = value[part]
             chosen[name] = value
     return chosen
+
+
+def backend_settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:
+    """The values of the backend's settings of these kinds by dotted name, ready for JSON."""
+    section = config.backend_section
+    public = section.public()
+    return {f"{config.backend}.{name}": public[name] for name, _, kind in fields_of(type(section)) if kind in kinds}

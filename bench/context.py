@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,9 +13,10 @@ from bench.chat import PLACEHOLDER, Chat, without_placeholders
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import ConfigError, PluginError
-from bench.prompts import Templates, fitting, longest_prefix
-from bench.protocols import Retriever
-from bench.records import Instance, Item, Prompt, Review
+from bench.prompting import fitting, longest_prefix
+from bench.protocols import Retriever, Task
+from bench.records import Fields, Instance, Prompt, Record
+from bench.templates import Templates
 
 
 def derive_seed(*names: object) -> int:
@@ -26,9 +27,12 @@ def derive_seed(*names: object) -> int:
 
 @dataclass(frozen=True)
 class Context:
-    """One category's data and the run's settings, as methods and retrievers use them."""
+    """One category's data and the run's settings, as methods and retrievers use them. `marks` are the tokens that a
+    trained method adds to the tokenizer."""
 
+    task: Task
     corpus: Corpus
+    method: str
     templates: Templates
     chat: Chat
     retriever: Retriever | None
@@ -36,6 +40,7 @@ class Context:
     input_budget: int
     run_seed: int
     embedder: Callable[[Sequence[str], str], NDArray[np.float32]]
+    marks: tuple[str, ...] = ()
     pool: Peers | None = None
     before_target: bool = False
     _user_vectors: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
@@ -48,8 +53,8 @@ class Context:
         """Vectors of `texts`, shape (n, d), kept on disk between runs."""
         return self.embedder(texts, encoder)
 
-    def retrieve(self, instance: Instance, candidates: Sequence[Review] | None = None) -> list[Review]:
-        """The k reviews the retriever ranks highest, best first; from the whole profile unless `candidates` are
+    def retrieve(self, instance: Instance, candidates: Sequence[Record] | None = None) -> list[Record]:
+        """The k records the retriever ranks highest, best first; from the whole profile unless `candidates` are
         given. Raises `PluginError` for a method that does not declare `retrieval_augmented`."""
         if self.retriever is None:
             raise PluginError("a method that calls context.retrieve must declare retrieval_augmented=True")
@@ -61,27 +66,27 @@ class Context:
             )
         return [pool[index] for index in ranking[: self.k]]
 
-    def ranked(self, instance: Instance) -> list[Review]:
+    def ranked(self, instance: Instance) -> list[Record]:
         """The whole profile in the retriever's order, best first. Raises `PluginError` as `retrieve` does."""
         return replace(self, k=len(instance.profile)).retrieve(instance)
 
-    def peers(self, review: Review, instance: Instance) -> list[Review]:
-        """What other users wrote about the item of `review`, in the order of their ids: never a text that anyone has
+    def peers(self, record: Record, instance: Instance) -> list[Record]:
+        """What other users wrote in the group of `record`, in the order of their ids: never a text that anyone has
         to predict, nor one of the instance's user. Raises `PluginError` for a method that does not declare
         `inter_user`."""
         if self.pool is None:
             raise PluginError("a method that calls context.peers must declare inter_user=True")
-        found = self.pool.of_item(review.asin, but=(review.user_id, instance.user_id))
-        return [peer for peer in found if not self.before_target or peer.timestamp < instance.timestamp]
+        found = self.pool.of_group(record.group, but=(record.user_id, instance.user_id))
+        return [peer for peer in found if not self.before_target or _earlier(peer, instance)]
 
-    def user_vector(self, user_id: str, encoder: str, otherwise: Sequence[Review] = ()) -> NDArray[np.float32]:
-        """The mean of the vectors of a user's reviews in the pool of peers, shape (d,); of `otherwise` for a user who
+    def user_vector(self, user_id: str, encoder: str, otherwise: Sequence[Record] = ()) -> NDArray[np.float32]:
+        """The mean of the vectors of a user's records in the pool of peers, shape (d,); of `otherwise` for a user who
         has none there."""
         if self.pool is None:
             raise PluginError("a method that calls context.user_vector must declare inter_user=True")
         key = (user_id, encoder)
         if key not in self._user_vectors:
-            texts = [review.text for review in self.pool.of_user(user_id) or otherwise]
+            texts = [record.text for record in self.pool.of_user(user_id) or otherwise]
             self._user_vectors[key] = self.embed(texts, encoder).mean(axis=0)
         return self._user_vectors[key]
 
@@ -89,96 +94,115 @@ class Context:
         self,
         name: str,
         instance: Instance,
-        history: Sequence[Review] = (),
+        history: Sequence[Record] = (),
         *,
         blocks: Callable[[int], Sequence[str]] = lambda _: ("block",),
-        item: Item | None = None,
+        given: Fields | None = None,
+        texts: Mapping[str, str] | None = None,
         soft: bool = False,
-        **values: str,
     ) -> Prompt:
-        """Render template `name` within the input budget.
+        """Render template `name` within the input budget; the stage is called by the method and the name, or what the
+        task writes for "write".
 
-        The largest n of the first n reviews of `history` that fit beside the rest is shown; `blocks` names the
-        templates that make up the block of the review at an index. If not even one fits, one is kept and its text is
-        cut, then its item's description, then the target item's description. A text that a model wrote earlier
-        (`values`) may take at most half of the budget. `item` takes the place of the instance's. With `soft` the
-        placeholders of templates and `values` become the prompt's slots. Raises `ConfigError` if the bare template does
-        not fit.
+        The largest n of the first n records of `history` that fit beside the rest is shown; `blocks` names the
+        templates that make up the block of the record at an index. If not even one fits, one is kept and its text is
+        cut, then its long fields (`Task.long_fields`), then those of the target. `given` takes the place of values of
+        the instance's own. `texts` are further values; a text (one that a model wrote earlier, say) may take at most
+        half of the budget. With `soft` the placeholders of templates and `texts` become the prompt's slots, and `texts`
+        stay whole. Raises `ConfigError` if the bare template does not fit.
         """
+        filled = dict(texts or {})
         if not soft:
-            values = {key: self.chat.cut(text, self.input_budget // 2) for key, text in values.items()}
-        clean = without_placeholders if soft else str
-
-        def render(reviews: Sequence[tuple[Review, Item]], item: Item) -> Prompt:
-            shown = [
-                self.templates.block(
-                    {
-                        "number": str(index + 1),
-                        "index": str(index),
-                        "item_title": clean(about.title),
-                        "item_description": clean(about.description),
-                        "rating": str(float(review.rating)),
-                        "title": clean(review.title),
-                        "text": clean(review.text),
-                    },
-                    template,
-                )
-                for index, (review, about) in enumerate(reviews)
-                for template in blocks(index)
-            ]
-            system, user = self.templates.render(
-                name,
-                {
-                    "item_title": clean(item.title),
-                    "item_description": clean(item.description),
-                    "output_rating": str(float(instance.rating)),
-                    "output_title": clean(instance.title),
-                    "history": "\n".join(shown),
-                    **values,
-                },
-            )
-            slots = tuple(PLACEHOLDER.findall(f"{system}\n{user}")) if soft else ()
-            return Prompt(name, system, user, blocks_shown=len(reviews), blocks_offered=len(history), slots=slots)
-
-        def fits(prompt: Prompt) -> bool:
-            return self.chat.count(prompt) <= self.input_budget
-
-        about = instance.item if item is None else item
-        offered = [(review, self.corpus.item(review.asin)) for review in history]
-        shown = fitting(len(offered), lambda n: fits(render(offered[:n], about)))
-        prompt = render(offered[:shown], about)
-        if shown or (not offered and fits(prompt)):
+            filled = {key: self.chat.cut(text, self.input_budget // 2) for key, text in filled.items()}
+        rendering = _Rendering(self, name, blocks, filled, soft, len(history))
+        target = {**instance.given, **(given or {})}
+        shown = fitting(len(history), lambda n: rendering.fits(history[:n], target))
+        prompt = rendering.prompt(history[:shown], target)
+        if shown or (not history and rendering.fits((), target)):
             return prompt
-        return self._squeeze(render, fits, offered[:1], about)
+        return rendering.squeezed(history[:1], target)
 
-    def _squeeze(
-        self,
-        render: Callable[[Sequence[tuple[Review, Item]], Item], Prompt],
-        fits: Callable[[Prompt], bool],
-        first: list[tuple[Review, Item]],
-        item: Item,
-    ) -> Prompt:
-        """A prompt that is too long with even one block: cut texts, the least telling last."""
-        if first:
-            ((review, about),) = first
-            text = longest_prefix(review.text, lambda text: fits(render([(replace(review, text=text), about)], item)))
-            review = replace(review, text=text)
-            if not text:
-                description = longest_prefix(
-                    about.description,
-                    lambda text: fits(render([(review, replace(about, description=text))], item)),
-                )
-                about = replace(about, description=description)
-            first = [(review, about)]
-        if not fits(render(first, item)):
-            description = longest_prefix(
-                item.description, lambda text: fits(render(first, replace(item, description=text)))
-            )
-            item = replace(item, description=description)
-        prompt = render(first, item)
-        if not fits(prompt):
+
+def _earlier(peer: Record, instance: Instance) -> bool:
+    return peer.timestamp is not None and instance.timestamp is not None and peer.timestamp < instance.timestamp
+
+
+@dataclass(frozen=True)
+class _Rendering:
+    """One template with everything but the history blocks and the target's values fixed."""
+
+    context: Context
+    name: str
+    blocks: Callable[[int], Sequence[str]]
+    texts: Mapping[str, str]
+    soft: bool
+    offered: int
+
+    def prompt(self, records: Sequence[Record], target: Fields) -> Prompt:
+        """The prompt with these history blocks."""
+        context = self.context
+        values = self._values(target)
+        if "given" in context.templates:
+            values["given"] = context.templates.part("given", values)
+        if "instruction" in context.templates:
+            values["instruction"] = context.templates.part("instruction", {})
+        values["history"] = "\n".join(
+            context.templates.part(template, self._block_values(index, record))
+            for index, record in enumerate(records)
+            for template in self.blocks(index)
+        )
+        system, user = context.templates.render(self.name, values | dict(self.texts))
+        return Prompt(
+            stage=f"{context.method}_{context.task.target if self.name == 'write' else self.name}",
+            system=system,
+            user=user,
+            blocks_shown=len(records),
+            blocks_offered=self.offered,
+            slots=tuple(PLACEHOLDER.findall(f"{system}\n{user}")) if self.soft else (),
+            marks=context.marks if self.soft else (),
+        )
+
+    def _block_values(self, index: int, record: Record) -> dict[str, str]:
+        values = self._values({**record.fields, "text": record.text})
+        return values | {"number": str(index + 1), "index": str(index)}
+
+    def _values(self, fields: Fields) -> dict[str, str]:
+        if not self.soft:
+            return {name: str(value) for name, value in fields.items()}
+        return {name: without_placeholders(str(value), self.context.marks) for name, value in fields.items()}
+
+    def fits(self, records: Sequence[Record], target: Fields) -> bool:
+        """Whether the prompt keeps the input budget."""
+        return self.context.chat.count(self.prompt(records, target)) <= self.context.input_budget
+
+    def squeezed(self, first: Sequence[Record], target: Fields) -> Prompt:
+        """A prompt that is too long with even one block: texts are cut, the least telling last."""
+        kept = list(first)
+        if kept:
+            kept = [self._cut_text(kept[0], target)]
+            for name in self._long(kept[0].fields) if not kept[0].text else ():
+                kept = [self._cut_field(kept[0], name, target)]
+        for name in self._long(target):
+            if not self.fits(kept, target):
+                cut = longest_prefix(str(target[name]), lambda text: self.fits(kept, {**target, name: text}))  # noqa: B023
+                target = {**target, name: cut}
+        prompt = self.prompt(kept, target)
+        if not self.fits(kept, target):
             raise ConfigError(
-                f"input_budget={self.input_budget} is too small: the prompt {prompt.stage} takes "
-                f"{self.chat.count(prompt)} tokens without any text; set a larger input_budget"
+                f"input_budget={self.context.input_budget} is too small: the prompt {prompt.stage} takes "
+                f"{self.context.chat.count(prompt)} tokens without any text; set a larger input_budget"
             )
         return prompt
+
+    def _long(self, fields: Fields) -> list[str]:
+        return [name for name in self.context.task.long_fields if name in fields]
+
+    def _cut_text(self, record: Record, target: Fields) -> Record:
+        text = longest_prefix(record.text, lambda text: self.fits([replace(record, text=text)], target))
+        return replace(record, text=text)
+
+    def _cut_field(self, record: Record, name: str, target: Fields) -> Record:
+        def cut(text: str) -> Record:
+            return replace(record, fields={**record.fields, name: text})
+
+        return cut(longest_prefix(str(record.fields[name]), lambda text: self.fits([cut(text)], target)))

@@ -1,4 +1,4 @@
-"""What works on this machine, and the one command that mends what does not (`bench doctor`)."""
+"""What works on this machine, and the one command that fixes what does not (`bench doctor`)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from bench.machine import gpus
+
 State = Literal["ok", "missing", "optional"]
 GIGABYTE = 1e9
 
@@ -27,13 +29,13 @@ class Finding:
     """One thing that was looked at.
 
     `state` is "ok", "missing" (the demo does not run without it) or "optional" (absent or not good enough, but the
-    demo does without). `mend` is the command that mends it, "" where nothing has to be mended or no command can.
+    demo does without). `fix` is the command that fixes it, "" where nothing has to be fixed or no command can.
     """
 
     name: str
     state: State
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose(folder: Path | None = None, timeout: float = 3.0) -> list[Finding]:
@@ -57,13 +59,13 @@ def diagnose(folder: Path | None = None, timeout: float = 3.0) -> list[Finding]:
 
 
 def render(findings: list[Finding]) -> str:
-    """Findings as aligned lines, the command that mends one below it; then a sentence on the demo."""
+    """Findings as aligned lines, the command that fixes one below it; then a sentence on the demo."""
     name = max((len(finding.name) for finding in findings), default=0)
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:<8}  {finding.name:<{name}}  {finding.detail}")
-        if finding.mend:
-            lines.append(f"{'':<8}  {'':<{name}}  -> {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':<8}  {'':<{name}}  -> {finding.fix}")
     missing = [finding.name for finding in findings if finding.state == "missing"]
     verdict = f"The demo will not run: {', '.join(missing)}." if missing else "The demo can run on this machine."
     return "\n".join([*lines, "", verdict])
@@ -115,17 +117,12 @@ def vllm() -> Finding:
 
 def gpu() -> Finding:
     """NVIDIA GPUs by nvidia-smi, and whether the installed stack can use them."""
-    if shutil.which("nvidia-smi") is None:
+    found = gpus()
+    if found.problem is not None:
+        return Finding("GPU", "optional", found.problem)
+    if not found.lines:
         return Finding("GPU", "optional", "none: the demo needs none, the paper's models do")
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
-    except subprocess.TimeoutExpired:
-        return Finding("GPU", "optional", "nvidia-smi does not answer within 20 s: the driver hangs")
-    if answer.returncode:
-        reason = (answer.stdout + answer.stderr).strip().splitlines()
-        return Finding("GPU", "optional", f"nvidia-smi fails: {reason[0] if reason else 'without a word'}")
-    detail = "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
+    detail = "; ".join(found.lines)
     if version("vllm") is None:
         return Finding("GPU", "optional", f"{detail}, but the installed stack is for the CPU", "make setup STACK=gpu")
     return Finding("GPU", "ok", detail)
@@ -134,27 +131,27 @@ def gpu() -> Finding:
 def hub(timeout: float) -> Finding:
     """Whether the Hugging Face hub, or the mirror HF_ENDPOINT names, answers. Shows its host only: an address may
     carry a password."""
-    mend = "export HF_ENDPOINT=https://YOUR-MIRROR"
+    fix = "export HF_ENDPOINT=https://YOUR-MIRROR"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return Finding("hub", "optional", f"switched off by {name}; local folders work", f"unset {name}")
     address = without_password(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if address is None:
-        return Finding("hub", "optional", "HF_ENDPOINT is not an http(s) address", mend)
+        return Finding("hub", "optional", "HF_ENDPOINT is not an http(s) address", fix)
     host = urlsplit(address).hostname
     request = urllib.request.Request(address, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=timeout):
             return Finding("hub", "ok", f"{host} answers")
     except urllib.error.HTTPError as error:
-        return Finding("hub", "optional", f"{host} answers with status {error.code}; local folders work", mend)
+        return Finding("hub", "optional", f"{host} answers with status {error.code}; local folders work", fix)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        return Finding("hub", "optional", f"{host} cannot be reached ({reason}); local folders work", mend)
+        return Finding("hub", "optional", f"{host} cannot be reached ({reason}); local folders work", fix)
 
 
 def without_password(address: str) -> str | None:
-    """Scheme, host, port and path of a web address; None if it is none."""
+    """Scheme, host, port and path of a web address; None for anything else."""
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
@@ -180,7 +177,7 @@ def wordnet() -> Finding:
     """METEOR's synonyms, found as METEOR finds them."""
     import nltk.data
 
-    from metrics import _wordnet
+    from bench.metrics import _wordnet
 
     source = _wordnet.find(nltk.data.path)
     if source is None:
@@ -193,23 +190,23 @@ def punkt() -> Finding:
     without."""
     import nltk.data
 
-    from metrics._words import find_punkt
+    from bench.metrics._words import find_punkt
 
     model = find_punkt(nltk.data.path)
     if model is None:
-        mend = f"{sys.executable} -m nltk.downloader -d {Path(sys.prefix) / 'nltk_data'} punkt_tab"
-        return Finding("punkt_tab", "optional", "not found: METEOR needs it except in the demo", mend)
+        fix = f"{sys.executable} -m nltk.downloader -d {Path(sys.prefix) / 'nltk_data'} punkt_tab"
+        return Finding("punkt_tab", "optional", "not found: METEOR needs it except in the demo", fix)
     return Finding("punkt_tab", "ok", f"{model.path}")
 
 
 def latex() -> Finding:
     """pdflatex and the packages the tables load; only a test and whoever prints the tables need it."""
-    mend = apt("texlive-latex-base texlive-latex-recommended texlive-latex-extra")
+    fix = apt("texlive-latex-base texlive-latex-recommended texlive-latex-extra")
     if shutil.which("pdflatex") is None:
-        return Finding("LaTeX", "optional", "no pdflatex: tables are written but not compiled", mend)
+        return Finding("LaTeX", "optional", "no pdflatex: tables are written but not compiled", fix)
     for style in ("booktabs.sty", "threeparttable.sty"):
         if subprocess.run(["kpsewhich", style], capture_output=True, check=False).returncode:
-            return Finding("LaTeX", "optional", f"pdflatex, but no {style}", mend)
+            return Finding("LaTeX", "optional", f"pdflatex, but no {style}", fix)
     return Finding("LaTeX", "ok", "pdflatex with booktabs and threeparttable")
 
 

@@ -1,83 +1,101 @@
-"""From runs to summaries: train the adapters that are missing, choose their epochs, make the texts, score them.
+"""From jobs to summaries: train the adapters that are missing, choose their epochs, make the texts, score them.
 
 All training comes first, all texts after it, all scores last: a GPU need not hold the trained model, vLLM's and
-BERTScore's at once. Without a GPU a second process does about half of the work, adapters first.
+BERTScore's at once. Without a GPU a second process (`bench.worker`) does about half of the work, adapters first.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench.backends import Engines
-from bench.beside import Beside, configs_from_parent
-from bench.errors import BenchError, ConfigError
-from bench.progress import say
-from bench.runner import Run, predict, summarise
-from bench.scoring import metric_rows
-from bench.softprompt import adapters
-from bench.store import RunStore, dump, exclusive, read_json, read_rows, write_atomically
+from bench.errors import ConfigError
+from bench.files import exclusive, read_json
+from bench.identity import run_name
+from bench.job import Job
+from bench.loop import Loop
+from bench.progress import Progress, duration, say
+from bench.resolved import Run
+from bench.results import SCHEMA, AdapterRecord, Selection, Summary
+from bench.scoring import batch_of, metric_rows, score
+from bench.softprompt.trained import TrainedAdapter
+from bench.store import RunStore
+from bench.worker import Worker
 
 Say = Callable[[str], None]
 
 
-def execute(runs: Sequence[Run], say: Say = say, alone: bool = False) -> list[dict[str, Any]]:
-    """Do what is missing of each run, `alone` or with a second process, and return their summaries. Raises
-    `BenchError`; what was finished is kept."""
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -> list[Summary]:
+    """Do what is missing of each job and return their summaries. `processes`: 1 for this one alone, 2 for a worker
+    beside it; default: 2 without a GPU and with two cores or more. Raises `BenchError`; what was finished is kept."""
+    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise ConfigError(
-            f"this is one of {processes} processes, but texts are made by one: use `accelerate launch ... -m bench.cli "
+            f"this is one of {world} processes, but texts are made by one: use `accelerate launch ... -m bench.cli "
             "train` for training, then run this command without the launcher"
         )
-    unfinished = [run for run in runs if run.summary() is None]
-    for run in unfinished:
-        run.check()
-    here, there = _shares(unfinished)
-    worthwhile = there and any(run.learns or run.method.properties.calls_model for run in here)
-    if worthwhile and not alone and _cores_to_spare():
-        with Beside([run.config for run in there], say) as beside:
+    unfinished = [job for job in jobs if job.summary() is None]
+    for job in unfinished:
+        job.check()
+        _tell_of_older(job, say)
+    here, there = split(unfinished)
+    worthwhile = there and any(job.trains or job.run.method.properties.calls_model for job in here)
+    if worthwhile and (_processes() if processes is None else processes) > 1:
+        with Worker([job.config for job in there], say) as worker:
             _do(here, say)
-            beside.wait()
+            worker.wait()
     else:
         _do(unfinished, say)
-    return [read_json(run.folder / "summary.json") for run in runs]
+    return [Summary.read(job.folder / "summary.json") for job in jobs]
 
 
-def _do(unfinished: Sequence[Run], say: Say) -> None:
+def _tell_of_older(job: Job, say: Say) -> None:
+    """Say that a run of the same name lies there in an older schema: it is read, but never gone on with."""
+    for folder in sorted(job.folder.parent.glob(f"{run_name(job.run)}-*")):
+        path = folder / "run.json"
+        if path.exists() and (schema := read_json(path).get("schema")) != SCHEMA:
+            say(
+                f"{folder.name} is of an older schema ({schema}; this version writes {SCHEMA}): it can be listed, "
+                "shown and compared, and its texts are made anew"
+            )
+
+
+def _do(unfinished: Sequence[Job], say: Say) -> None:
     """Train, write and score in this process."""
-    untold = [run for run in unfinished if not (run.folder / "predictions.jsonl").exists()]
-    for run in untold:
-        run.embed_ahead()
-        if run.learns:
-            train_adapter(run)
-    with Engines(soft=any(run.soft for run in untold)) as engines:
-        for run in untold:
-            if run.learns:
-                select_epoch(run, engines, say)
-            with RunStore(run.folder, run.record()) as store:
-                predict(run, store, engines, say)
-    for run in unfinished:
-        with RunStore(run.folder, run.record()) as store:
-            summarise(run, store, say)
+    unwritten = [job for job in unfinished if not (job.folder / "predictions.jsonl").exists()]
+    for job in unwritten:
+        embed_ahead(job.run)
+        if job.trains:
+            train_adapter(job.trains, say)
+    with Engines(vectors=any(job.adapter is not None for job in unwritten)) as engines:
+        for job in unwritten:
+            if job.trains:
+                select_epoch(job, engines, say)
+            with RunStore(job.folder, job.record()) as store:
+                predict(job, store, engines, say)
+    for job in unfinished:
+        with RunStore(job.folder, job.record()) as store:
+            summarise(job, store, say)
 
 
 TRAINING_RUNS = 3
 """How many runs with one call an instance take about as long as training an adapter and choosing its epoch."""
 
 
-def _shares(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """The runs for this process and for one beside it, about equally much work, with an adapter's runs together: those
+def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """The jobs for this process and for a worker, about equally much work, with an adapter's jobs together: those
     that need no training and call a model stay here, the largest adapters go there first."""
-    here = [run for run in runs if not run.learns]
-    there: list[Run] = []
-    by_adapter: dict[Path, list[Run]] = {}
-    for run in (run for run in runs if run.learns):
-        by_adapter.setdefault(run.adapter_folder, []).append(run)
-    work_here, work_there = sum(run.method.properties.calls_model for run in here), 0
+    here = [job for job in jobs if not job.trains]
+    there: list[Job] = []
+    by_adapter: dict[Path, list[Job]] = {}
+    for job in jobs:
+        if job.trains:
+            by_adapter.setdefault(job.trains.folder, []).append(job)
+    work_here, work_there = sum(job.run.method.properties.calls_model for job in here), 0
     for same in sorted(by_adapter.values(), key=len, reverse=True):
         work = TRAINING_RUNS + len(same)
         if work_there <= work_here:
@@ -89,132 +107,159 @@ def _shares(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     return here, there
 
 
-def _cores_to_spare() -> bool:
-    """Whether two engines, or an engine and a training, can go on side by side: a GPU's memory has no room for both,
-    two cores have."""
+def _processes() -> int:
+    """How many engines, or an engine and a training, can go on side by side: a GPU's memory has no room for two, two
+    cores have."""
     import torch
 
-    return not torch.cuda.is_available() and len(os.sched_getaffinity(0)) > 1
+    return 1 if torch.cuda.is_available() else min(2, len(os.sched_getaffinity(0)))
 
 
-def train(run: Run, say: Say = say) -> dict[str, Any]:
-    """Train a run's adapter and choose its epoch; the content of selection.json. Raises `BenchError`.
+# ---- texts
+
+
+def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
+    """Make the job's predictions.jsonl, if it is not there."""
+    if store.has_predictions:
+        return
+    resumed = store.stored()
+    if resumed:
+        say(f"{job.label}: {resumed} completions are there already, going on")
+    started = time.perf_counter()
+    engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
+    predictions = Loop(job.run, store, engine, job.vectors, job.label).predictions()
+    store.write_predictions(predictions)
+    seconds = time.perf_counter() - started
+    say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
+
+
+def summarise(job: Job, store: RunStore, say: Say) -> None:
+    """Score the job's predictions and write its summary."""
+    predictions = store.predictions()
+    scored = score(store, predictions, job.run.metrics, job.config.resamples, say, partial(job.background, predictions))
+    count = len(predictions)
+    store.write_summary(
+        Summary(
+            name=job.folder.name,
+            instances=dict(Counter(row.category for row in predictions)),
+            empty_predictions=sum(not row.prediction for row in predictions),
+            cut_off=sum(row.cut_off for row in predictions),
+            counts=dict(sum((Counter(row.counts) for row in predictions), Counter())),
+            adapter=job.adapter_summary(),
+            calls=sum(row.calls for row in predictions),
+            prompt_tokens=sum(row.prompt_tokens for row in predictions),
+            completion_tokens=sum(row.completion_tokens for row in predictions),
+            blocks_shown=sum(row.blocks_shown for row in predictions) / count,
+            blocks_offered=sum(row.blocks_offered for row in predictions) / count,
+            **job.scoring,
+            signatures=scored.signatures,
+            scores=scored.scores,
+        )
+    )
+
+
+def embed_ahead(run: Run) -> None:
+    """Put the vectors of all records on disk at once, in large batches, for a method with an encoder."""
+    encoder = getattr(run.method, "encoder", None)
+    if encoder is None:
+        return
+    texts: dict[str, None] = {}
+    for corpus in run.corpora.values():
+        for instances in corpus.instances.values():
+            for instance in instances:
+                texts.update(dict.fromkeys(record.text for record in instance.profile))
+    started = time.perf_counter()
+    progress: Progress | None = None
+    seen = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal progress, seen
+        progress = progress or Progress(f"embedding with {encoder}", total)
+        progress.update(finished=done - seen)
+        seen = done
+
+    run.embeddings.embed(list(texts), encoder, report)
+    if progress is not None:
+        progress.close()
+        say(f"embedded {seen:,} texts with {encoder} in {duration(time.perf_counter() - started)}")
+
+
+# ---- adapters
+
+
+def train(job: Job, say: Say = say) -> Selection:
+    """Train a job's adapter and choose its epoch. Raises `BenchError`.
 
     Of several processes only the first comes back: the others end with the training.
     """
     from bench.softprompt import processes
 
+    assert job.trains is not None
     first = processes.rank() == 0
     if first:
-        run.check()
-    train_adapter(run)
+        job.check()
+    train_adapter(job.trains, say)
     processes.leave()
     if not first:
         raise SystemExit(0)
-    with Engines(soft=True) as engines:
-        return select_epoch(run, engines, say)
+    with Engines(vectors=True) as engines:
+        return select_epoch(job, engines, say)
 
 
-def train_adapter(run: Run) -> None:
-    """Train a run's adapter for all epochs, if that is not done. Of several processes all have to call it."""
+def train_adapter(adapter: TrainedAdapter, say: Say = say) -> None:
+    """Train an adapter for all epochs, if that is not done. Of several processes all have to call it."""
     from bench.softprompt import processes, trainer
 
-    if processes.as_the_first(lambda: adapters.is_trained(run.adapter_folder)):
+    if processes.as_the_first(lambda: adapter.is_trained):
         return
-    first = run.at_epoch(1)
-    assert first.trained_method is not None
-    job = trainer.Job(
-        label=run.config.method,
-        folder=run.adapter_folder,
-        model=run.config.model,
-        config=run.config.train,
-        learning_rate=first.learning_rate,
-        aux_reduction=first.trained_method.aux_reduction,
-        adapter=first.fresh_adapter,
-        examples=lambda: _examples(first),
-    )
     if processes.rank():
-        trainer.train(job)
+        trainer.train(adapter.job())
         return
-    with exclusive(run.adapter_folder):
-        run.embed_ahead()
-        record = {
-            "schema": adapters.SCHEMA,
-            "method": run.config.method,
-            "identity": run.training_identity,
-            **{name: first.record()[name] for name in ("config", "versions", "device", "created")},
-        }
-        write_atomically(run.adapter_folder / "adapter.json", dump(record))
-        trainer.train(job)
-        draw(run, {})
+    for sentence in adapter.older():
+        say(sentence)
+    run = adapter.training
+    with exclusive(adapter.folder):
+        embed_ahead(run)
+        record = Job(run, adapter, epoch=1).record()
+        about = {name: getattr(record, name) for name in ("config", "versions", "device", "created")}
+        adapter.files.write_record(AdapterRecord(method=run.config.method, identity=adapter.identity, **about))
+        trainer.train(adapter.job())
+        adapter.draw()
 
 
-def _examples(first: Run) -> list[Any]:
-    """The training examples of all categories: of each user the instance with the longest profile (DEP, 4.1)."""
-    from bench.softprompt.trainer import example
-
-    config = first.config.train
-    return [
-        example(first.chat, first.first_prompt(instance), corpus.reference(instance), config.max_target_tokens)
-        for corpus in first.corpora.values()
-        for instance in corpus.longest_profiles("train")[: config.limit]
-    ]
-
-
-def select_epoch(run: Run, engines: Engines, say: Say) -> dict[str, Any]:
-    """Score the adapter after each epoch on the validation instances and keep the best (4.1): the content of
-    selection.json. The texts come through the engine that the run itself uses."""
-    path = run.selection_folder / "selection.json"
-    if path.exists():
-        return read_json(path)
-    column = run.config.train.select_by
-    scores: dict[int, float] = {}
-    with exclusive(run.selection_folder):
-        for epoch in range(1, run.config.train.epochs + 1):
-            validating = run.at_epoch(epoch)
-            with RunStore(validating.folder, validating.record()) as store:
-                predict(validating, store, engines, say)
-                rows = store.rows("predictions.jsonl")
-            ((name, metric),) = validating.metrics.items()
-            statistics = metric_rows(name, metric, rows, partial(validating.background, rows))
-            scores[epoch] = float(metric.aggregate(statistics)[column])
-        best = max(scores, key=lambda epoch: scores[epoch])
-        selection = {
-            "schema": adapters.SCHEMA,
-            "column": column,
-            "instances": len(rows),
-            "scores": {str(epoch): score for epoch, score in scores.items()},
-            "epoch": best,
-            "signatures": validating.signatures,
-        }
-        write_atomically(path, dump(selection))
-        draw(run, scores)
+def select_epoch(job: Job, engines: Engines, say: Say) -> Selection:
+    """Score the job's adapter after each epoch on the validation subset and keep the best (DEP, 4.1). The texts come
+    through the engine that the run itself uses."""
+    adapter = job.trains
+    assert adapter is not None
+    if (known := adapter.selection) is not None:
+        return known
+    column = adapter.select_by
+    with exclusive(adapter.selection_folder):
+        scores = {epoch: _validate(job.validation(epoch), column, engines, say) for epoch in _epochs(adapter)}
+        selection = Selection(
+            column=column,
+            instances=len(adapter.training.instances),
+            scores=scores,
+            epoch=max(scores, key=lambda epoch: scores[epoch]),
+            signatures=adapter.training.signatures,
+        )
+        adapter.keep(selection)
+        adapter.draw()
     listed = ", ".join(f"{epoch}: {score:.4f}" for epoch, score in scores.items())
-    say(f"{run.config.method}: validation {column} after each epoch: {listed}; kept epoch {best}")
+    say(f"{job.config.method}: validation {column} after each epoch: {listed}; kept epoch {selection.epoch}")
     return selection
 
 
-def draw(run: Run, scores: dict[int, float]) -> None:
-    """The picture of a training, with the validation scores that are there."""
-    from bench.softprompt import picture
-
-    log = list(read_rows(run.adapter_folder / "log.jsonl"))
-    picture.draw(run.adapter_folder / "loss.png", run.adapter_folder.name, log, run.config.train.select_by, scores)
+def _epochs(adapter: TrainedAdapter) -> range:
+    return range(1, adapter.epochs + 1)
 
 
-def main() -> int:
-    """The process beside another: do what that one asks for; the exit code, as the command line's."""
-    configs = configs_from_parent()
-    try:
-        execute([Run(config) for config in configs], alone=True)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # A thread still reads standard input.
-    os._exit(code)
+def _validate(job: Job, column: str, engines: Engines, say: Say) -> float:
+    """The score of one epoch's adapter on the validation subset."""
+    with RunStore(job.folder, job.record()) as store:
+        predict(job, store, engines, say)
+        predictions = store.predictions()
+    ((name, metric),) = job.run.metrics.items()
+    statistics = metric_rows(name, metric, batch_of(predictions, partial(job.background, predictions)))
+    return float(metric.aggregate(statistics)[column])

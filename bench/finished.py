@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from bench.config import RunConfig, build
 from bench.errors import ConfigError, DataError, StoreError
-from bench.protocols import Array, Metric
+from bench.protocols import Array, Column, Metric
 from bench.registry import create, near_match
-from bench.store import SCHEMA, read_json, read_rows
+from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Summary, rows_of
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's record (run.json), summary (summary.json) and rows, as `bench.store` describes them."""
+    """A run's record (run.json), summary (summary.json) and rows; `bench.results` has their types."""
 
     folder: Path
-    record: Mapping[str, Any]
-    summary: Mapping[str, Any]
+    record: RunRecord
+    summary: Summary
 
     @property
     def name(self) -> str:
@@ -36,61 +36,77 @@ class FinishedRun:
         """The configuration of the run's first time. Raises `ConfigError` if this version of bench refuses it."""
         return config_of(self.record)
 
+    @property
+    def older(self) -> str:
+        """A sentence about a run that an older version of bench wrote; empty for any other."""
+        schema = self.record.schema_version
+        if schema == SCHEMA:
+            return ""
+        return f"{self.name} is of an older schema ({schema}; this version writes {SCHEMA})."
+
     @cached_property
-    def predictions(self) -> list[dict[str, Any]]:
+    def predictions(self) -> list[Prediction]:
         """The rows of predictions.jsonl, in the order of the data set."""
-        return list(read_rows(self.folder / "predictions.jsonl"))
+        return list(rows_of(Prediction, self.folder / "predictions.jsonl"))
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics the run is scored with, for their `aggregate`: no text is scored with them here."""
         return {
-            name: create("metrics", name, self.metric_options.get(name, {}), self._fidelity)
-            for name in self.summary["signatures"]
+            name: create("metrics", name, self.metric_options.get(name, {}), self.fidelity)
+            for name in self.summary.signatures
         }
+
+    # Summaries did not always hold the following three; the configuration of the first time has them as well.
 
     @property
     def metric_options(self) -> Mapping[str, Mapping[str, Any]]:
         """The options that the metrics were given when the run was last scored, by metric."""
-        if "metric_options" in self.summary:
-            return cast(Mapping[str, Mapping[str, Any]], self.summary["metric_options"])
-        # A summary of before it held them.
-        return self.config.options
+        options = self.summary.metric_options
+        return self.config.options if options is None else options
 
     @property
-    def _fidelity(self) -> str:
-        return str(self.summary["fidelity"]) if "fidelity" in self.summary else self.config.fidelity
+    def fidelity(self) -> str:
+        """The fidelity that the run was last scored with."""
+        return self.summary.fidelity or self.config.fidelity
+
+    @property
+    def resamples(self) -> int:
+        """The bootstrap resamples behind the intervals of its scores."""
+        return self.summary.resamples or self.config.resamples
 
     @cached_property
-    def columns(self) -> dict[str, str]:
-        """The metric that gives each score, by column."""
-        return {column: name for name, metric in self.metrics.items() for column in metric.columns}
+    def columns(self) -> dict[str, tuple[str, Column]]:
+        """By the name of each score the metric that gives it, and how it is shown."""
+        return {column.name: (name, column) for name, metric in self.metrics.items() for column in metric.columns}
 
     @cached_property
     def _rows(self) -> dict[str, Array]:
+        signatures = self.summary.signatures
         statistics = {
-            (row["metric"], row["instance"]): row["statistics"]
-            for row in read_rows(self.folder / "scores.jsonl")
-            if row["signature"] == self.summary["signatures"].get(row["metric"])
+            (row.metric, row.instance): row.statistics
+            for row in rows_of(ScoreRow, self.folder / "scores.jsonl")
+            if row.signature == signatures.get(row.metric)
         }
         rows = {}
-        for name in self.summary["signatures"]:
+        for name in signatures:
             try:
-                chosen = [statistics[name, prediction["instance"]] for prediction in self.predictions]
+                chosen = [statistics[name, prediction.instance] for prediction in self.predictions]
             except KeyError as error:
                 raise StoreError(
-                    f"{self.folder}/scores.jsonl lacks {name}'s row of {error.args[0][1]}; run it again to score it"
+                    f"{self.folder}/scores.jsonl has no row of {name} for {error.args[0][1]}; run it again to score it"
                 ) from None
             rows[name] = np.asarray(chosen, dtype=np.float64)
         return rows
 
     def rows(self, metric: str) -> Array:
-        """A metric's statistics, a row for each of `predictions`, shape (n, s). Raises `StoreError` if one lacks."""
+        """A metric's statistics, a row for each of `predictions`, shape (n, s). Raises `StoreError` if one is
+        missing."""
         return self._rows[metric]
 
     def instance_scores(self, index: int, metric: str | None = None) -> dict[str, float]:
         """The scores of one text alone, by column: of `predictions[index]`, under all metrics or one of them. Scores
-        that one instance does not have are left out, e.g. a judge's whose answer is none."""
+        that one instance does not have are left out, e.g. the judge's where its answer is not a score."""
         scores: dict[str, float] = {}
         for name in self.metrics if metric is None else (metric,):
             try:
@@ -101,30 +117,27 @@ class FinishedRun:
         return scores
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The run.json of a run, complete or not. Raises `StoreError` for another schema."""
-    record = read_json(folder / "run.json")
-    if record.get("schema") != SCHEMA:
-        raise StoreError(f"{folder} was written by schema {record.get('schema')} of bench, this version reads {SCHEMA}")
-    return record
+def read_record(folder: Path) -> RunRecord:
+    """The run.json of a run, complete or not. Raises `StoreError` for a schema that cannot be read."""
+    return RunRecord.read(folder / "run.json")
 
 
-def config_of(record: Mapping[str, Any]) -> RunConfig:
+def config_of(record: RunRecord) -> RunConfig:
     """The configuration in a run.json. Raises `ConfigError` if this version of bench refuses it."""
-    settings = dict(record["config"])
+    settings = dict(record.config)
     return build(settings, settings.pop("options", {}))
 
 
 def finished(folder: Path, whole: bool = True) -> FinishedRun:
-    """The complete run in a folder. Raises `StoreError` for another schema, for a run that is not complete and, unless
-    it need not be `whole`, for one whose predictions are not as many as its summary counts."""
+    """The complete run in a folder. Raises `StoreError` for a schema that cannot be read, for a run that is not
+    complete and, unless it need not be `whole`, for one whose predictions are not as many as its summary counts."""
     record = read_record(folder)
     if not (folder / "summary.json").exists():
         raise StoreError(f"{folder} is not complete; run its command again to go on where it stopped")
-    run = FinishedRun(folder, record, read_json(folder / "summary.json"))
+    run = FinishedRun(folder, record, Summary.read(folder / "summary.json"))
     if whole:
-        there = Counter(row["category"] for row in run.predictions)
-        counted = Counter(run.summary["instances"])
+        there = Counter(row.category for row in run.predictions)
+        counted = Counter(run.summary.instances)
         if there != counted:
             raise StoreError(
                 f"{folder}/predictions.jsonl holds {there.total()} instances, summary.json counts {counted.total()}: "

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Background, Call, Completion, Instance, Prompt, Review
+from bench.batch import Batch
+from bench.config import RunConfig, Section
+from bench.data.corpus import Corpus
+from bench.records import Call, Completion, Instance, Prompt, Record
 
 if TYPE_CHECKING:
     import torch
 
+    from bench.chat import Chat
     from bench.context import Context
 
 Steps = Generator[Sequence[Prompt], list[str], str]
@@ -41,8 +46,72 @@ class Properties:
     """It asks a language model at all."""
 
 
+class Task(Protocol):
+    """What is to be written, and how its instances and records read.
+
+    Templates lie beside the task's file, in `prompts/<task>/`: `block.txt`, a record as a history block; `given.txt`,
+    what is known of the target; `instruction.txt`, one sentence. Methods' general templates take in the latter two.
+    """
+
+    target: ClassVar[str]
+    """What is written, in one word: "review". It names the last stage of a method, e.g. rag_review."""
+    grouped: ClassVar[bool]
+    """Whether records and instances have a `group`, so that a user has peers."""
+    timed: ClassVar[bool]
+    """Whether they have a `timestamp`."""
+    long_fields: ClassVar[tuple[str, ...]]
+    """Names in `fields` and `given` whose texts may be cut where a prompt is too long for the input budget, in this
+    order; a record's own text is cut before them."""
+    metrics: ClassVar[tuple[str, ...]]
+    """The metrics where the configuration names none."""
+    max_new_tokens: ClassVar[int]
+    """The longest answer, in tokens, where the configuration says nothing."""
+
+    def query(self, instance: Instance) -> str:
+        """What retrievers look for."""
+        ...
+
+    def document(self, record: Record) -> str:
+        """What they look for it in."""
+        ...
+
+    def about(self, instance: Instance) -> str:
+        """What the text is about, in words (a judge reads it)."""
+        ...
+
+    def shown(self, instance: Instance) -> Mapping[str, str]:
+        """What a person is shown of the target, by label."""
+        ...
+
+    def shown_record(self, record: Record) -> Mapping[str, str]:
+        """What a person is shown of a record beside its text, by label."""
+        ...
+
+
+class Layout(Protocol):
+    """A form in which data sets lie in folders."""
+
+    task: ClassVar[str]
+    """Name of the task whose instances it makes."""
+    form: ClassVar[str]
+    """How a folder is told to be of this form, for messages: "<category>/manifest.json, as ... writes it"."""
+
+    def categories(self, folder: Path) -> list[str]:
+        """The categories in a folder, none if it is not of this form. Cheap."""
+        ...
+
+    def read(self, folder: Path, category: str) -> Corpus:
+        """One of them. Raises `DataError`."""
+        ...
+
+
 class Method(Protocol):
-    """A way to make a language model write as a given user would."""
+    """A way to make a language model write as a given user would.
+
+    Its templates lie beside its file, in `prompts/<method>/<task>/<name>.txt` or, for any task,
+    `prompts/<method>/<name>.txt`. A class attribute `prompts_of` names another method whose templates it uses; an
+    attribute `templates` names those of them that it can render with its options (default: all).
+    """
 
     properties: ClassVar[Properties]
 
@@ -76,13 +145,16 @@ class TrainedMethod(Method, Protocol):
 
     learning_rate: ClassVar[float]
     """Where the configuration names none."""
+    marks: ClassVar[tuple[str, ...]]
+    """Tokens that its prompts add to the model's tokenizer, in this order: placeholders of fixed numbers and the marks
+    around them. Slots that are not among them are added after them."""
 
     @property
     def vectors(self) -> Whose: ...
 
     @property
     def encoder(self) -> str | None:
-        """Specification of the encoder behind the features (`bench.embedding`), if there is one."""
+        """Specification of the encoder behind the features (`bench.encoders`), if there is one."""
         ...
 
     @property
@@ -97,21 +169,42 @@ class TrainedMethod(Method, Protocol):
 
 
 class Retriever(Protocol):
-    """Chooses which of a user's reviews a method sees."""
+    """Chooses which of a user's records a method sees. A class attribute `timed = True` says that it needs times."""
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         """Indices into `candidates`, best first, every candidate once. Ties break by position in `candidates`."""
         ...
 
 
-class Scores(Protocol):
-    """What every metric has, whatever its rows are made from. Pure: the same texts give the same rows.
+@dataclass(frozen=True)
+class Column:
+    """A score that a metric gives: its name, its head in tables (default: the name), the decimals of the value (the
+    paper's) and of its interval, and which values are better; None where a score is neither good nor bad."""
 
-    A row holds the statistics of one pair; scores are a function of rows, so that resampling never tokenises again.
+    name: str
+    head: str = ""
+    decimals: int = 4
+    interval_decimals: int = 3
+    better: Literal["higher", "lower"] | None = "higher"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", self.head or self.name.replace("_", " "))
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, as a sign; empty for neither."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+
+class Metric(Protocol):
+    """A measure of predictions. Pure: the same texts, and the same data behind them, give the same rows.
+
+    A row holds the statistics of one prediction; scores are a function of rows, so that resampling never tokenises
+    again. A class attribute `reads_data = True` says that `rows` asks the batch for more than texts.
     """
 
-    columns: ClassVar[tuple[str, ...]]
-    """Names of the scores, e.g. ("rouge1", "rougeL")."""
+    columns: ClassVar[tuple[Column, ...]]
+    """The scores it gives."""
     statistics: ClassVar[tuple[str, ...]]
     """Names of the entries of a row, e.g. ("rouge1", "rougeL"), or BLEU's counts and totals."""
 
@@ -123,34 +216,46 @@ class Scores(Protocol):
         """Everything that can move the number: "name|setting:value|...|version:x.y"."""
         ...
 
+    def rows(self, batch: Batch) -> Array:
+        """Statistics of each prediction, shape (n, len(statistics)), finite."""
+        ...
+
     def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
-        """Scores by column over `rows`, shape (n, s). Without `weights`: arrays of shape (). With `weights`, shape
-        (b, n), how often each row counts in each of b resamples: arrays of shape (b,). Raises `DataError` where the
-        rows have no score, e.g. where nobody has a peer to be told from; its columns are then left out."""
-        ...
-
-
-class Metric(Scores, Protocol):
-    """A measure of predictions against references."""
-
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
-        """Statistics of each pair, shape (n, len(statistics))."""
-        ...
-
-
-class BackgroundMetric(Scores, Protocol):
-    """A measure that needs more than two texts: the user's history, the item, other users' histories."""
-
-    background: ClassVar[bool]
-    """True: says that `rows` takes a third argument."""
-
-    def rows(self, predictions: Sequence[str], references: Sequence[str], background: Background) -> Array:
-        """Statistics of each pair, shape (n, len(statistics)); the entries of `background` are those of the pairs."""
+        """Scores by the columns' names over `rows`, shape (n, s). Without `weights`: arrays of shape (). With
+        `weights`, shape (b, n), how often each row counts in each of b resamples: arrays of shape (b,). Raises
+        `DataError` where the rows have no score, e.g. where nobody has a peer to be told from; its columns are then
+        left out."""
         ...
 
 
 class Backend(Protocol):
-    """Runs calls on a language model. `submit` queues, `completed` yields answers as they come."""
+    """Runs calls on a language model. `submit` queues, `completed` yields answers as they come.
+
+    `settings` describes its section of the configuration, each field marked with what it can change; its marks decide
+    what is part of a run's identity.
+    """
+
+    settings: ClassVar[type[Section]]
+    takes_vectors: ClassVar[bool]
+    """Whether it takes calls with vectors (soft prompts)."""
+    applies_template: ClassVar[bool]
+    """Whether the harness's chat template counts; a server applies the model's own."""
+    timing: ClassVar[Mapping[str, object]]
+    """Settings that a timing needs, whatever the configuration says."""
+
+    def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
+        """Start, with `vectors` for calls with vectors too. Raises `BackendError`."""
+        ...
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """Find out before any work what can be known to fail. Cheap; loads nothing. Raises `BenchError`."""
+        ...
+
+    @classmethod
+    def device(cls) -> str:
+        """What the model runs on, in words."""
+        ...
 
     def submit(self, call: Call) -> None: ...
 

@@ -7,40 +7,37 @@ is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no met
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A product that is reviewed."""
-
-    asin: str
-    title: str
-    description: str
+Fields = Mapping[str, str | float]
+"""What stands in templates, by the name of its placeholder. Numbers are written as Python writes them, e.g. 5.0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
-    """A review a user wrote. `timestamp` is in milliseconds since 1970, `rating` on a scale of 1.0 to 5.0."""
+class Record:
+    """One entry of a user's profile: a `text` that the user wrote, and what the task shows of it beside the text.
+
+    `group` is what peers share (for a review its item), None where nothing is shared; `timestamp` is in milliseconds
+    since 1970, None where the data has no times.
+    """
 
     user_id: str
-    asin: str
-    rating: float
-    title: str
     text: str
-    timestamp: int
+    fields: Fields = field(hash=False)
+    group: str | None = None
+    timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One prediction task: write the review of `item` that `user_id` gave `rating` and `title`.
+    """One prediction task: write the text that `user_id` wrote under the circumstances in `given`.
 
-    `profile` holds the user's earlier reviews, ascending in time (LaMP's term). `id` is unique in a
+    `given` is all that a model may know of the target; `profile` holds the user's earlier records, ascending in time
+    where they have times (LaMP's term). `group` and `timestamp` are the target's, as in `Record`. `id` is unique in a
     data set: "<category>/<split>/<user_id>" or, where a user has several, "<category>/<split>/<user_id>/<k>".
     """
 
@@ -48,11 +45,10 @@ class Instance:
     category: str
     split: str
     user_id: str
-    item: Item
-    rating: float
-    title: str
-    timestamp: int
-    profile: tuple[Review, ...]
+    given: Fields = field(hash=False)
+    profile: tuple[Record, ...]
+    group: str | None = None
+    timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +57,9 @@ class Prompt:
 
     `blocks_shown` counts the history blocks that fit the input budget, `blocks_offered` those the retriever gave.
     A soft prompt has `slots`: the placeholders in its text, in the order of the text, e.g. "[HIS_TOKEN_0]", each of
-    which a vector takes the place of. `features` are what the method's adapter makes these vectors from. `counts` are
-    whole numbers that are worth summing over a run.
+    which a vector takes the place of, and `marks`: tokens that the method adds to the model's tokenizer, in this order.
+    `features` are what the method's adapter makes these vectors from. `counts` are whole numbers that are worth summing
+    over a run.
     """
 
     stage: str
@@ -71,12 +68,13 @@ class Prompt:
     blocks_shown: int = 0
     blocks_offered: int = 0
     slots: tuple[str, ...] = ()
+    marks: tuple[str, ...] = field(default=(), compare=False, repr=False)
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def hash(self) -> str:
-        """SHA-256 over everything in the prompt that the model sees, as hex; of vectors, over what they are made
+        """SHA-256 over everything in the prompt that the model sees, as hex; for vectors, over what they are made
         from (the adapter that makes them is part of a run's identity)."""
         digest = hashlib.sha256()
         for text in (self.system, self.user):
@@ -111,20 +109,3 @@ class Completion:
     completion_tokens: int
     finish_reason: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class Background:
-    """What a metric may know of n predictions beside their texts and references.
-
-    `histories` has for each prediction the histories of its user and of its peers, the other users who reviewed its
-    item, by user id, in the order of `Peers`; a user without any has none. No text that anyone has to predict is among
-    them, whatever the run's own pool of peers was; the user's whole profile stands in `instances`. `embed` gives the
-    vectors of texts by an encoder's specification, shape (n, d), and keeps them on disk. `folder` is the run's, for
-    what a metric has to keep.
-    """
-
-    instances: Sequence[Instance]
-    histories: Sequence[Mapping[str, Sequence[Review]]]
-    embed: Callable[[Sequence[str], str], NDArray[np.float32]]
-    folder: Path

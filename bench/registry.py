@@ -1,8 +1,8 @@
-"""Names to plugins: methods, retrievers and metrics.
+"""Names to plugins: tasks, layouts of data, methods, retrievers, metrics and backends.
 
-A built-in is found by its file name (`dep` is the one class in `methods/dep.py`) and imported on first use; an
-outsider's plugin by its entry point in the group `bench.methods`, `bench.retrievers` or `bench.metrics`. Listing
-names imports none of them.
+A built-in is found by its file name (`dep` is the one plugin in `methods/dep.py`) and imported on first use; an
+outsider's plugin by its entry point in the group `bench.methods`, `bench.retrievers` and so on. Listing names imports
+no plugin.
 """
 
 from __future__ import annotations
@@ -18,15 +18,36 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, PluginError
 
-GROUPS = ("methods", "retrievers", "metrics")
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+HOMES = {
+    "tasks": "bench.tasks",
+    "layouts": "bench.data.layouts",
+    "methods": "bench.methods",
+    "retrievers": "bench.retrievers",
+    "metrics": "bench.metrics",
+    "backends": "bench.backends",
+}
+"""Where the built-ins of each group lie."""
+GROUPS = tuple(HOMES)
 _REQUIRED = {
+    "tasks": (
+        *("target", "grouped", "timed", "long_fields", "metrics", "max_new_tokens"),
+        *("query", "document", "about", "shown", "shown_record"),
+    ),
+    "layouts": ("task", "form", "categories", "read"),
     "methods": ("properties", "steps"),
     "retrievers": ("rank",),
     "metrics": ("columns", "statistics", "check", "signature", "rows", "aggregate"),
+    "backends": (
+        *("settings", "takes_vectors", "applies_template", "timing"),
+        *("check", "device", "submit", "completed", "close"),
+    ),
 }
 
 
@@ -38,8 +59,15 @@ def near_match(name: str, names: Iterable[str]) -> str:
 
 def builtin_names(group: str) -> list[str]:
     """Names of the plugins in this repository."""
-    package = importlib.import_module(group)
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    return list(_builtin_names(group))
+
+
+@cache
+def _builtin_names(group: str) -> tuple[str, ...]:
+    """The folders are read once: a table builds dozens of configurations."""
+    package = importlib.import_module(HOMES[group])
+    files = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in files if not name.startswith("_")))
 
 
 def _outside(group: str) -> dict[str, importlib.metadata.EntryPoint]:
@@ -81,7 +109,7 @@ def load(group: str, name: str) -> type[Any]:
     """The plugin's class. Raises `PluginError` for an unknown name or a class that breaks its protocol."""
     outside = _outside(group)
     if name in builtin_names(group):
-        cls = _only_class(f"{group}.{name}")
+        cls = _builtin(group, name)
     elif name in outside:
         try:
             cls = outside[name].load()
@@ -93,21 +121,25 @@ def load(group: str, name: str) -> type[Any]:
     if not inspect.isclass(cls):
         raise PluginError(f"{group[:-1]} '{name}' ({outside[name].value}) must be a class, it is {cls!r}")
     missing = [attribute for attribute in _REQUIRED[group] if not hasattr(cls, attribute)]
-    if missing or not dataclasses.is_dataclass(cls):
-        lacks = ", ".join(missing) if missing else "@dataclass(frozen=True)"
-        raise PluginError(f"{group[:-1]} '{name}' ({cls.__module__}.{cls.__qualname__}) lacks {lacks}")
+    # A backend is an engine that runs, not a set of options.
+    if missing or (group != "backends" and not dataclasses.is_dataclass(cls)):
+        needed = ", ".join(missing) if missing else "@dataclass(frozen=True)"
+        raise PluginError(f"{group[:-1]} '{name}' ({cls.__module__}.{cls.__qualname__}) lacks {needed}")
     return cls
 
 
-def _only_class(module_name: str) -> type[Any]:
-    module = importlib.import_module(module_name)
+def _builtin(group: str, name: str) -> type[Any]:
+    """The one public class of a built-in's file, or the one of several that is what the group asks for."""
+    module = importlib.import_module(f"{HOMES[group]}.{name}")
     classes = [
         cls
         for cls_name, cls in inspect.getmembers(module, inspect.isclass)
-        if cls.__module__ == module_name and not cls_name.startswith("_")
+        if cls.__module__ == module.__name__ and not cls_name.startswith("_")
     ]
+    if len(classes) > 1:
+        classes = [cls for cls in classes if all(hasattr(cls, attribute) for attribute in _REQUIRED[group])]
     if len(classes) != 1:
-        raise PluginError(f"{module_name.replace('.', '/')}.py must define one public class, it defines {len(classes)}")
+        raise PluginError(f"{module.__file__} must define one public {group[:-1]}, it defines {len(classes)}")
     return classes[0]
 
 
@@ -117,7 +149,7 @@ def create(group: str, name: str, options: Mapping[str, Any], fidelity: str = "p
     With `fidelity="official"` the options in the class's `official` mapping are the defaults: what the authors'
     released code does where it differs from the paper. Raises `ConfigError` for an unknown option or a bad value.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     cls = load(group, name)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
@@ -128,22 +160,45 @@ def create(group: str, name: str, options: Mapping[str, Any], fidelity: str = "p
     if fidelity == "official":
         options = {**getattr(cls, "official", {}), **options}
     try:
-        return TypeAdapter(cls).validate_python(dict(options))
+        return _adapter(cls).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{name}.{where}: {first['msg']}, got {first['input']!r}") from None
 
 
-def options_of(plugin: Any) -> dict[str, Any]:
-    """All options of a plugin, defaults included, ready for JSON."""
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """What checks and writes the options of a plugin; to make one takes milliseconds."""
     from pydantic import TypeAdapter
 
-    values = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
+
+
+def options_of(plugin: Any) -> dict[str, Any]:
+    """All options of a plugin, defaults included, ready for JSON."""
+    values = _adapter(type(plugin)).dump_python(plugin, mode="json")
     return {field.name: values[field.name] for field in dataclasses.fields(plugin) if field.init}
 
 
 def code_of(plugin: Any) -> str:
-    """SHA-256 of the file that defines a plugin: an edited method is another method, old texts are not its own."""
+    """SHA-256 of the files that define a plugin, its own and `_<name>*.py` beside it: an edited method is another
+    method, old texts are not its own."""
     path = sys.modules[type(plugin).__module__].__file__
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else type(plugin).__qualname__
+    if not path:
+        return type(plugin).__qualname__
+    own = Path(path)
+    digest = hashlib.sha256(own.read_bytes())
+    for part in sorted(own.parent.glob(f"_{own.stem}*.py")):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
+
+
+def templates_folder(cls: type[Any], name: str) -> Path | None:
+    """Where the templates of a plugin lie, `prompts/<name>/` beside its file; None for a class without a file."""
+    path = sys.modules[cls.__module__].__file__
+    return Path(path).parent / "prompts" / name if path else None

@@ -25,17 +25,6 @@ TIE = 1e-9
 """Differences closer than this share of the scores count as equal: the last digits of a sum depend on its order."""
 
 
-def user_weights(users: Sequence[str], resamples: int, seed: int) -> Array:
-    """How often each instance counts in each bootstrap resample, shape (resamples, n).
-
-    `users` names the user of each of n instances. A resample draws as many users as there are, with replacement
-    (the cluster bootstrap of Davison and Hinkley 1997, section 3.8); an instance counts as often as its user was
-    drawn. Depends on the seed and on which instances share a user, not on the users' names. Raises `DataError`
-    without instances and `ConfigError` without resamples.
-    """
-    return np.concatenate(list(_weight_blocks(users, resamples, seed)))
-
-
 def interval(
     metric_aggregate: Aggregate,
     rows: Array,
@@ -46,10 +35,12 @@ def interval(
 ) -> Mapping[str, tuple[float, float]]:
     """Percentile bootstrap interval over users of each of a metric's scores, by column, in the score's own unit.
 
-    `rows` has shape (n, s) and `users` n entries. The lower end is the (1 - level) / 2 quantile of the resampled
-    scores, the upper end that of (1 + level) / 2, both by linear interpolation. One user alone gives an interval
-    without width. Raises `DataError` if rows and users do not match or a resampled score is not a finite number, and
-    `ConfigError` for a level outside (0, 1) or less than one resample.
+    `rows` has shape (n, s); `users` names the user of each row. A resample draws as many users as there are, with
+    replacement (the cluster bootstrap of Davison and Hinkley 1997, section 3.8), and a row counts as often as its user
+    was drawn. Resamples depend on the seed and on which rows share a user, not on the users' names. The lower end is
+    the (1 - level) / 2 quantile of the resampled scores, the upper end that of (1 + level) / 2, both by linear
+    interpolation. One user alone gives an interval without width. Raises `DataError` if rows and users do not match or
+    a resampled score is not a finite number, and `ConfigError` for a level outside (0, 1) or less than one resample.
     """
     _check_level(level)
     if len(rows) != len(users):
@@ -85,8 +76,8 @@ def paired(
 
     Row i of `rows_a` and of `rows_b`, both of shape (n, s), belong to the same instance, and `users[i]` is its user.
 
-    `low` and `high` are a percentile bootstrap over users: both systems are scored on the same resamples, those of
-    `user_weights`. `p` is the sign-flip test over users (a paired permutation test; for corpus scores the approximate
+    `low` and `high` are a percentile bootstrap over users: both systems are scored on the same resamples, drawn as in
+    `interval`. `p` is the sign-flip test over users (a paired permutation test; for corpus scores the approximate
     randomization of Noreen 1989). If it made no difference which of the two wrote a user's texts, they could be
     exchanged; p is the share of the ways to exchange some users' that set the scores as far apart as they are or
     farther. All 2^users ways are tried where that is at most `flips`. Else it is `flips` random ones, each user
@@ -196,7 +187,8 @@ def _sign_flips(
 
 
 def _weight_blocks(users: Sequence[str], resamples: int, seed: int) -> Iterator[Array]:
-    """The rows of `user_weights`, some at a time. A generator that is read in pieces gives the same draws."""
+    """How often each row counts in each resample, arrays of shape (some resamples, n). A generator that is read in
+    pieces gives the same draws. Raises `DataError` without rows, `ConfigError` without resamples."""
     if len(users) == 0:
         raise DataError("bootstrap: there are no instances to resample; score at least one")
     if resamples < 1:

@@ -26,7 +26,7 @@ def uniqueness(corpus: Corpus, split: str, embed: Callable[[Sequence[str]], NDAr
     `DataError` if the split is not there or no user in it has a profile.
     """
     texts = {
-        instance.user_id: [review.text for review in instance.profile]
+        instance.user_id: [record.text for record in instance.profile]
         for instance in corpus.longest_profiles(split)
         if instance.profile
     }
@@ -45,8 +45,8 @@ def uniqueness(corpus: Corpus, split: str, embed: Callable[[Sequence[str]], NDAr
 def groups(distances: Mapping[str, float]) -> dict[str, list[str]]:
     """The farther half of the users ("Unique") and the others ("Non-Unique"), each farthest first.
 
-    Of an odd number the median user is Non-Unique; of users at the same distance the one whose id comes first counts as
-    farther. Raises `DataError` for fewer than two users.
+    With an odd number of users the median one is Non-Unique. Where two have the same distance, the one whose id comes
+    first counts as farther. Raises `DataError` for fewer than two users.
     """
     if len(distances) < 2:
         raise DataError(f"{len(distances)} users with past reviews cannot be halved; use a data set with two or more")

@@ -1,4 +1,4 @@
-"""copy (control): the user's most recent review, verbatim. What any method must beat."""
+"""copy (control): the user's last record, verbatim. What any method must beat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.records import Instance
 
 @dataclass(frozen=True)
 class Copy:
-    """No model call: repeats the last review of the profile."""
+    """No model call: repeats the text of the last record of the profile."""
 
     properties: ClassVar[Properties] = Properties(
         retrieval_augmented=False, embedded=False, inter_user=False, calls_model=False

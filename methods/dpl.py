@@ -12,7 +12,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.protocols import Properties, Steps
-from bench.records import Instance, Prompt, Review
+from bench.records import Instance, Prompt, Record
 
 
 @dataclass(frozen=True)
@@ -37,47 +37,48 @@ class DPL:
         compared = self._comparisons(instance, context)
         answers: list[str] = []
         if compared:
-            answers = yield [_difference_prompt(review, peers, instance, context) for review, peers in compared]
+            answers = yield [_difference_prompt(record, peers, instance, context) for record, peers in compared]
         differences = [
-            context.templates.block(
-                {"item_title": context.corpus.item(review.asin).title, "difference": answer}, "dpl_item"
-            )
-            for (review, _), answer in zip(compared, answers, strict=True)
+            context.templates.part("item", {**_fields(record), "own_text": record.text, "difference": answer})
+            for (record, _), answer in zip(compared, answers, strict=True)
         ]
         history = context.retrieve(instance)
         (summary,) = yield [
-            context.prompt("dpl_profile", instance, history=history, differences="\n".join(differences))
+            context.prompt("profile", instance, history=history, texts={"differences": "\n".join(differences)})
         ]
-        (review,) = yield [context.prompt("dpl_review", instance, history=history, summary=summary)]
-        return review
+        (text,) = yield [context.prompt("write", instance, history=history, texts={"summary": summary})]
+        return text
 
-    def _comparisons(self, instance: Instance, context: Context) -> list[tuple[Review, list[Review]]]:
+    def _comparisons(self, instance: Instance, context: Context) -> list[tuple[Record, list[Record]]]:
         """The reviews to compare, in the retriever's order, each with its representative peers. A review that all its
         peers repeat word for word has none, and is left out."""
-        candidates = [review for review in instance.profile if len(context.peers(review, instance)) >= self.min_peers]
+        candidates = [record for record in instance.profile if len(context.peers(record, instance)) >= self.min_peers]
         compared = []
-        for review in context.retrieve(instance, candidates):
-            peers = context.peers(review, instance)
-            vectors = context.embed([review.text, *(peer.text for peer in peers)], self.encoder)
-            if chosen := _representatives(vectors, self.clusters):
-                compared.append((review, [peers[row - 1] for row in chosen]))
+        for record in context.retrieve(instance, candidates):
+            peers = context.peers(record, instance)
+            vectors = context.embed([record.text, *(peer.text for peer in peers)], self.encoder)
+            if chosen := representatives(vectors, self.clusters):
+                compared.append((record, [peers[row - 1] for row in chosen]))
         return compared
 
 
-def _difference_prompt(review: Review, peers: list[Review], instance: Instance, context: Context) -> Prompt:
+def _difference_prompt(record: Record, peers: list[Record], instance: Instance, context: Context) -> Prompt:
+    """The record stands in the place of the target, with its fields and its text."""
     return context.prompt(
-        "dpl_difference",
+        "difference",
         instance,
         history=peers,
-        blocks=lambda _: ("dpl_peer",),
-        item=context.corpus.item(review.asin),
-        own_rating=str(float(review.rating)),
-        own_title=review.title,
-        own_text=review.text,
+        blocks=lambda _: ("peer",),
+        given=record.fields,
+        texts={"own_text": record.text},
     )
 
 
-def _representatives(vectors: NDArray[np.float32], clusters: int) -> list[int]:
+def _fields(record: Record) -> dict[str, str]:
+    return {name: str(value) for name, value in record.fields.items()}
+
+
+def representatives(vectors: NDArray[np.float32], clusters: int) -> list[int]:
     """Rows of `vectors`, shape (n, d), one for each cluster but that of row 0, in the order of the clusters' labels:
     the member nearest to the centroid by Euclidean distance, the first of equals."""
     from sklearn.cluster import KMeans

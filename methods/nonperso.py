@@ -1,4 +1,4 @@
-"""Non-Perso: the model writes a review from the item, the rating and the title alone."""
+"""Non-Perso: the model writes from what is given of the target alone."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class NonPerso:
     properties: ClassVar[Properties] = Properties(retrieval_augmented=False, embedded=False, inter_user=False)
 
     def steps(self, instance: Instance, context: Context) -> Steps:
-        (review,) = yield [context.prompt("nonperso_review", instance)]
-        return review
+        (text,) = yield [context.prompt("write", instance)]
+        return text

@@ -19,6 +19,6 @@ class PAG:
 
     def steps(self, instance: Instance, context: Context) -> Steps:
         history = context.retrieve(instance)
-        (summary,) = yield [context.prompt("pag_profile", instance, history=history)]
-        (review,) = yield [context.prompt("pag_review", instance, history=history, summary=summary)]
-        return review
+        (summary,) = yield [context.prompt("profile", instance, history=history)]
+        (text,) = yield [context.prompt("write", instance, history=history, texts={"summary": summary})]
+        return text

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from bench.context import Context
 from bench.errors import ConfigError
 from bench.protocols import Properties, Steps, Whose
 from bench.records import Instance, Prompt
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -31,38 +31,30 @@ class PromptTuning:
     aux_reduction: ClassVar[Literal["mean", "sum"]] = "mean"
     vectors: ClassVar[Whose] = "own"
     encoder: ClassVar[str | None] = None
+    marks: ClassVar[tuple[str, ...]] = ()
 
     def steps(self, instance: Instance, context: Context) -> Steps:
-        (review,) = yield [self._prompt(instance, context)]
-        return review
+        (text,) = yield [self._prompt(instance, context)]
+        return text
 
     def adapter(self, dimension: int, hidden_size: int) -> nn.Module:
         """The vectors and nothing else."""
-        return _Adapter(self.length, hidden_size)
+        from bench.methods._prompt_tuning_adapter import PromptTuningAdapter
+
+        return PromptTuningAdapter(self.length, hidden_size)
 
     def _prompt(self, instance: Instance, context: Context) -> Prompt:
         slots = tuple(f"[PROMPT_TOKEN_{index}]" for index in range(self.length))
         prompt = context.prompt(
-            "prompt_tuning_review",
+            "write",
             instance,
             history=context.retrieve(instance),
+            texts={"soft_tokens": "".join(slots)},
             soft=True,
-            soft_tokens="".join(slots),
         )
         if prompt.slots != slots:
             raise ConfigError(
-                f"the prompt prompt_tuning_review has {len(prompt.slots)} slots, not prompt_tuning.length="
+                f"the prompt {prompt.stage} has {len(prompt.slots)} slots, not prompt_tuning.length="
                 f"{self.length}: its template must hold {{{{soft_tokens}}}} once"
             )
         return prompt
-
-
-class _Adapter(nn.Module):
-    def __init__(self, length: int, hidden_size: int) -> None:
-        super().__init__()
-        # About as large as a language model's token embeddings.
-        self.vectors = nn.Parameter(torch.empty(length, hidden_size).normal_(std=0.02))
-
-    def forward(self, features: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], None]:
-        """The same vectors, shape (length, hidden_size), for each prompt; no own losses."""
-        return [self.vectors for _ in features], None

@@ -1,4 +1,4 @@
-"""RAG: K retrieved reviews of the user stand in the prompt (Salemi et al., 2024)."""
+"""RAG: K retrieved records of the user stand in the prompt (Salemi et al., 2024)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class RAG:
     properties: ClassVar[Properties] = Properties(retrieval_augmented=True, embedded=False, inter_user=False)
 
     def steps(self, instance: Instance, context: Context) -> Steps:
-        (review,) = yield [context.prompt("rag_review", instance, history=context.retrieve(instance))]
-        return review
+        (text,) = yield [context.prompt("write", instance, history=context.retrieve(instance))]
+        return text

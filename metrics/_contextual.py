@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from bench.batching import batches
 from bench.errors import ConfigError, ResourceError
 from bench.models import resolve_model, without_progress_bars
 
@@ -19,7 +20,7 @@ _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class TokenVectors:
     """Unit vectors of a text's t tokens, shape (t, d), and the weight of each in its mean, shape (t,): 0 for the
     special tokens, 1 / (number of others) for the others."""
 
@@ -34,18 +35,19 @@ class Vectors:
 
 @dataclass
 class TokenEncoder:
-    """The first `layer` layers of a model, float32, on the GPU if there is one.
+    """The first `layer` layers of a model, float32, on the GPU if there is one; `room` bytes for vectors to remember.
 
-    Raises `ResourceError` for a model that cannot be loaded, `ConfigError` for a layer or architecture it lacks.
+    Raises `ResourceError` for a model that cannot be loaded, `ConfigError` for a layer that it does not have and for an
+    unknown architecture.
     """
 
     model: str
     layer: int
+    room: int = 1 << 30
     _tokenizer: Any = field(init=False, repr=False)
     _body: Any = field(init=False, repr=False)
     _limit: int | None = field(init=False, repr=False)
-    _remembered: dict[str, Vectors] = field(init=False, repr=False, default_factory=dict)
-    _room: int = field(init=False, repr=False, default=1 << 30)
+    _remembered: dict[str, TokenVectors] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         import torch
@@ -58,15 +60,15 @@ class TokenEncoder:
         self._limit = _longest(self._tokenizer, body.config)
         self._body = body.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def vectors(self, texts: Iterable[str], remember: bool = False) -> dict[str, Vectors]:
-        """Vectors by text. With `remember` they are kept for later calls, as long as there is room: 1 GiB in all."""
+    def vectors(self, texts: Iterable[str], remember: bool = False) -> dict[str, TokenVectors]:
+        """Vectors by text. With `remember` they are kept for later calls, as long as there is room."""
         wanted = set(texts)
         new = sorted(wanted - self._remembered.keys())
         encoded = self._encode(dict(zip(new, self._tokenize(new), strict=True)))
         known = {text: self._remembered[text] for text in wanted & self._remembered.keys()}
         for text, vectors in encoded.items() if remember else ():
-            if vectors.bytes <= self._room:
-                self._room -= vectors.bytes
+            if vectors.bytes <= self.room:
+                self.room -= vectors.bytes
                 self._remembered[text] = vectors
         return known | encoded
 
@@ -79,14 +81,16 @@ class TokenEncoder:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def _encode(self, ids: Mapping[str, Sequence[int]]) -> dict[str, Vectors]:
+    def _encode(self, ids: Mapping[str, Sequence[int]]) -> dict[str, TokenVectors]:
         """Vectors by text of its token ids, kept in main memory."""
         import torch
 
         device = self._body.device
         special = torch.tensor([self._tokenizer.cls_token_id, self._tokenizer.sep_token_id])
         encoded = {}
-        for batch in _batches(ids, _BATCH_TOKENS[device.type]):
+        texts = list(ids)
+        for rows in batches([len(ids[text]) for text in texts], _BATCH_TOKENS[device.type]):
+            batch = [texts[row] for row in rows]
             tokens = [torch.tensor(ids[text]) for text in batch]
             padded = torch.nn.utils.rnn.pad_sequence(tokens, True, self._tokenizer.pad_token_id)
             mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in tokens], True, 0)
@@ -96,20 +100,8 @@ class TokenEncoder:
             for text, row, state in zip(batch, tokens, states, strict=True):
                 counted = (~torch.isin(row, special)).float()
                 # The copy frees the batch's memory, padding included.
-                encoded[text] = Vectors(state[: len(row)].clone(), counted / counted.sum().clamp(min=1))
+                encoded[text] = TokenVectors(state[: len(row)].clone(), counted / counted.sum().clamp(min=1))
         return encoded
-
-
-def _batches(ids: Mapping[str, Sequence[int]], budget: int) -> Iterator[list[str]]:
-    """Texts of like length together, longest first, at most `budget` tokens with padding (one text may be longer)."""
-    batch: list[str] = []
-    for text in sorted(ids, key=lambda text: len(ids[text]), reverse=True):
-        if batch and (len(batch) + 1) * len(ids[batch[0]]) > budget:
-            yield batch
-            batch = []
-        batch.append(text)
-    if batch:
-        yield batch
 
 
 def _load(name: str) -> tuple[Any, Any]:
@@ -128,7 +120,7 @@ def _load(name: str) -> tuple[Any, Any]:
         raise ResourceError(f"bertscore: model '{name}' cannot be loaded: {reason}") from error
     absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if absent:
-        raise ResourceError(f"bertscore: model '{name}' lacks {len(absent)} of its weights, such as {absent[0]}")
+        raise ResourceError(f"bertscore: model '{name}' misses {len(absent)} of its weights, such as {absent[0]}")
     return tokenizer, model
 
 
@@ -146,7 +138,7 @@ def _keep_layers(body: Any, layer: int, name: str) -> None:
                 raise ConfigError(f"bertscore.layer: model '{name}' has layers 1 to {len(layers)}, not {layer}")
             setattr(owner, attribute, layers[:layer])
             return
-    raise ConfigError(f"bertscore.model: '{name}' ({type(body).__name__}) is no architecture whose layers are known")
+    raise ConfigError(f"bertscore.model: the layers of '{name}' ({type(body).__name__}) are not known")
 
 
 def _longest(tokenizer: Any, config: Any) -> int | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.metrics._aggregate import check_rows
 from bench.protocols import Array
-from metrics._aggregate import check_rows
 
 
 def sums(rows: Array, weights: Array | None, metric: str) -> Array:

@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from bench.batch import Batch
 from bench.errors import ResourceError
+from bench.metrics import _contextual
+from bench.metrics._aggregate import means
+from bench.metrics._contextual import TokenEncoder, TokenVectors
 from bench.models import PACKAGE_PREFIX, check_model, fingerprint, local_folder
-from bench.protocols import Array
-from metrics import _contextual
-from metrics._aggregate import means
-from metrics._contextual import TokenEncoder, Vectors
+from bench.protocols import Array, Column
 
 _PAIRS = 128
 """Pairs whose vectors are held at a time: about 400 MB at 500 tokens of 768 dimensions a text."""
@@ -32,7 +33,7 @@ class BERTScore:
     0. The vectors of references are remembered, up to 1 GiB in a process.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("bertscore",)
+    columns: ClassVar[tuple[Column, ...]] = (Column("bertscore", "BERTScore"),)
     statistics: ClassVar[tuple[str, ...]] = ("bertscore",)
 
     model: str = "allenai/led-base-16384"
@@ -56,10 +57,10 @@ class BERTScore:
         settings = f"layer:{self.layer}|idf:no|rescale:no|like:bert_score-0.3.13"
         return f"bertscore|model:{model}|{settings}|transformers:{version}"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """F1 of each pair, shape (n, 1). Raises `ResourceError` or `ConfigError` if the model cannot be used."""
-        stripped = [prediction.strip() for prediction in predictions]
-        pairs = list(zip(stripped, references, strict=True))
+        stripped = [prediction.strip() for prediction in batch.predictions]
+        pairs = list(zip(stripped, batch.references, strict=True))
         scores = np.zeros((len(pairs), 1))
         full = [i for i, (prediction, reference) in enumerate(pairs) if prediction and reference.strip()]
         if full:
@@ -82,7 +83,7 @@ def _f1(pairs: Sequence[tuple[str, str]], encoder: TokenEncoder) -> list[float]:
     return [_pair_f1(known[prediction], known[reference]) for prediction, reference in pairs]
 
 
-def _pair_f1(prediction: Vectors, reference: Vectors) -> float:
+def _pair_f1(prediction: TokenVectors, reference: TokenVectors) -> float:
     """Equations of section 3 of the paper; special tokens can be matched but are not averaged over."""
     cosines = prediction.vectors @ reference.vectors.T
     precision = float(cosines.amax(dim=1) @ prediction.weights)

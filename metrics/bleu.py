@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from bench.batch import Batch
 from bench.errors import ResourceError
-from bench.protocols import Array
-from metrics._aggregate import check_rows
+from bench.metrics._aggregate import check_rows
+from bench.protocols import Array, Column
 
 _ORDER = 4
 
@@ -25,7 +26,7 @@ class Bleu:
     lengths in tokens. BLEU is a function of their sums, so a resample only adds rows.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("bleu",)
+    columns: ClassVar[tuple[Column, ...]] = (Column("bleu", "BLEU", interval_decimals=2),)
     statistics: ClassVar[tuple[str, ...]] = (
         *(f"correct{n}" for n in range(1, _ORDER + 1)),
         *(f"total{n}" for n in range(1, _ORDER + 1)),
@@ -43,8 +44,9 @@ class Bleu:
         version = importlib.metadata.version("sacrebleu")
         return f"bleu|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """Counts of each pair, shape (n, 10), whole numbers. An empty prediction has no n-gram and adds to ref_len."""
+        predictions, references = batch.predictions, batch.references
         if len(predictions) != len(references):
             raise ValueError(f"bleu: {len(predictions)} predictions but {len(references)} references")
         if not predictions:

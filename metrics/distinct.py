@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.protocols import Array
-from metrics._aggregate import means
-from metrics._ngrams import WORDS, ngrams, words
+from bench.batch import Batch
+from bench.metrics._aggregate import means
+from bench.metrics._ngrams import WORDS, ngrams, words
+from bench.protocols import Array, Column
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Distinct:
     distinct-2) scores 0. References are not looked at.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("distinct1", "distinct2")
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("distinct1", "Distinct-1", 3, better=None),
+        Column("distinct2", "Distinct-2", 3, better=None),
+    )
     statistics: ClassVar[tuple[str, ...]] = ("distinct1", "distinct2")
 
     def check(self) -> None:
@@ -33,15 +37,15 @@ class Distinct:
         """Within texts, not over the corpus."""
         return f"distinct|n:1,2|within:text|avg:mean|words:{WORDS}"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """Distinct-1 and distinct-2 of each prediction, shape (n, 2)."""
-        texts = [words(prediction) for prediction, _ in zip(predictions, references, strict=True)]
+        texts = [words(prediction) for prediction, _ in zip(batch.predictions, batch.references, strict=True)]
         return np.array([[_distinct(text, n) for n in (1, 2)] for text in texts], dtype=np.float64).reshape(-1, 2)
 
     def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
         """See `Metric.aggregate`. Raises `DataError` without rows."""
         scores = means(rows, weights, "distinct")
-        return {name: scores[..., column] for column, name in enumerate(self.columns)}
+        return {column.name: scores[..., index] for index, column in enumerate(self.columns)}
 
 
 def _distinct(text: Sequence[str], n: int) -> float:

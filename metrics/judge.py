@@ -11,20 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from bench.backends.openai import OpenAIBackend, without_credentials
-from bench.config import OpenAIConfig, build
+from bench.backends.openai import Client, OpenAISettings, without_credentials
+from bench.batch import Batch
 from bench.errors import BackendError, ConfigError, DataError, ResourceError
+from bench.files import RowWriter
+from bench.metrics._ratios import ratio, sums
 from bench.progress import Progress
-from bench.prompts import Templates
-from bench.protocols import Array
-from bench.records import Background, Call, Completion, Instance, Prompt
-from bench.store import RowWriter, read_rows
-from metrics._ratios import ratio, sums
+from bench.protocols import Array, Column
+from bench.records import Call, Completion, Instance, Prompt
+from bench.results import Stored, rows_of
+from bench.templates import Templates
 
 TEMPLATE = Path(__file__).with_name("_judge_prompt.txt")
 ANSWERS = "judge.jsonl"
@@ -36,20 +37,23 @@ _DECORATION = re.compile(r"[*_`#>]")
 class Judge:
     """Mean score of a language model on a server of the OpenAI API, in [0, 10]; never part of a shipped configuration.
 
-    The judge sees the newest `reviews` of the user's profile, each cut at `excerpt` characters, the item, the real
-    review and the prediction. Its raw answers are kept in judge.jsonl of the run's folder, keyed by instance, prompt
-    and signature. One whose last line is a score from 0 to 10 is never asked for twice. `judge_unparsed` is the share
-    of the others, which are left out of the mean; they are asked for again, once and with the next seed, whenever the
-    rows are made: after a server that failed, and where a category has no score at all. An empty prediction is not
+    The judge sees the newest `reviews` of the user's profile, each cut at `excerpt` characters, what the text is about,
+    the reference and the prediction. Its raw answers are kept in judge.jsonl of the run's folder, keyed by instance,
+    prompt and signature. One whose last line is a score from 0 to 10 is never asked for twice. `judge_unparsed` is the
+    share of the others, which are left out of the mean; they are asked for again, once and with the next seed, whenever
+    the rows are made: after a server that failed, and where a category has no score at all. An empty prediction is not
     sent: it scores 0.
 
     `openai` is the server's section of the configuration (`--set judge.openai.base_url=...`); the key comes from the
     environment variable OPENAI_API_KEY and from nowhere else.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("judge", "judge_unparsed")
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("judge", "Judge", 2, 2),
+        Column("judge_unparsed", "Unparsed", 3, better="lower"),
+    )
     statistics: ClassVar[tuple[str, ...]] = ("score", "parsed")
-    background: ClassVar[bool] = True
+    reads_data: ClassVar[bool] = True
 
     model: str = ""
     reviews: Annotated[int, Field(ge=1)] = 5
@@ -57,7 +61,7 @@ class Judge:
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     temperature: Annotated[float, Field(ge=0)] = 0.0
     seed: int = 0
-    openai: OpenAIConfig = field(default_factory=OpenAIConfig)
+    openai: OpenAISettings = field(default_factory=OpenAISettings)
 
     def check(self) -> None:
         """Raises `ConfigError` without a model or with a key in the server's address, `ResourceError` without the
@@ -80,18 +84,18 @@ class Judge:
         model = self.openai.served_model or self.model
         return f"judge|model:{model}|scale:0-10|{settings}|{sampling}|prompt:{template}"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str], background: Background) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """Score (0 if there is none) and whether the answer was one (0 or 1) of each prediction, shape (n, 2).
 
         Raises `BackendError` for a server that does not answer, `DataError` if no answer in a category is a score.
         """
-        pairs = zip(background.instances, predictions, references, strict=True)
-        calls = [self._call(instance, text.strip(), reference) for instance, text, reference in pairs]
-        path = background.folder / ANSWERS
+        parts = zip(batch.instances, batch.about, batch.predictions, batch.references, strict=True)
+        calls = [self._call(instance, about, text.strip(), reference) for instance, about, text, reference in parts]
+        path = batch.folder / ANSWERS
         answers = self._answers(path, [call for call in calls if call is not None])
-        scores = [parse_score(answers[call.key[0], call.prompt.hash]) if call else 0.0 for call in calls]
+        scores = [answers[call.key[0], call.prompt.hash].score if call else 0.0 for call in calls]
         by_category: dict[str, list[float | None]] = {}
-        for instance, call, score in zip(background.instances, calls, scores, strict=True):
+        for instance, call, score in zip(batch.instances, calls, scores, strict=True):
             if call is not None:
                 by_category.setdefault(instance.category, []).append(score)
         for category, found in by_category.items():
@@ -114,61 +118,78 @@ class Judge:
         count = len(rows) if weights is None else weights.sum(axis=1)
         return {"judge": ratio(score, parsed, otherwise=plain[0] / plain[1]), "judge_unparsed": 1.0 - parsed / count}
 
-    def _call(self, instance: Instance, prediction: str, reference: str) -> Call | None:
+    def _call(self, instance: Instance, about: str, prediction: str, reference: str) -> Call | None:
         """What the judge is asked; nothing about an empty prediction."""
         if not prediction:
             return None
-        history = [review.text[: self.excerpt] for review in instance.profile[-self.reviews :]]
+        history = [record.text[: self.excerpt] for record in instance.profile[-self.reviews :]]
         values = {
-            "item": f"{instance.item.title}\n{instance.item.description}",
+            "item": about,
             "history": "\n\n".join(history) or "(none)",
             "reference": reference,
             "candidate": prediction,
         }
         values["fence"] = fence(values.values())
-        system, user = Templates({"judge": TEMPLATE.read_text(encoding="utf-8").rstrip("\n")}).render("judge", values)
+        template = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+        system, user = Templates({"judge": template}, {"judge": "judge"}).render("judge", values)
         prompt = Prompt("judge", system, user)
         return Call((instance.id, "judge", 0), prompt, self.seed, self.temperature, 1.0, self.max_new_tokens)
 
-    def _answers(self, path: Path, calls: Sequence[Call]) -> dict[tuple[str, str], dict[str, Any]]:
-        """The rows of the file of answers by instance and prompt; the server is asked for those that are not there or
-        no scores."""
+    def _answers(self, path: Path, calls: Sequence[Call]) -> dict[tuple[str, str], _Answer]:
+        """The answers in the file by instance and prompt; the server is asked for those that are missing and for those
+        without a score."""
         signature = self.signature()
-        kept = [row for row in read_rows(path) if row.get("signature") == signature]
-        known = {(row["instance"], row["prompt"]): row for row in kept}
-        tries = Counter((row["instance"], row["prompt"]) for row in kept)
+        kept = [answer for answer in rows_of(_Answer, path) if answer.signature == signature]
+        known = {(answer.instance, answer.prompt): answer for answer in kept}
+        tries = Counter((answer.instance, answer.prompt) for answer in kept)
         missing = []
         for call in calls:
             key = (call.key[0], call.prompt.hash)
-            if key not in known or parse_score(known[key]) is None:
+            if key not in known or known[key].score is None:
                 missing.append(replace(call, seed=call.seed + tries[key]))
         if not missing:
             return known
-        # The backend takes its settings from a run's configuration.
-        config = build({"method": "judge", "model": self.model, "openai": self.openai.model_dump()})
         with (
             closing(RowWriter(path)) as answers,
-            closing(OpenAIBackend(config)) as backend,
+            closing(Client(self.openai, self.model)) as client,
             closing(Progress("judge", len(missing))) as progress,
         ):
             for call in missing:
-                backend.submit(call)
+                client.submit(call)
             asked = len(missing)
             while asked:
-                for call, completion in _completed(backend):
+                for call, completion in _completed(client):
                     key = (call.key[0], call.prompt.hash)
-                    known[key] = {"instance": key[0], "prompt": key[1], "signature": signature, **asdict(completion)}
-                    answers.append(known[key])
+                    known[key] = _Answer(instance=key[0], prompt=key[1], signature=signature, **asdict(completion))
+                    answers.append(known[key].json_object())
                     asked -= 1
                     progress.update(finished=1, tokens=completion.completion_tokens)
         return known
 
 
-def parse_score(answer: Mapping[str, Any]) -> float | None:
-    """The score in an answer's last line; None if that is no score from 0 to 10, or if the answer was cut off, which
+class _Answer(Stored):
+    """A row of the file of answers: the raw answer to a prompt about an instance, under a signature."""
+
+    instance: str
+    prompt: str
+    signature: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float
+
+    @property
+    def score(self) -> float | None:
+        """See `parse_score`."""
+        return parse_score(self.text, self.finish_reason)
+
+
+def parse_score(text: str, finish_reason: str) -> float | None:
+    """The score in an answer's last line; None if that is not a score from 0 to 10, or if the answer was cut off, which
     may have left 1 of 10."""
-    lines = str(answer["text"]).strip().splitlines()
-    if not lines or answer["finish_reason"] == "length":
+    lines = text.strip().splitlines()
+    if not lines or finish_reason == "length":
         return None
     found = _SCORE.fullmatch(_DECORATION.sub("", lines[-1]).strip())
     score = float(found.group(1)) if found else None
@@ -184,8 +205,8 @@ def fence(texts: Iterable[str]) -> str:
     return mark
 
 
-def _completed(backend: OpenAIBackend) -> Iterator[tuple[Call, Completion]]:
+def _completed(client: Client) -> Iterator[tuple[Call, Completion]]:
     try:
-        yield from backend.completed()
+        yield from client.completed()
     except BackendError as error:
         raise BackendError(f"judge: {error} The judge's server is set by judge.openai, not openai.") from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from bench.batch import Batch
 from bench.errors import ResourceError
-from bench.protocols import Array
-from metrics._ratios import ratio, sums
+from bench.metrics._ratios import ratio, sums
+from bench.protocols import Array, Column
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Length:
     without any token give the ratio 0, as in sacreBLEU.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("length_ratio", "brevity_penalty")
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("length_ratio", "Length ratio", 3, better=None),
+        Column("brevity_penalty", "Brevity penalty", 3, better=None),
+    )
     statistics: ClassVar[tuple[str, ...]] = ("sys_len", "ref_len")
 
     def check(self) -> None:
@@ -35,12 +39,12 @@ class Length:
         """The tokens are sacreBLEU's, so its version counts."""
         return f"length|level:corpus|tok:13a|sacrebleu:{importlib.metadata.version('sacrebleu')}"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """Both lengths of each pair in tokens, shape (n, 2)."""
         from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
         tokenize = Tokenizer13a()  # type: ignore[no-untyped-call]
-        pairs = zip(predictions, references, strict=True)
+        pairs = zip(batch.predictions, batch.references, strict=True)
         lengths = [[len(tokenize(text.strip()).split()) for text in pair] for pair in pairs]
         return np.array(lengths, dtype=np.float64).reshape(-1, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -13,11 +13,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from bench.batch import Batch
 from bench.errors import ResourceError
-from bench.protocols import Array
-from metrics import _wordnet
-from metrics._aggregate import means
-from metrics._words import Punkt, TreebankWords, find_punkt
+from bench.metrics import _wordnet
+from bench.metrics._aggregate import means
+from bench.metrics._words import Punkt, TreebankWords, find_punkt
+from bench.protocols import Array, Column
 
 _ALPHA, _BETA, _GAMMA = 0.9, 3.0, 0.5
 _REFERENCES = 8192
@@ -34,7 +35,7 @@ class Meteor:
     machines that cannot have punkt_tab and is never chosen unasked.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("meteor",)
+    columns: ClassVar[tuple[Column, ...]] = (Column("meteor", "METEOR"),)
     statistics: ClassVar[tuple[str, ...]] = ("meteor",)
 
     tokenizer: Literal["word_tokenize", "treebank"] = "word_tokenize"
@@ -53,11 +54,11 @@ class Meteor:
             f"|wordnet:{_wordnet.VERSION}[{wordnet.kind}]|nltk:{version}"
         )
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """METEOR of each pair, shape (n, 1); 0 without a match. Raises `ResourceError` as `check` does."""
-        matcher = _matcher(*self._resources())
-        pairs = zip(predictions, references, strict=True)
-        scores = [matcher.score(prediction.strip(), reference) for prediction, reference in pairs]
+        scorer = matcher(*self._resources())
+        pairs = zip(batch.predictions, batch.references, strict=True)
+        scores = [scorer.score(prediction.strip(), reference) for prediction, reference in pairs]
         return np.array(scores, dtype=np.float64).reshape(-1, 1)
 
     def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
@@ -183,5 +184,6 @@ def _take(positions: dict[str, list[int]], word: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _matcher(wordnet: _wordnet.Source, punkt: Punkt | None) -> _Matcher:
+def matcher(wordnet: _wordnet.Source, punkt: Punkt | None) -> _Matcher:
+    """What scores pairs, made once in a process."""
     return _Matcher(wordnet, punkt)

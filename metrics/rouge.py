@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from bench.protocols import Array
-from metrics._aggregate import check_rows, means
+from bench.batch import Batch
+from bench.metrics._aggregate import check_rows, means
+from bench.protocols import Array, Column
 
 _TOKENS = re.compile("[a-z0-9]+")
 _BOOTSTRAP_SAMPLES = 1000
@@ -27,7 +28,7 @@ class Rouge:
     aggregate is the weighted mean.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("rouge1", "rougeL")
+    columns: ClassVar[tuple[Column, ...]] = (Column("rouge1", "R-1"), Column("rougeL", "R-L"))
     statistics: ClassVar[tuple[str, ...]] = ("rouge1", "rougeL")
     official: ClassVar[dict[str, object]] = {"average": "bootstrap_median"}
 
@@ -42,9 +43,9 @@ class Rouge:
         average = self.average if self.average == "mean" else f"bootstrap_median[{_BOOTSTRAP_SAMPLES},seed:{self.seed}]"
         return f"rouge|types:rouge1,rougeL|score:f|stem:no|avg:{average}|like:rouge_score-0.1.2"
 
-    def rows(self, predictions: Sequence[str], references: Sequence[str]) -> Array:
+    def rows(self, batch: Batch) -> Array:
         """F-measures of ROUGE-1 and ROUGE-L, shape (n, 2); 0 where a side has no token."""
-        pairs = zip(predictions, references, strict=True)
+        pairs = zip(batch.predictions, batch.references, strict=True)
         scores = [_score(_tokens(prediction.strip()), _tokens(reference)) for prediction, reference in pairs]
         return np.array(scores, dtype=np.float64).reshape(-1, 2)
 
@@ -54,10 +55,10 @@ class Rouge:
             check_rows(rows, weights, "rouge")
             # The generator and the order of its draws are those of rouge_score's BootstrapAggregator.
             generator = np.random.RandomState(self.seed)
-            medians = [_bootstrap_median(rows[:, column], generator) for column in range(rows.shape[1])]
-            return {name: np.asarray(median) for name, median in zip(self.columns, medians, strict=True)}
+            medians = [_bootstrap_median(rows[:, index], generator) for index in range(rows.shape[1])]
+            return {column.name: np.asarray(median) for column, median in zip(self.columns, medians, strict=True)}
         scores = means(rows, weights, "rouge")
-        return {name: scores[..., column] for column, name in enumerate(self.columns)}
+        return {column.name: scores[..., index] for index, column in enumerate(self.columns)}
 
 
 def _bootstrap_median(scores: Array, generator: np.random.RandomState) -> float:

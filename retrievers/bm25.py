@@ -1,4 +1,4 @@
-"""BM25 over titles and descriptions, as the package rank_bm25 computes it."""
+"""BM25 over the task's documents (for reviews: title and item description), as the package rank_bm25 computes it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import Instance, Review
-from bench.retrieval import document_text, query_text
+from bench.records import Instance, Record
 
 if TYPE_CHECKING:
     from bench.context import Context
@@ -18,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BM25:
-    """Ranks reviews by BM25Okapi with the defaults of rank_bm25; words are split at whitespace and keep their case."""
+    """Ranks records by BM25Okapi with the defaults of rank_bm25; words are split at whitespace and keep their case."""
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         """Indices into `candidates`, highest score first, lower index first among equal scores."""
-        documents = [document_text(review, context.corpus.item(review.asin)) for review in candidates]
-        scores = bm25_scores(query_text(instance), documents)
+        documents = [context.task.document(record) for record in candidates]
+        scores = bm25_scores(context.task.query(instance), documents)
         return [int(i) for i in np.argsort(-scores, kind="stable")]
 
 

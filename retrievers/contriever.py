@@ -1,4 +1,4 @@
-"""Dense retrieval: inner products of embedded titles and descriptions."""
+"""Dense retrieval: inner products of embedded documents (for reviews: title and item description)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import PluginError
-from bench.records import Instance, Review
-from bench.retrieval import document_text, query_text
+from bench.records import Instance, Record
 
 if TYPE_CHECKING:
     from bench.context import Context
@@ -19,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contriever:
-    """Ranks reviews by the inner product of embeddings, searched with faiss.
+    """Ranks records by the inner product of embeddings, searched with faiss.
 
-    `model` is an encoder specification of `bench.embedding`. The default pools the mean over the mask and does not
+    `model` is an encoder specification of `bench.encoders`. The default pools the mean over the mask and does not
     normalise; any other encoder can stand in its place.
     """
 
     model: str = "facebook/contriever"
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         """Indices into `candidates`, highest inner product first, lower index first among equal ones."""
         if not candidates:
             return []
-        documents = [document_text(review, context.corpus.item(review.asin)) for review in candidates]
+        documents = [context.task.document(record) for record in candidates]
         # Equal documents share one index entry: faiss may add up equal rows in another order, and a tie is a tie.
         entries = list(dict.fromkeys(documents))
-        vectors = context.embed([query_text(instance), *entries], self.model)
+        vectors = context.embed([context.task.query(instance), *entries], self.model)
         score = dict(zip(entries, inner_products(vectors[0], vectors[1:]).tolist(), strict=True))
         return sorted(range(len(documents)), key=lambda i: (-score[documents[i]], i))
 

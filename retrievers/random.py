@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.records import Instance, Review
+from bench.records import Instance, Record
 
 if TYPE_CHECKING:
     from bench.context import Context
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Random:
-    """Ranks reviews at random, uniformly and without replacement, seeded by the instance alone."""
+    """Ranks records at random, uniformly and without replacement, seeded by the instance alone."""
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         """Indices into `candidates` in an order that depends on the run's seed, the instance id and their number."""
         # Sorting by random() and not shuffle(): its sequence is the one Python keeps the same in every version.
         generator = random.Random(context.seed(instance.id, "retriever", "random"))

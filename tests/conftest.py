@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
+import os
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import absl.logging
 import pytest
 import yaml
 
-from bench.chat import Chat
-from bench.config import RunConfig
+from bench import registry
 from bench.data.corpus import Corpus
-from bench.records import Call, Completion
+
+if TYPE_CHECKING:
+    from bench_parrot.scripted import Scripted
 
 # absl, which rouge_score brings, keeps the stream that stands for standard error when it is imported. When vLLM then
 # configures logging, absl closes it, unless it is standard error still: under capture pytest would lose its file.
@@ -141,36 +147,74 @@ def shop_config(shop: Path, tiny_qwen2: Path, tmp_path: Path) -> Path:
     return path
 
 
-class ScriptedBackend:
-    """Answers each call with a text that names it; keeps the calls it got."""
+EXAMPLE = Path(__file__).parent / "plugin_example"
+"""A package of plugins as an outsider would write it."""
 
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self._waiting: list[Call] = []
 
-    def submit(self, call: Call) -> None:
-        self.calls.append(call)
-        self._waiting.append(call)
+def install_example(patch: pytest.MonkeyPatch, folder: Path, name: str, *kinds: str) -> None:
+    """Put the example on the path of this process and of those it starts, as a package `name` that registers its
+    plugins of these kinds."""
+    points = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    lines = []
+    for kind in kinds:
+        lines += [f"[bench.{kind}]", *(f"{key} = {value}" for key, value in points[f"bench.{kind}"].items())]
+    metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for path in (EXAMPLE, folder):
+        patch.syspath_prepend(str(path))
+        patch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
 
-    def completed(self) -> Iterator[tuple[Call, Completion]]:
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            yield call, Completion(f"answer {call.prompt.stage} {call.key[0]}", 7, 3, "stop", 0.0)
 
-    def close(self) -> None:
-        pass
+@pytest.fixture(scope="session", autouse=True)
+def scripted_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The backend `scripted`, which answers without a model: any configuration can name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        install_example(patch, tmp_path_factory.mktemp("scripted"), "bench-scripted", "backends")
+        yield
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
-    """An engine without a model in the place of vLLM, for tests of what is around it."""
-    backend = ScriptedBackend()
+def example(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All plugins of the example."""
+    folder = tmp_path_factory.mktemp("example")
+    install_example(monkeypatch, folder, "bench-parrot", *registry.GROUPS)
 
-    def start(config: RunConfig, chat: Chat, soft: bool = False) -> ScriptedBackend:
-        return backend
 
-    monkeypatch.setattr("bench.backends._start", start)
-    return backend
+@pytest.fixture
+def scripted(shop_config: Path) -> type[Scripted]:
+    """Turns `shop_config` into a configuration without a model; `calls` are those that the backend got."""
+    from bench_parrot.scripted import Scripted
+
+    settings = yaml.safe_load(shop_config.read_text(encoding="utf-8"))
+    shop_config.write_text(yaml.safe_dump(settings | {"backend": "scripted"}), encoding="utf-8")
+    Scripted.calls.clear()
+    return Scripted
+
+
+Register = Callable[[str, str, type], None]
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Register:
+    """Makes a class a plugin for the time of a test, as if an installed package registered it: group (without
+    "bench."), name, class."""
+    package = ModuleType("bench_of_a_test")
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    points: list[importlib.metadata.EntryPoint] = []
+    known = importlib.metadata.entry_points
+
+    def entry_points(**wanted: Any) -> Any:
+        return [*known(**wanted), *(point for point in points if wanted.get("group") == point.group)]
+
+    def add(group: str, name: str, plugin: type) -> None:
+        setattr(package, plugin.__name__, plugin)
+        points.append(importlib.metadata.EntryPoint(name, f"{package.__name__}:{plugin.__name__}", f"bench.{group}"))
+        # Another function each time: what is registered is looked up again.
+        monkeypatch.setattr(importlib.metadata, "entry_points", functools.partial(entry_points))
+
+    return add
 
 
 def resident() -> int:

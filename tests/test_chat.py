@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from bench.chat import Chat, messages
-from bench.errors import ConfigError, ResourceError
+from bench.chat import Chat, messages, without_placeholders
+from bench.errors import ConfigError, PluginError, ResourceError
 from bench.records import Prompt
 
 PROMPTS = [
@@ -96,3 +96,51 @@ def test_the_official_variant_of_another_template_is_refused(tiny_qwen2: Path, t
     assert Chat(model).text(PROMPTS[0]) == "[Be brief.][Hello.]"
     with pytest.raises(ConfigError, match="needs a model with the ChatML template"):
         Chat(model, "official").text(PROMPTS[0])
+
+
+MARKS = ("[A_TOKEN_0]", "[B_TOKEN_0]", "<m>", "</m>")
+
+
+def soft(user: str, slots: tuple[str, ...], marks: tuple[str, ...] = MARKS) -> Prompt:
+    return Prompt("s", "S", user, slots=slots, marks=marks)
+
+
+def test_marks_have_the_ids_after_the_models_own_in_their_order(tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    own = len(chat.tokenizer)
+    prompt = soft("x<m>[B_TOKEN_0]</m>[A_TOKEN_0]", ("[B_TOKEN_0]", "[A_TOKEN_0]"))
+    ids = chat.ids(prompt)
+    assert [token for token in ids if token >= own] == [own + 2, own + 1, own + 3, own]
+    assert [ids[place] for place in chat.positions(prompt, ids)] == [own + 1, own]
+    # Slots beyond the marks come after them, and change no mark's id.
+    more = soft("<m>[A_TOKEN_7]</m>", ("[A_TOKEN_7]",))
+    assert [token - own for token in chat.ids(more) if token >= own] == [2, 4, 3]
+    assert chat.ids(prompt) == ids
+    # The model's own tokenizer stays as it was.
+    assert len(chat.tokenizer) == own
+    assert max(chat.ids(Prompt("s", "S", "<m>[A_TOKEN_0]"))) < own
+
+
+def test_methods_with_other_marks_share_a_chat(tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    own = len(chat.tokenizer)
+    first = soft("<m>[A_TOKEN_0]", ("[A_TOKEN_0]",))
+    before = chat.ids(first)
+    other = soft("<m>[A_TOKEN_0]<n>", ("[A_TOKEN_0]",), ("<n>",))
+    assert [token - own for token in chat.ids(other) if token >= own] == [1, 0]
+    assert chat.ids(first) == before
+
+
+@pytest.mark.parametrize("user", ["no slot", "[A_TOKEN_0][A_TOKEN_0]", "[B_TOKEN_0][A_TOKEN_0]"])
+def test_slots_that_are_not_in_the_text_as_the_prompt_says(user: str, tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    slots = ("[A_TOKEN_0]", "[B_TOKEN_0]") if "B" in user else ("[A_TOKEN_0]",)
+    prompt = soft(user, slots)
+    with pytest.raises(PluginError, match="are not what its text holds"):
+        chat.positions(prompt, chat.ids(prompt))
+
+
+def test_what_looks_like_a_slot_or_a_mark_is_taken_out_until_none_is_left() -> None:
+    assert without_placeholders("a[X_TOKEN_0]b[x_TOKEN_0]<m>") == "ab[x_TOKEN_0]<m>"
+    assert without_placeholders("[X_[X_TOKEN_1]TOKEN_2]<<m>m>", ("<m>",)) == ""
+    assert without_placeholders("<m>.</m>", ("</m>",)) == "<m>."

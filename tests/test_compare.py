@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,16 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.compare import Score, compare, differences, render
+from bench.batch import Batch
+from bench.comparison import Pair, compare, differences, render
 from bench.config import build, read_config
 from bench.errors import ConfigError, DataError
 from bench.execute import execute
 from bench.finished import FinishedRun, finished
+from bench.job import Job
+from bench.metrics.rouge import Rouge
 from bench.protocols import Array
 from bench.registry import create
-from bench.runner import Run
+from bench.results import Prediction, RunRecord, Summary
+from bench.scoring import score
 from bench.statistics import Difference, holm, paired
-from metrics.rouge import Rouge
+from bench.store import RunStore
 
 WORDS = ["kite", "boat", "drum", "map", "red", "blue", "green", "old", "flies", "floats", "sounds", "leads"]
 USERS = [f"u{number}" for number in range(9)]
@@ -53,44 +56,55 @@ class Made:
 
     def run(self, folder: Path) -> FinishedRun:
         """The folder as a complete run leaves it."""
-        folder.mkdir()
+        identity = {"settings": self.settings, "data": self.data, "method_code": self.settings["method"]}
+        config = {"method": self.settings["method"], "options": self.options, "model": "tiny", "metrics": self.metrics}
+        record = RunRecord(
+            name=folder.name,
+            identity={**identity, **self.identity},
+            config={**config, **self.config},
+            device="CPU",
+            versions={"numpy": self.version},
+        )
+        predictions = self._predictions()
+        metrics = {name: create("metrics", name, self.options.get(name, {})) for name in self.metrics}
+        with RunStore(folder, record) as store:
+            store.write_predictions(predictions)
+            scored = score(store, predictions, metrics, 10, lambda _: None, lambda: None)  # type: ignore[arg-type, return-value]
+            store.write_summary(
+                Summary(
+                    name=folder.name,
+                    instances=dict(Counter(row.category for row in predictions)),
+                    empty_predictions=0,
+                    cut_off=0,
+                    calls=0,
+                    prompt_tokens=0,
+                    completion_tokens=0,
+                    blocks_shown=0,
+                    blocks_offered=0,
+                    signatures=scored.signatures,
+                    scores=scored.scores,
+                )
+            )
+        return finished(folder)
+
+    def _predictions(self) -> list[Prediction]:
         known = {instance: (category, user) for instance, category, user in INSTANCES}
-        predictions = [
-            {
-                "instance": instance,
-                "category": known[instance][0],
-                "user": known[instance][1],
-                "prediction": text,
-                "reference": REFERENCES[instance],
-            }
+        return [
+            Prediction(
+                instance=instance,
+                category=known[instance][0],
+                user=known[instance][1],
+                prediction=text,
+                reference=REFERENCES[instance],
+                blocks_shown=0,
+                blocks_offered=0,
+                calls=0,
+                prompt_tokens=0,
+                completion_tokens=0,
+                cut_off=False,
+            )
             for instance, text in self.texts.items()
         ]
-        metrics = {name: create("metrics", name, self.options.get(name, {})) for name in self.metrics}
-        signatures = {name: metric.signature() for name, metric in metrics.items()}
-        scores = [
-            {"instance": instance, "metric": name, "signature": signatures[name], "statistics": row}
-            for name, metric in metrics.items()
-            for instance, row in zip(
-                self.texts,
-                metric.rows(list(self.texts.values()), [REFERENCES[instance] for instance in self.texts]).tolist(),
-                strict=True,
-            )
-        ]
-        counts = dict(Counter(row["category"] for row in predictions))
-        config = {"method": self.settings["method"], "options": self.options, "model": "tiny", **self.config}
-        identity = {"settings": self.settings, "data": self.data, "method_code": self.settings["method"]}
-        record = {
-            "schema": 1,
-            "identity": {**identity, **self.identity},
-            "config": {**config, "metrics": self.metrics},
-            "device": "CPU",
-            "versions": {"numpy": self.version},
-        }
-        (folder / "run.json").write_text(json.dumps(record))
-        (folder / "summary.json").write_text(json.dumps({"signatures": signatures, "instances": counts}))
-        for name, rows in (("predictions.jsonl", predictions), ("scores.jsonl", scores)):
-            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return finished(folder)
 
 
 def writer(name: str, share: float) -> dict[str, str]:
@@ -112,21 +126,21 @@ def pair(tmp_path: Path) -> tuple[FinishedRun, FinishedRun]:
     return A.run(tmp_path / "run-a"), B.run(tmp_path / "run-b")
 
 
-def by_key(scores: Sequence[Score]) -> dict[tuple[str, str], Difference]:
-    return {(score.category, score.column): score.difference for score in scores}
+def by_key(pairs: Sequence[Pair]) -> dict[tuple[str, str], Difference]:
+    return {(pair.category, pair.column.name): pair.difference for pair in pairs}
 
 
 def test_the_same_as_paired_on_rows_by_hand(pair: tuple[FinishedRun, FinishedRun]) -> None:
     found = by_key(differences(*pair))
     assert list(found) == [(c, column) for c in ("Toys", "Maps") for column in ("rouge1", "rougeL", "bleu")]
-    assert found == {(line.category, line.column): line.difference for line in compare(*pair).lines}
+    assert found == by_key(compare(*pair).lines)
     for category in ("Toys", "Maps"):
         chosen = [(instance, user) for instance, of, user in INSTANCES if of == category]
         references = [REFERENCES[instance] for instance, _ in chosen]
         users = [user for _, user in chosen]
         for name in ("rouge", "bleu"):
             metric = create("metrics", name, {})
-            rows = [metric.rows([made.texts[instance] for instance, _ in chosen], references) for made in (A, B)]
+            rows = [metric.rows(Batch([made.texts[instance] for instance, _ in chosen], references)) for made in (A, B)]
             for column, difference in paired(metric.aggregate, *rows, users).items():
                 assert found[category, column] == difference
                 assert difference.value > 0
@@ -166,7 +180,7 @@ def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun,
     assert [line.adjusted for line in changed] == holm([line.difference.p for line in changed])
     assert all(line.adjusted == line.difference.p == 1 for line in lines if line not in changed)
     toys = [(run.predictions[:18], run.rows("rouge")[:18, 0].mean()) for run in pair]
-    assert all(prediction["category"] == "Toys" for prediction in toys[0][0])
+    assert all(prediction.category == "Toys" for prediction in toys[0][0])
     assert (lines[0].a, lines[0].b) == pytest.approx((toys[0][1], toys[1][1]), abs=1e-12)
 
 
@@ -187,7 +201,7 @@ def test_the_instances_that_changed_most(tmp_path: Path) -> None:
     texts["Toys/test/u2/0"] = ""
     a, b = A.run(tmp_path / "a"), replace(A, texts=texts).run(tmp_path / "b")
     comparison = compare(a, b)
-    assert comparison.by == "rouge1"
+    assert comparison.by.name == "rouge1"
     up, down = comparison.changes
     assert (up.instance, up.reference) == ("Maps/test/u4/1", REFERENCES["Maps/test/u4/1"])
     assert (up.text_a, up.text_b) == (A.texts["Maps/test/u4/1"], up.reference)
@@ -204,8 +218,8 @@ def test_changes_by_any_column(pair: tuple[FinishedRun, FinishedRun]) -> None:
     bleu = create("metrics", "bleu", {})
     changes = compare(a, b, changed=36, by="bleu").changes
     for change in changes:
-        for text, score in ((change.text_a, change.a), (change.text_b, change.b)):
-            assert score == pytest.approx(float(bleu.aggregate(bleu.rows([text], [change.reference]))["bleu"]))
+        for text, own in ((change.text_a, change.a), (change.text_b, change.b)):
+            assert own == pytest.approx(float(bleu.aggregate(bleu.rows(Batch([text], [change.reference])))["bleu"]))
     sizes = [abs(change.b - change.a) for change in changes]
     assert sizes == sorted(sizes, reverse=True)
     assert [change.instance for change in changes] != [change.instance for change in compare(a, b, changed=36).changes]
@@ -217,7 +231,37 @@ def test_changes_by_any_column(pair: tuple[FinishedRun, FinishedRun]) -> None:
 
 def test_without_a_mean_the_first_column_tells_the_change(tmp_path: Path) -> None:
     runs = [replace(made, metrics=["bleu"]).run(tmp_path / name) for name, made in (("a", A), ("b", B))]
-    assert compare(*runs).by == "bleu"
+    assert compare(*runs).by.name == "bleu"
+
+
+# ---- a score for which lower is better
+
+
+@pytest.mark.usefixtures("example")
+def test_a_score_for_which_lower_is_better_is_marked(tmp_path: Path) -> None:
+    shorter = {instance: " ".join(text.split()[:4]) for instance, text in B.texts.items()}
+    a = replace(A, metrics=["rouge", "size"]).run(tmp_path / "a")
+    b = replace(B, metrics=["rouge", "size"], texts=shorter).run(tmp_path / "b")
+    comparison = compare(a, b, changed=1, by="size")
+    lines = [line for line in comparison.lines if line.column.name == "size"]
+    assert [line.b for line in lines] == [4, 4]
+    assert all(line.difference.high < 0 for line in lines)
+    assert comparison.changes[0].a > comparison.changes[0].b == 4
+    shown = render(comparison)
+    (row,) = [text for text in shown.splitlines() if text.split()[:3] == ["Toys", "Size", "↓"]]
+    assert row.split()[4:6] == ["4.0", f"{lines[0].difference.value:+.1f}"]
+    note = "↓: lower is better, so a B - A below 0 says that B is better."
+    assert note in shown
+    alone = [replace(made, metrics=["rouge"]).run(tmp_path / name) for name, made in (("c", A), ("d", B))]
+    assert "↓" not in render(compare(*alone))
+
+
+def test_an_older_schema_is_said(tmp_path: Path) -> None:
+    (folder,) = (Path(__file__).parent / "schema1" / "runs").iterdir()
+    old = finished(folder)
+    note = f"{folder.name} is of an older schema (1; this version writes 2)."
+    assert compare(old, old).notes == [note]
+    assert note in render(compare(old, old))
 
 
 # ---- columns and refusals
@@ -228,7 +272,7 @@ def test_a_column_that_one_run_lacks_is_left_out_and_named(
 ) -> None:
     a, b = pair
     less = replace(B, metrics=["bleu"]).run(tmp_path / "less")
-    assert differences(a, less) == [score for score in differences(a, b) if score.column == "bleu"]
+    assert differences(a, less) == [pair for pair in differences(a, b) if pair.column.name == "bleu"]
     note = "Left out: rouge1, rougeL, which only run-a is scored with."
     assert compare(a, less).notes == [note]
     assert compare(less, a).notes == [note]
@@ -276,7 +320,7 @@ def test_refuses_runs_without_a_common_instance(tmp_path: Path) -> None:
 
 def test_only_metrics_of_the_same_signature_are_taken(tmp_path: Path) -> None:
     a, b = A.run(tmp_path / "a"), replace(B, options={"rouge": {"average": "bootstrap_median"}}).run(tmp_path / "b")
-    assert {score.column for score in differences(a, b)} == {"bleu"}
+    assert {pair.column.name for pair in differences(a, b)} == {"bleu"}
 
 
 def test_where_a_metric_gives_no_score_it_is_left_out_and_said(
@@ -295,13 +339,13 @@ def test_where_a_metric_gives_no_score_it_is_left_out_and_said(
 
     monkeypatch.setattr(Rouge, "aggregate", refusing)
     comparison = compare(a, b, changed=36, by="rouge1")
-    assert {line.column for line in comparison.lines if line.category == "Maps"} == {"bleu"}
-    assert {line.column for line in comparison.lines if line.category == "Toys"} == {"rouge1", "rougeL", "bleu"}
+    assert {line.column.name for line in comparison.lines if line.category == "Maps"} == {"bleu"}
+    assert {line.column.name for line in comparison.lines if line.category == "Toys"} == {"rouge1", "rougeL", "bleu"}
     assert comparison.notes == ["Left out: rouge in Maps, where it gives no score."]
     changed = {change.instance for change in comparison.changes}
     assert changed
     assert all(instance.startswith("Toys") for instance in changed)
-    assert a.predictions[0]["instance"] not in changed
+    assert a.predictions[0].instance not in changed
 
 
 # ---- what differs between the configurations
@@ -379,7 +423,7 @@ def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
     shown = render(comparison)
     assert shown.startswith("A: run-a\nB: run-b\n")
     assert max(map(len, shown.splitlines())) <= 120
-    line = next(line for line in comparison.lines if (line.category, line.column) == ("Maps", "bleu"))
+    line = next(line for line in comparison.lines if (line.category, line.column.name) == ("Maps", "bleu"))
     row = next(text for text in shown.splitlines() if text.split()[:2] == ["Maps", "BLEU"])
     difference = line.difference
     assert row.split()[2:] == [
@@ -410,9 +454,9 @@ def test_long_texts_are_wrapped_and_cannot_forge_lines(tmp_path: Path) -> None:
 
 
 def test_runs_as_bench_makes_them(shop_config: Path, scripted: Any) -> None:
-    runs = [Run(build(read_config(str(shop_config)), {"method": method})) for method in ("copy", "rag")]
-    execute(runs, lambda _: None)
-    comparison = compare(*(finished(run.folder) for run in runs))
+    jobs = [Job.of(build(read_config(str(shop_config)), {"method": method})) for method in ("copy", "rag")]
+    execute(jobs, lambda _: None)
+    comparison = compare(*(finished(job.folder) for job in jobs))
     assert comparison.settings[0] == "method copy -> rag"
     assert comparison.settings[1].startswith("only B has retriever recency, ")
     assert comparison.instances == {"Toys": 3}

@@ -1,26 +1,24 @@
-"""What a configuration accepts, and which of its fields make a run another run."""
+"""What a configuration accepts and refuses, and the marks on its fields."""
 
 from __future__ import annotations
 
-import shutil
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import yaml
 
-import methods.rag
 from bench import registry
 from bench.config import (
     DATA,
+    GENERATION,
     RETRIEVAL,
     RUNTIME,
-    SCORING,
     Kind,
     RunConfig,
     Section,
+    backend_settings_of,
     build,
     config_names,
     fields_of,
@@ -29,111 +27,7 @@ from bench.config import (
     read_config,
     settings_of,
 )
-from bench.data.corpus import Corpus
-from bench.data.load import load
-from bench.errors import BenchError, ConfigError
-from bench.runner import Run
-
-LEAVES = {name: kind for name, _, kind in fields_of(RunConfig)}
-
-OTHER: dict[str, Any] = {
-    "method": "pag",
-    "retriever": "bm25",
-    "fidelity": "official",
-    "seed": 1,
-    "split": "val",
-    "limit": 2,
-    "k": 1,
-    "input_budget": 999,
-    "chat_template": "official",
-    "temperature": 0.5,
-    "top_p": 0.5,
-    "max_new_tokens": 9,
-    "backend": "openai",
-    "vllm.dtype": "bfloat16",
-    "vllm.quantization": "fp8",
-    "vllm.tensor_parallel_size": 2,
-    "vllm.gpu_memory_utilization": 0.5,
-    "vllm.kv_cache_gib": 2,
-    "vllm.max_num_seqs": 3,
-    "vllm.enforce_eager": False,
-    "vllm.prefix_caching": True,
-    "openai.base_url": "http://127.0.0.1:9/v1",
-    "openai.served_model": "other",
-    "openai.concurrency": 3,
-    "openai.timeout": 3.0,
-    "openai.retries": 1,
-    "openai.extra_body": {"top_k": 1},
-    "metrics": ["bleu"],
-    "resamples": 11,
-    "notes": ["another"],
-    "window": 3,
-    "peers.before_target": True,
-    "peers.unused_targets": True,
-    "train.epochs": 2,
-    "train.batch_size": 3,
-    "train.learning_rate": 0.5,
-    "train.warmup": 0.5,
-    "train.weight_decay": 0.5,
-    "train.clip": 0.5,
-    "train.seed": 1,
-    "train.k": 1,
-    "train.limit": 1,
-    "train.max_target_tokens": 9,
-    "train.dtype": "bfloat16",
-    "train.validation": 3,
-    "train.select_by": "bleu",
-    "train.tokens_per_batch": 9,
-    "train.checkpoint_every": 9,
-}
-"""Another value for each field whose value itself is (or is not) part of the identity."""
-
-BY_CONTENT = {"dataset", "revision", "categories", "model", "tokenizer", "prompts", "options", "results", "adapter"}
-"""Fields that stand for something else; each has a test of its own below."""
-
-NO_TEXT = {
-    "vllm.tensor_parallel_size",
-    "vllm.gpu_memory_utilization",
-    "vllm.kv_cache_gib",
-    "vllm.max_num_seqs",
-    "vllm.enforce_eager",
-    "vllm.prefix_caching",
-    "openai.base_url",
-    "openai.concurrency",
-    "openai.timeout",
-    "openai.retries",
-    "metrics",
-    "resamples",
-    "notes",
-    "window",
-    "results",
-    "prompts",
-    "adapter",
-    "train.tokens_per_batch",
-    "train.checkpoint_every",
-}
-"""Fields whose value changes no text, said here once more: a wrong mark must not pass for a right one."""
-
-
-@pytest.fixture(scope="module")
-def corpora(shop: Path) -> Mapping[str, Corpus]:
-    return load(str(shop), None)
-
-
-def nested(name: str, value: Any) -> dict[str, Any]:
-    for part in reversed(name.split(".")):
-        value = {part: value}
-    return {name.partition(".")[0]: value[name.partition(".")[0]]}
-
-
-def make(path: Path, *layers: Mapping[str, Any], corpora: Mapping[str, Corpus] | None = None) -> Run:
-    return Run(build(read_config(str(path)), {"method": "rag"}, *layers), corpora)
-
-
-def test_every_field_is_marked_nested_ones_too() -> None:
-    assert {name for name, kind in LEAVES.items() if kind is None} == set()
-    assert {"vllm.dtype", "openai.base_url", "seed"} <= set(LEAVES)
-    assert all(isinstance(kind, Kind) for kind in LEAVES.values())
+from bench.errors import ConfigError, PluginError
 
 
 def test_a_field_without_a_mark_is_found() -> None:
@@ -144,147 +38,17 @@ def test_a_field_without_a_mark_is_found() -> None:
     assert [(name, kind) for name, _, kind in fields_of(Careless)] == [("marked", DATA), ("forgotten", None)]
 
 
-def test_every_mark_is_as_meant() -> None:
-    assert {name for name, kind in LEAVES.items() if kind in (RUNTIME, SCORING)} == NO_TEXT
+def test_every_field_is_marked_nested_ones_too() -> None:
+    marks = {name: kind for name, _, kind in fields_of(RunConfig)}
+    assert {"train.seed", "peers.before_target", "seed"} <= set(marks)
+    assert [name for name, kind in marks.items() if not isinstance(kind, Kind)] == []
 
 
-def test_every_field_is_tried() -> None:
-    assert set(OTHER) | BY_CONTENT == set(LEAVES)
-
-
-@pytest.mark.parametrize("name", sorted(OTHER))
-def test_identity_covers_exactly_what_can_change_a_text(
-    name: str, shop_config: Path, corpora: Mapping[str, Corpus]
-) -> None:
-    base: dict[str, Any] = {"backend": "openai"} if name.startswith("openai.") else {}
-    if name.startswith(("train.", "peers.")):
-        base = {"method": "dep", "dep": {"encoder": "hashed-ngrams"}}
-    before = make(shop_config, base, corpora=corpora).folder
-    after = make(shop_config, base, nested(name, OTHER[name]), corpora=corpora).folder
-    assert (before == after) == (name in NO_TEXT)
-
-
-@pytest.mark.parametrize(
-    ("method", "setting"),
-    [
-        ("nonperso", {"retriever": "bm25"}),
-        ("nonperso", {"k": 5}),
-        ("nonperso", {"contriever": {"model": "org/other"}}),
-        ("copy", {"retriever": "bm25"}),
-        ("copy", {"model": "org/other"}),
-        ("copy", {"tokenizer": "org/other"}),
-        ("copy", {"temperature": 0.1}),
-        ("copy", {"max_new_tokens": 9}),
-        ("copy", {"input_budget": 99}),
-        ("copy", {"backend": "openai"}),
-        ("rag", {"openai": {"served_model": "x", "extra_body": {}}}),
-        ("rag", {"backend": "vllm"}),
-        ("rag", {"bleu": {}}),
-        ("rag", {"contriever": {"model": "org/other"}}),
-        ("rag", {"peers": {"before_target": True}, "train": {"epochs": 1, "validation": 1}}),
-        ("dep", {"train": {"k": 2}}),
-        ("dep", {"train": {"learning_rate": 1e-5}}),
-    ],
-)
-def test_what_cannot_matter_for_a_run_does_not_enter(
-    method: str, setting: dict[str, Any], shop_config: Path, corpora: Mapping[str, Corpus]
-) -> None:
-    before = make(shop_config, {"method": method}, corpora=corpora)
-    after = make(shop_config, {"method": method}, setting, corpora=corpora)
-    assert before.identity == after.identity
-    assert before.folder == after.folder
-
-
-def test_vllm_settings_do_not_enter_where_a_server_answers(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:
-    server = {"backend": "openai"}
-    other = {"vllm": {"dtype": "bfloat16"}}
-    assert make(shop_config, server, corpora=corpora).folder == make(shop_config, server, other, corpora=corpora).folder
-
-
-def test_options_of_the_retriever_in_use_enter(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:
-    chosen = {"retriever": "contriever"}
-    other = {"contriever": {"model": "org/other"}}
-    assert make(shop_config, chosen, corpora=corpora).folder != make(shop_config, chosen, other, corpora=corpora).folder
-
-
-def test_the_default_of_a_switch_is_the_same_as_its_value_set(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:
-    explicit = {"input_budget": 2048, "chat_template": "model"}
-    assert make(shop_config, corpora=corpora).folder == make(shop_config, explicit, corpora=corpora).folder
-
-
-def test_moving_the_data_changes_nothing_their_content_does(shop: Path, shop_config: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "elsewhere" / "shop"
-    shutil.copytree(shop, moved)
-    before, after = make(shop_config), make(shop_config, {"dataset": str(moved), "revision": "abc"})
-    assert before.folder == after.folder
-    items = moved / "meta" / "Toys" / "full.jsonl"
-    items.write_text(items.read_text().replace("red cloth", "red paper"))
-    assert make(shop_config, {"dataset": str(moved)}).folder != before.folder
-
-
-def test_a_renamed_data_folder_has_the_same_identity(shop: Path, shop_config: Path, tmp_path: Path) -> None:
-    shutil.copytree(shop, tmp_path / "store")
-    assert make(shop_config, {"dataset": str(tmp_path / "store")}).identity == make(shop_config).identity
-
-
-def test_choosing_categories_changes_the_data(shop_config: Path, shop: Path, tmp_path: Path) -> None:
-    two = tmp_path / "shop"
-    shutil.copytree(shop, two)
-    for part in ("main", "meta"):
-        shutil.copytree(two / part / "Toys", two / part / "Games")
-    both = make(shop_config, {"dataset": str(two)})
-    one = make(shop_config, {"dataset": str(two), "categories": ["Toys"]})
-    assert both.folder != one.folder
-    assert one.identity == make(shop_config).identity
-
-
-@pytest.mark.parametrize("field", ["model", "tokenizer"])
-def test_moving_the_model_changes_nothing_its_content_does(
-    field: str, shop_config: Path, tiny_qwen2: Path, tmp_path: Path, corpora: Mapping[str, Corpus]
-) -> None:
-    moved = tmp_path / "elsewhere" / tiny_qwen2.name
-    shutil.copytree(tiny_qwen2, moved)
-    before = make(shop_config, corpora=corpora).folder
-    assert make(shop_config, {field: str(moved)}, corpora=corpora).folder == before
-    config = moved / "config.json"
-    config.write_text(config.read_text().replace('"hidden_act": "silu"', '"hidden_act": "gelu"'))
-    assert make(shop_config, {field: str(moved)}, corpora=corpora).folder != before
-
-
-def test_moving_an_encoder_changes_nothing_its_content_does(
-    shop_config: Path, tmp_path: Path, corpora: Mapping[str, Corpus]
-) -> None:
-    def folder(place: Path) -> Path:
-        settings = {"contriever": {"model": f"{place}?pooling=mean&normalize=false"}}
-        return make(shop_config, {"retriever": "contriever"}, settings, corpora=corpora).folder
-
-    first, second = tmp_path / "first", tmp_path / "second"
-    for place in (first, second):
-        place.mkdir()
-        (place / "config.json").write_text("{}")
-    assert folder(first) == folder(second)
-    (second / "config.json").write_text('{"hidden_size": 8}')
-    assert folder(first) != folder(second)
-
-
-def test_the_wording_of_prompts_is_part_of_the_identity_their_place_is_not(
-    shop_config: Path, tmp_path: Path, corpora: Mapping[str, Corpus]
-) -> None:
-    from bench.prompts import FOLDER
-
-    own = tmp_path / "own"
-    own.mkdir()
-    shutil.copy(FOLDER / "rag_review.txt", own)
-    before = make(shop_config, corpora=corpora).folder
-    assert make(shop_config, {"prompts": str(own)}, corpora=corpora).folder == before
-    (own / "rag_review.txt").write_text((own / "rag_review.txt").read_text().replace("generate", "write"))
-    assert make(shop_config, {"prompts": str(own)}, corpora=corpora).folder != before
-
-
-def test_results_may_lie_anywhere(shop_config: Path, tmp_path: Path, corpora: Mapping[str, Corpus]) -> None:
-    run = make(shop_config, {"results": str(tmp_path / "other")}, corpora=corpora)
-    assert run.folder.parent == tmp_path / "other" / "runs"
-    assert run.folder.name == make(shop_config, corpora=corpora).folder.name
+@pytest.mark.parametrize("backend", registry.builtin_names("backends"))
+def test_every_field_of_a_backend_is_marked(backend: str) -> None:
+    marks = {name: kind for name, _, kind in fields_of(registry.load("backends", backend).settings)}
+    assert marks
+    assert [name for name, kind in marks.items() if not isinstance(kind, Kind)] == []
 
 
 @pytest.mark.parametrize(
@@ -301,7 +65,7 @@ def test_results_may_lie_anywhere(shop_config: Path, tmp_path: Path, corpora: Ma
         ({"bertscore": {"layr": 1}}, "bertscore.layr is not an option of bertscore; did you mean 'layer'?"),
         ({"recency": {"x": 1}}, "recency.x is not an option of recency. It has none"),
         ({"options": {"bertscore": {}}}, "'options' is not a configuration key."),
-        ({"zzz": 1}, "'zzz' is not a configuration key. Keys: method, "),
+        ({"zzz": 1}, "'zzz' is not a configuration key. Keys: task, method, "),
         ({1: 2}, "'1' is not a configuration key. Keys: "),
         ({"bertscore": 3}, "'bertscore' is a plugin: set one of its options, bertscore.OPTION=value"),
         ({"bertscore": {"layer": "six"}}, "bertscore.layer: Input should be a valid integer"),
@@ -311,8 +75,12 @@ def test_results_may_lie_anywhere(shop_config: Path, tmp_path: Path, corpora: Ma
         ({"top_p": 0}, "top_p: Input should be greater than 0, got 0"),
         ({"fidelity": "offical"}, "fidelity: Input should be 'paper' or 'official', got 'offical'"),
         ({"metrics": "rouge"}, "metrics: Input should be a valid tuple, got 'rouge'; write a list, e.g. [a, b]"),
-        ({"vllm": 3}, "vllm: Input should be"),
+        ({"vllm": 3}, "'vllm' is a plugin: set one of its options, vllm.OPTION=value"),
+        ({"vllm": {"max_num_seqs": 0}}, "vllm.max_num_seqs: Input should be greater than or equal to 1, got 0"),
         ({"openai": {"base_url": "localhost:8000"}}, "openai.base_url: String should match pattern"),
+        ({"openai": {"retries": -1}, "backend": "vllm"}, "openai.retries: Input should be greater than or equal to 0"),
+        ({"train": {"epoch": 1}}, "'train.epoch' is not a configuration key; did you mean 'epochs'? Keys of train: "),
+        ({"dtype": "auto"}, "'dtype' is not a configuration key; did you mean 'vllm.dtype'?"),
         ({"method": None}, "method: Input should be a valid string, got None"),
         (
             {"backend": "openai", "fidelity": "official"},
@@ -324,6 +92,35 @@ def test_what_is_refused(setting: dict[Any, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build({"method": "rag"}, setting)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"backend": "vlm"}, "there is no backend 'vlm'; did you mean 'vllm'? There are: openai, vllm, scripted"),
+        ({"backend": "vlm", "chat_template": "official"}, "there is no backend 'vlm'; did you mean 'vllm'?"),
+        ({"task": "review"}, "there is no task 'review'; did you mean 'reviews'? There are: reviews"),
+    ],
+)
+def test_a_task_or_a_backend_that_is_not_there(setting: dict[str, str], message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        build({"method": "rag"}, setting)
+    assert str(caught.value).startswith(message)
+
+
+def test_defaults_of_the_task() -> None:
+    config = build({"method": "rag"})
+    assert (config.metrics, config.max_new_tokens) == (("rouge", "meteor", "bleu", "bertscore"), 2048)
+    config = build({"method": "rag", "metrics": ["bleu"], "max_new_tokens": 5})
+    assert (config.metrics, config.max_new_tokens) == (("bleu",), 5)
+
+
+def test_a_backends_settings_are_read_from_its_section() -> None:
+    config = build({"method": "rag", "vllm": {"dtype": "float32"}, "openai": {"retries": 2}})
+    assert config.backend_section == registry.load("backends", "vllm").settings(dtype="float32")
+    server = build({"method": "rag", "openai": {"retries": 2}, "backend": "openai"})
+    assert server.backend_section == registry.load("backends", "openai").settings(retries=2)
+    assert build({"method": "rag"}).backend_section == registry.load("backends", "vllm").settings()
 
 
 def test_a_run_needs_a_method() -> None:
@@ -424,26 +221,18 @@ def test_settings_of_takes_the_kinds_asked_for() -> None:
     config = build({"method": "rag", "k": 3})
     assert settings_of(config, [RETRIEVAL]) == {"retriever": "recency", "k": 3}
     every = settings_of(config, list(Kind))
-    assert set(every) == set(LEAVES) - {"options"}
+    assert set(every) == {name for name, _, _ in fields_of(RunConfig)} - {"options"}
+
+
+def test_backend_settings_of_takes_the_kinds_asked_for() -> None:
+    config = build({"method": "rag", "vllm": {"dtype": "float32"}, "openai": {"retries": 2}})
+    assert backend_settings_of(config, [GENERATION]) == {"vllm.dtype": "float32", "vllm.quantization": None}
+    server = build({"method": "rag", "backend": "openai", "openai": {"base_url": "http://me:pass@host/v1"}})
+    assert backend_settings_of(server, [RUNTIME])["openai.base_url"] == "http://host/v1"
+    assert backend_settings_of(server, [DATA, RETRIEVAL]) == {}
 
 
 def test_round_trip_of_a_recorded_configuration() -> None:
     config = build(read_config("demo"), {"method": "pag"})
     recorded = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
     assert build(recorded, recorded.pop("options")) == config
-
-
-def test_an_unknown_data_set_or_method_is_refused_before_anything_is_loaded(shop_config: Path) -> None:
-    for setting in ({"dataset": "no-such-folder"}, {"method": "raag"}, {"retriever": "bm52"}, {"metrics": ["ruge"]}):
-        with pytest.raises(BenchError):
-            make(shop_config, setting)
-
-
-def test_an_edited_method_is_another_run(
-    shop_config: Path, corpora: Mapping[str, Corpus], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    before = make(shop_config, corpora=corpora).folder
-    edited = tmp_path / "rag.py"
-    edited.write_text(Path(methods.rag.__file__).read_text() + "# edited\n")
-    monkeypatch.setattr(methods.rag, "__file__", str(edited))
-    assert make(shop_config, corpora=corpora).folder != before

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,12 +14,19 @@ from bench.chat import Chat
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DataError, PluginError
-from bench.prompts import Templates
-from bench.protocols import Retriever
-from bench.records import Instance, Item, Prompt, Review
-from retrievers.recency import Recency
+from bench.protocols import Retriever, Task
+from bench.records import Instance, Prompt, Record
+from bench.retrievers.recency import Recency
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
+from bench.templates import Templates
 
-TEMPLATES = Templates(
+
+def made(texts: Mapping[str, str]) -> Templates:
+    return Templates(texts, {name: f"m/{name}" for name in texts})
+
+
+TEMPLATES = made(
     {
         "block": "{{number}}{{item_title}}{{item_description}}{{rating}}{{title}}<{{text}}>",
         "write": "=== system\nS\n=== user\n{{item_description}}|{{history}}|{{output_rating}}{{output_title}}",
@@ -36,12 +44,12 @@ TARGET = Item("A0", "Target", "DDDD")
 OTHER = Item("A1", "i", "dd")
 
 
-def review(number: int, text: str = "0123456789") -> Review:
-    return Review("u", "A1", 4.0, "t", text, number)
+def review(number: int, text: str = "0123456789", rating: float = 4.0) -> Record:
+    return reviews.review("u", OTHER, rating, "t", text, number)
 
 
-def instance(profile: Sequence[Review] = ()) -> Instance:
-    return Instance("c/test/u", "c", "test", "u", TARGET, 5.0, "T", 99, tuple(profile))
+def instance(profile: Sequence[Record] = (), rating: float = 5.0) -> Instance:
+    return reviews.instance("c", "test", reviews.review("u", TARGET, rating, "T", "secret", 99), tuple(profile))
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +57,32 @@ def chat(tiny_qwen2: Path) -> Chat:
     return Chat(str(tiny_qwen2))
 
 
-def context(chat: Chat, budget: int, k: int = 8, retriever: Retriever | None = None) -> Context:
-    corpus = Corpus("c", {"A0": TARGET, "A1": OTHER}, {"test": ()}, {})
-
+def context(
+    chat: Chat,
+    budget: int,
+    k: int = 8,
+    retriever: Retriever | None = None,
+    *,
+    task: Task | None = None,
+    templates: Templates = TEMPLATES,
+    marks: tuple[str, ...] = (),
+) -> Context:
     def no_embedder(texts: Sequence[str], encoder: str) -> np.typing.NDArray[np.float32]:
         raise AssertionError("nothing here embeds")
 
-    return Context(corpus, TEMPLATES, chat, retriever, k, budget, 3, no_embedder)
+    return Context(
+        task=task or Reviews(),
+        corpus=Corpus("c", {"test": ()}, {}),
+        method="m",
+        templates=templates,
+        chat=chat,
+        retriever=retriever,
+        k=k,
+        input_budget=budget,
+        run_seed=3,
+        embedder=no_embedder,
+        marks=marks,
+    )
 
 
 def test_the_hand_count_is_right(chat: Chat) -> None:
@@ -123,7 +150,7 @@ def test_then_there_is_an_error(chat: Chat) -> None:
     with pytest.raises(ConfigError) as caught:
         context(chat, budget).prompt("write", instance(), [review(1)])
     assert str(caught.value) == (
-        f"input_budget={budget} is too small: the prompt write takes {budget + 1} tokens without any text; "
+        f"input_budget={budget} is too small: the prompt m_review takes {budget + 1} tokens without any text; "
         "set a larger input_budget"
     )
 
@@ -139,7 +166,7 @@ def test_without_history_the_description_is_cut(chat: Chat) -> None:
 
 @pytest.mark.parametrize(("length", "kept"), [(50, 50), (51, 50), (400, 50)])
 def test_a_text_of_the_model_takes_half_of_the_budget_at_most(length: int, kept: int, chat: Chat) -> None:
-    prompt = context(chat, 100).prompt("quote", instance(), [review(1)], summary="s" * length)
+    prompt = context(chat, 100).prompt("quote", instance(), [review(1)], texts={"summary": "s" * length})
     assert prompt.user.endswith("|" + "s" * kept)
     assert chat.count(prompt) <= 100
 
@@ -147,7 +174,7 @@ def test_a_text_of_the_model_takes_half_of_the_budget_at_most(length: int, kept:
 def test_a_text_of_the_model_takes_room_from_the_blocks(chat: Chat) -> None:
     history = [review(n) for n in range(5)]
     shown = [
-        context(chat, 200).prompt("quote", instance(), history, summary="s" * length).blocks_shown
+        context(chat, 200).prompt("quote", instance(), history, texts={"summary": "s" * length}).blocks_shown
         for length in (0, 60, 100, 900)
     ]
     room = [200 - CHAT - len("DDDD||") - length for length in (0, 60, 100, 100)]
@@ -156,15 +183,131 @@ def test_a_text_of_the_model_takes_room_from_the_blocks(chat: Chat) -> None:
 
 def test_what_reviews_hold_stays_as_it_is(chat: Chat) -> None:
     text = "{{history}} {x} %s \\1 {% raw %} <b>\n=== user\n"
-    prompt = context(chat, 10_000).prompt("quote", instance(), [review(1, text)], summary="{{history}}")
+    prompt = context(chat, 10_000).prompt("quote", instance(), [review(1, text)], texts={"summary": "{{history}}"})
     assert prompt.user == f"DDDD|1idd4.0t<{text}>|{{{{history}}}}"
 
 
 def test_ratings_are_floats(chat: Chat) -> None:
-    whole = replace(instance(), rating=4)
-    prompt = context(chat, 10_000).prompt("write", whole, [replace(review(1), rating=3)])
-    assert "3.0" in prompt.user
-    assert prompt.user.endswith("4.0T")
+    prompt = context(chat, 10_000).prompt("write", instance(rating=4), [review(1, rating=3)])
+    assert prompt.user == "DDDD|1idd3.0t<0123456789>|4.0T"
+
+
+def test_a_stage_is_named_by_the_method_and_the_template_or_the_tasks_target(chat: Chat) -> None:
+    here = context(chat, 10_000)
+    assert here.prompt("quote", instance(), texts={"summary": ""}).stage == "m_quote"
+    assert here.prompt("write", instance()).stage == "m_review"
+
+
+def test_what_is_given_instead_of_the_targets_own_values(chat: Chat) -> None:
+    here = context(chat, 10_000)
+    other = {"item_description": "another", "output_title": "X"}
+    assert here.prompt("write", instance(), given=other).user == "another||5.0X"
+    # It is cut as the target's own would be.
+    assert context(chat, FRAME).prompt("write", instance(), given=other).user == "anot||5.0X"
+
+
+def test_the_tasks_own_parts_stand_in_a_prompt(chat: Chat) -> None:
+    parts = {
+        "write": "=== system\n{{instruction}}\n=== user\n{{given}}|{{history}}",
+        "block": "<{{text}}>",
+        "given": "{{output_title}} of {{item_title}}: {{item_description}}",
+        "instruction": "Write it.",
+    }
+    here = context(chat, 10_000, templates=made(parts))
+    prompt = here.prompt("write", instance(), [review(1)])
+    assert (prompt.system, prompt.user) == ("Write it.", "T of Target: DDDD|<0123456789>")
+    # What they take counts, and the target's long fields are cut in them too.
+    tight = context(chat, chat.count(prompt) - 12, templates=made(parts))
+    assert tight.prompt("write", instance(), [review(1)]).user == "T of Target: DD|<>"
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A task with two fields that may be cut."""
+
+    target: ClassVar[str] = "letter"
+    grouped: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
+    long_fields: ClassVar[tuple[str, ...]] = ("second", "first")
+    metrics: ClassVar[tuple[str, ...]] = ("rouge",)
+    max_new_tokens: ClassVar[int] = 16
+
+    def query(self, instance: Instance) -> str:
+        return ""
+
+    def document(self, record: Record) -> str:
+        return ""
+
+    def about(self, instance: Instance) -> str:
+        return ""
+
+    def shown(self, instance: Instance) -> Mapping[str, str]:
+        return {}
+
+    def shown_record(self, record: Record) -> Mapping[str, str]:
+        return {}
+
+
+LETTERS = made(
+    {
+        "block": "({{first}},{{second}},{{text}})",
+        "write": "=== system\nS\n=== user\n{{first}},{{second}},{{third}}{{history}}",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("less", "user"),
+    [
+        (0, "aaa,bbb,3(ff,ss,tt)"),
+        (1, "aaa,bbb,3(ff,ss,t)"),
+        (2, "aaa,bbb,3(ff,ss,)"),
+        (3, "aaa,bbb,3(ff,s,)"),
+        (4, "aaa,bbb,3(ff,,)"),
+        (5, "aaa,bbb,3(f,,)"),
+        (6, "aaa,bbb,3(,,)"),
+        (7, "aaa,bb,3(,,)"),
+        (9, "aaa,,3(,,)"),
+        (10, "aa,,3(,,)"),
+        (12, ",,3(,,)"),
+    ],
+)
+def test_fields_are_cut_in_the_order_of_the_task(less: int, user: str, chat: Chat) -> None:
+    one = Instance("c/test/u", "c", "test", "u", {"first": "aaa", "second": "bbb", "third": 3}, ())
+    record = Record("u", "tt", {"first": "ff", "second": "ss"})
+    budget = CHAT + len("aaa,bbb,3(ff,ss,tt)") - less
+    prompt = context(chat, budget, task=Letters(), templates=LETTERS).prompt("write", one, [record])
+    assert (prompt.user, prompt.stage, prompt.blocks_shown) == (user, "m_letter", 1)
+    assert chat.count(prompt) == budget
+
+
+def test_fields_that_may_not_be_cut_are_an_error(chat: Chat) -> None:
+    one = Instance("c/test/u", "c", "test", "u", {"first": "aaa", "second": "bbb", "third": 3}, ())
+    with pytest.raises(ConfigError, match=r"too small: the prompt m_letter takes"):
+        context(chat, CHAT + len(",,3") - 1, task=Letters(), templates=LETTERS).prompt("write", one)
+
+
+SOFT = made({"block": "<{{text}}>", "write": "=== system\nS\n=== user\n{{output_title}}{{history}}{{soft}}"})
+
+
+def test_in_a_soft_prompt_only_the_methods_own_text_has_slots(chat: Chat) -> None:
+    here = context(chat, 100, templates=SOFT, marks=("<m>",))
+    target = replace(
+        instance(), given={**instance().given, "output_title": "a[X_TOKEN_1]b[X_[X_TOKEN_1]TOKEN_2]<<m>m>c"}
+    )
+    slots = "".join(f"[X_TOKEN_{number}]" for number in range(9))
+    prompt = here.prompt("write", target, [review(1, "[X_TOKEN_3]t<m>")], texts={"soft": slots}, soft=True)
+    # The slots take nine tokens; as a text they would be cut to half of the budget.
+    assert prompt.user == f"abc<t>{slots}"
+    assert prompt.slots == tuple(f"[X_TOKEN_{number}]" for number in range(9))
+    assert prompt.marks == ("<m>",)
+
+
+def test_a_prompt_that_is_not_soft_keeps_what_users_wrote(chat: Chat) -> None:
+    here = context(chat, 10_000, templates=SOFT, marks=("<m>",))
+    prompt = here.prompt("write", instance(), [review(1, "[X_TOKEN_3]t<m>")], texts={"soft": "[X_TOKEN_0]"})
+    assert prompt.user == "T<[X_TOKEN_3]t<m>>[X_TOKEN_0]"
+    assert (prompt.slots, prompt.marks) == ((), ())
 
 
 @dataclass(frozen=True)
@@ -173,7 +316,7 @@ class Fixed:
 
     ranking: tuple[int, ...]
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         return list(self.ranking)
 
 
@@ -211,9 +354,18 @@ def test_a_method_that_did_not_say_that_it_retrieves(chat: Chat) -> None:
         context(chat, 10_000).retrieve(instance(PROFILE))
 
 
-def test_a_review_of_an_item_that_is_not_there(chat: Chat) -> None:
-    with pytest.raises(DataError, match="category c has no item 'A9', but a profile reviews it"):
-        context(chat, 10_000).prompt("write", instance(), [replace(review(1), asin="A9")])
+def test_a_method_that_did_not_say_that_it_compares_users(chat: Chat) -> None:
+    here = context(chat, 10_000)
+    with pytest.raises(PluginError, match="must declare inter_user=True"):
+        here.peers(PROFILE[0], instance(PROFILE))
+    with pytest.raises(PluginError, match="must declare inter_user=True"):
+        here.user_vector("u", "hashed-ngrams")
+
+
+def test_newest_first_needs_times(chat: Chat) -> None:
+    here = context(chat, 10_000, 8, Recency())
+    with pytest.raises(DataError, match=r"retriever recency: a record of user u has no time; use another retriever"):
+        here.retrieve(instance([*PROFILE, replace(PROFILE[0], timestamp=None)]))
 
 
 def test_seeds_come_from_names_alone(chat: Chat) -> None:

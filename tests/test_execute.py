@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +18,16 @@ from bench.backends.vllm import VLLMBackend
 from bench.cli import main
 from bench.config import build
 from bench.data.corpus import Corpus
-from bench.embedding import HashedNgrams
+from bench.encoders import HashedNgrams
 from bench.errors import StoreError
-from bench.execute import _examples, execute, train
-from bench.records import Completion, Instance, Prompt, Review
-from bench.runner import Run
+from bench.execute import embed_ahead, execute, train
+from bench.job import Job
+from bench.records import Completion, Instance, Prompt, Record
+from bench.resolved import Inputs, Run
+from bench.results import Prediction, Selection, Summary, rows_of
 from bench.softprompt import trainer
+from bench.softprompt.trained import TrainedAdapter, fresh_adapter
+from bench.work import Work, first_prompt
 
 SETTINGS = {
     "dataset": "demo",
@@ -65,8 +68,16 @@ class Lab:
     """What went into vLLM for each soft prompt, by call."""
     started: int = 0
 
-    def run(self, *settings: dict[str, Any]) -> Run:
-        return Run(build(SETTINGS, {"method": "dep", "results": str(self.results)}, *settings), self.books)
+    def job(self, *settings: dict[str, Any]) -> Job:
+        return Job.of(build(SETTINGS, {"method": "dep", "results": str(self.results)}, *settings), Inputs(self.books))
+
+    def adapter(self, *settings: dict[str, Any]) -> TrainedAdapter:
+        return adapter_of(self.job(*settings))
+
+
+def adapter_of(job: Job) -> TrainedAdapter:
+    assert job.trains is not None
+    return job.trains
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +87,23 @@ def books(demo: dict[str, Corpus]) -> dict[str, Corpus]:
 
 @pytest.fixture(scope="module")
 def lab(books: dict[str, Corpus], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    from vllm.v1.engine.llm_engine import LLMEngine
+
     class Shared(Engines):
         """Stays open when a run is done with it."""
 
         def __exit__(self, *_: object) -> None:
             pass
 
-    lab = Lab(tmp_path_factory.mktemp("results"), books, Shared(soft=True))
-    mixed, train_job, init = VLLMBackend._mixed, trainer.train, VLLMBackend.__init__
+    lab = Lab(tmp_path_factory.mktemp("results"), books, Shared(vectors=True))
+    add, train_job, init = LLMEngine.add_request, trainer.train, VLLMBackend.__init__
 
-    def record(backend: VLLMBackend, call: Any, ids: list[int]) -> dict[str, Any]:
-        lab.asked[call.key] = made = mixed(backend, call, ids)
-        return made
+    def record(engine: LLMEngine, request: str, prompt: Any, *rest: Any) -> Any:
+        instance, stage, index = request.split("\x1f")
+        lab.asked[instance, stage, int(index)] = prompt
+        return add(engine, request, prompt, *rest)
 
-    def count(job: trainer.Job) -> None:
+    def count(job: Any) -> None:
         lab.trained.append(job.folder)
         train_job(job)
 
@@ -98,29 +112,30 @@ def lab(books: dict[str, Corpus], tmp_path_factory: pytest.TempPathFactory) -> I
         init(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.execute.Engines", lambda soft=False: lab.engines)
+        patch.setattr("bench.execute.Engines", lambda vectors=False: lab.engines)
         patch.setattr(trainer, "train", count)
-        patch.setattr(VLLMBackend, "_mixed", record)
+        patch.setattr(LLMEngine, "add_request", record)
         patch.setattr(VLLMBackend, "__init__", start)
         yield lab
         lab.engines.close()
 
 
 @pytest.fixture(scope="module")
-def first(lab: Lab) -> tuple[Run, dict[str, Any]]:
-    """DEP's run and its summary, the adapter trained and its epoch chosen on the way."""
-    run = lab.run()
-    (summary,) = execute([run])
-    return run, summary
+def first(lab: Lab) -> tuple[Job, Summary]:
+    """DEP's job and its summary, the adapter trained and its epoch chosen on the way."""
+    job = lab.job()
+    (summary,) = execute([job])
+    return job, summary
 
 
-def rows(folder: Path, name: str = "predictions.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+def rows(folder: Path) -> list[Prediction]:
+    return list(rows_of(Prediction, folder / "predictions.jsonl"))
 
 
-def selection(run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run.selection_folder / "selection.json").read_text())
-    return found
+def selection(job: Job) -> Selection:
+    chosen = adapter_of(job).selection
+    assert chosen is not None
+    return chosen
 
 
 @pytest.fixture
@@ -129,7 +144,7 @@ def wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     import nltk.data
     from nltk.corpus.reader import WordNetCorpusReader
 
-    from metrics import _wordnet
+    from bench.metrics import _wordnet
 
     source = _wordnet.find(nltk.data.path)
     assert source is not None
@@ -148,36 +163,36 @@ def wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:The multilingual functions")
-def test_the_best_epoch_by_nltks_meteor_is_kept(first: tuple[Run, dict[str, Any]], lab: Lab, wordnet: Any) -> None:
+def test_the_best_epoch_by_nltks_meteor_is_kept(first: tuple[Job, Summary], lab: Lab, wordnet: Any) -> None:
     from nltk.tokenize import word_tokenize
     from nltk.translate.meteor_score import meteor_score
 
-    run, summary = first
+    job, summary = first
     drawn = np.random.default_rng(42).permutation(len(lab.books["Books"].split("val")))[:4]
     instances = [lab.books["Books"].split("val")[index] for index in drawn]
-    chosen = selection(run)
+    chosen = selection(job)
     scores = {}
     for epoch in (1, 2, 3):
-        found = rows(run.selection_folder / f"epoch-{epoch}")
-        assert [row["instance"] for row in found] == [instance.id for instance in instances]
-        assert [row["reference"] for row in found] == [lab.books["Books"].reference(one) for one in instances]
+        found = rows(adapter_of(job).selection_folder / f"epoch-{epoch}")
+        assert [row.instance for row in found] == [instance.id for instance in instances]
+        assert [row.reference for row in found] == [lab.books["Books"].reference(one) for one in instances]
         each = [
             meteor_score(
-                [word_tokenize(row["reference"], preserve_line=True)],
-                word_tokenize(row["prediction"], preserve_line=True),
+                [word_tokenize(row.reference, preserve_line=True)],
+                word_tokenize(row.prediction, preserve_line=True),
                 wordnet=wordnet,
             )
             for row in found
         ]
         scores[epoch] = float(np.mean(each))
-        assert chosen["scores"][str(epoch)] == pytest.approx(scores[epoch], abs=1e-9)
+        assert chosen.scores[epoch] == pytest.approx(scores[epoch], abs=1e-9)
     assert len(set(scores.values())) > 1, "the epochs differ"
-    assert chosen["epoch"] == max(scores, key=lambda epoch: scores[epoch])
-    assert chosen["instances"] == 4
-    assert summary["adapter"]["epoch"] == chosen["epoch"]
-    assert summary["adapter"]["name"] == run.adapter_folder.name
-    assert run.weights() == run.adapter_folder / f"epoch-{chosen['epoch']}.safetensors"
-    assert {path.name for path in run.adapter_folder.iterdir()} >= {
+    assert chosen.epoch == max(scores, key=lambda epoch: scores[epoch])
+    assert chosen.instances == 4
+    assert summary.adapter.epoch == chosen.epoch
+    assert summary.adapter.name == adapter_of(job).folder.name
+    assert adapter_of(job).weights() == adapter_of(job).folder / f"epoch-{chosen.epoch}.safetensors"
+    assert {path.name for path in adapter_of(job).folder.iterdir()} >= {
         "adapter.json",
         "checkpoint.safetensors",
         "log.jsonl",
@@ -186,19 +201,19 @@ def test_the_best_epoch_by_nltks_meteor_is_kept(first: tuple[Run, dict[str, Any]
     }
 
 
-def test_every_text_is_asked_for_with_the_vectors_of_its_epoch(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    run, summary = first
-    assert summary["instances"] == {"Books": 3}
+def test_every_text_is_asked_for_with_the_vectors_of_its_epoch(first: tuple[Job, Summary], lab: Lab) -> None:
+    job, summary = first
+    assert summary.instances == {"Books": 3}
     hidden = next(iter(lab.asked.values()))["prompt_embeds"].shape[1]
-    for one in (run, run.at_epoch(3)):
-        adapter = one.fresh_adapter(hidden)
-        adapter.load_state_dict(load_file(one.weights()))
-        for instance in one.instances:
-            prompt = one.first_prompt(instance)
+    for one in (job, job.validation(3)):
+        adapter = fresh_adapter(one.run, hidden)
+        adapter.load_state_dict(load_file(adapter_of(one).weights(one.epoch)))
+        for instance in one.run.instances:
+            prompt = first_prompt(one.run, instance)
             given = lab.asked[instance.id, "dep_review", 0]
             with torch.inference_mode():
                 (wanted,), _ = adapter([{name: torch.from_numpy(values) for name, values in prompt.features.items()}])
-            made = trainer.example(one.chat, prompt, "answer", 60)
+            made = trainer.example(one.run.chat, prompt, "answer", 60)
             assert [place for place, is_id in enumerate(given["prompt_is_token_ids"]) if not is_id] == list(made.slots)
             torch.testing.assert_close(given["prompt_embeds"][made.slots], wanted, rtol=0, atol=1e-6)
             kept = [
@@ -211,91 +226,91 @@ def test_every_text_is_asked_for_with_the_vectors_of_its_epoch(first: tuple[Run,
             ]
 
 
-def test_a_finished_run_is_left_alone(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
+def test_a_finished_run_is_left_alone(first: tuple[Job, Summary], lab: Lab) -> None:
     def stamps() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in lab.results.rglob("*") if path.is_file()}
 
-    run, summary = first
+    job, summary = first
     before, trained, asked = stamps(), len(lab.trained), len(lab.asked)
-    assert execute([lab.run()]) == [summary]
+    assert execute([lab.job()]) == [summary]
     assert stamps() == before
     assert (len(lab.trained), len(lab.asked)) == (trained, asked)
-    assert run.folder == lab.run().folder
+    assert job.folder == lab.job().folder
 
 
-def test_training_alone_finds_what_is_done(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    run, _ = first
+def test_training_alone_finds_what_is_done(first: tuple[Job, Summary], lab: Lab) -> None:
+    job, _ = first
     trained = len(lab.trained)
-    assert train(lab.run()) == selection(run)
+    assert train(lab.job()) == selection(job)
     assert len(lab.trained) == trained
 
 
 # -- runs that share an adapter ------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_decoded_with_fewer_blocks(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    run, _ = first
-    fewer = lab.run({"k": 1, "train": {"k": 2}})
-    assert fewer.adapter_folder == run.adapter_folder
-    assert fewer.selection_folder == run.selection_folder
-    assert fewer.folder != run.folder
+def test_an_adapter_is_decoded_with_fewer_blocks(first: tuple[Job, Summary], lab: Lab) -> None:
+    job, _ = first
+    fewer = lab.job({"k": 1, "train": {"k": 2}})
+    assert adapter_of(fewer).folder == adapter_of(job).folder
+    assert adapter_of(fewer).selection_folder == adapter_of(job).selection_folder
+    assert fewer.folder != job.folder
     trained = len(lab.trained)
     execute([fewer])
     assert len(lab.trained) == trained
-    assert [row["blocks_shown"] for row in rows(fewer.folder)] == [1, 1, 1]
-    assert [row["blocks_shown"] for row in rows(run.folder)] == [2, 2, 2]
-    assert lab.run({"k": 1}).adapter_folder != run.adapter_folder
+    assert [row.blocks_shown for row in rows(fewer.folder)] == [1, 1, 1]
+    assert [row.blocks_shown for row in rows(job.folder)] == [2, 2, 2]
+    assert lab.adapter({"k": 1}).folder != adapter_of(job).folder
 
 
-def test_without_blocks_there_is_no_adapter(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    none = lab.run({"k": 0})
-    assert not none.soft
-    assert not none.learns
+def test_without_blocks_there_is_no_adapter(first: tuple[Job, Summary], lab: Lab) -> None:
+    none = lab.job({"k": 0})
+    assert none.adapter is None
     trained, asked = len(lab.trained), len(lab.asked)
     (summary,) = execute([none])
     assert (len(lab.trained), len(lab.asked)) == (trained, asked)
-    assert "adapter" not in summary
-    assert [row["blocks_shown"] for row in rows(none.folder)] == [0, 0, 0]
+    assert summary.adapter is None
+    assert [row.blocks_shown for row in rows(none.folder)] == [0, 0, 0]
     # Settings of training are none of its own.
-    assert lab.run({"k": 0, "train": {"epochs": 9}}).folder == none.folder
-    assert not lab.run({"k": 0, "train": {"k": 2}}).learns
+    assert lab.job({"k": 0, "train": {"epochs": 9}}).folder == none.folder
+    assert lab.job({"k": 0, "train": {"k": 2}}).trains is None
 
 
 @pytest.mark.parametrize("whose", ["shuffled", "constant"])
-def test_other_vectors_come_from_the_same_adapter(whose: str, first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    run, _ = first
-    other = lab.run({"dep": {"vectors": whose}})
-    assert other.adapter_folder == run.adapter_folder
-    assert other.selection_folder == run.selection_folder
-    assert other.folder != run.folder
-    given = {key: lab.asked[key]["prompt_embeds"] for key in lab.asked if key[0].startswith("Books/test")}
+def test_other_vectors_come_from_the_same_adapter(whose: str, first: tuple[Job, Summary], lab: Lab) -> None:
+    job, _ = first
+    other = lab.job({"dep": {"vectors": whose}})
+    assert adapter_of(other).folder == adapter_of(job).folder
+    assert adapter_of(other).selection_folder == adapter_of(job).selection_folder
+    assert other.folder != job.folder
+    given = {key: lab.asked[key]["prompt_embeds"] for key in lab.asked if "prompt_embeds" in lab.asked[key]}
     trained = len(lab.trained)
     execute([other])
     assert len(lab.trained) == trained
-    for instance in other.instances:
+    for instance in other.run.instances:
         key = (instance.id, "dep_review", 0)
         assert not torch.equal(lab.asked[key]["prompt_embeds"], given[key])
-        vectors, own = (
-            other.vectors.of(other.first_prompt(instance), instance),
-            run.vectors.of(run.first_prompt(instance), instance),
-        )
+        assert other.vectors is not None
+        assert job.vectors is not None
+        vectors = other.vectors(first_prompt(other.run, instance), instance)
+        own = job.vectors(first_prompt(job.run, instance), instance)
         assert vectors.shape == own.shape
         assert not np.isclose(vectors, own).all(axis=1).any()
 
 
-def test_another_temperature_chooses_again_and_does_not_train(first: tuple[Run, dict[str, Any]], lab: Lab) -> None:
-    run, _ = first
+def test_another_temperature_chooses_again_and_does_not_train(first: tuple[Job, Summary], lab: Lab) -> None:
+    job, _ = first
     trained = len(lab.trained)
-    colder = lab.run({"temperature": 0.1})
-    assert colder.adapter_folder == run.adapter_folder
-    assert colder.selection_folder != run.selection_folder
+    cold = lab.job({"temperature": 0.1})
+    colder = adapter_of(cold)
+    assert colder.folder == adapter_of(job).folder
+    assert colder.selection_folder != adapter_of(job).selection_folder
     with pytest.raises(StoreError, match="no chosen epoch yet; run `bench train`"):
         colder.weights()
-    execute([colder])
+    execute([cold])
     assert len(lab.trained) == trained
-    assert selection(colder)["scores"] != selection(run)["scores"]
-    assert sorted(path.name for path in run.adapter_folder.glob("validation-*")) == sorted(
-        [run.selection_folder.name, colder.selection_folder.name]
+    assert selection(cold).scores != selection(job).scores
+    assert sorted(path.name for path in adapter_of(job).folder.glob("validation-*")) == sorted(
+        [adapter_of(job).selection_folder.name, colder.selection_folder.name]
     )
 
 
@@ -314,7 +329,7 @@ def test_another_temperature_chooses_again_and_does_not_train(first: tuple[Run, 
     ],
 )
 def test_what_changes_the_weights_gets_an_adapter_of_its_own(changed: dict[str, Any], lab: Lab) -> None:
-    assert lab.run(changed).adapter_folder != lab.run().adapter_folder
+    assert lab.adapter(changed).folder != lab.adapter().folder
 
 
 @pytest.mark.parametrize(
@@ -333,10 +348,10 @@ def test_what_changes_the_weights_gets_an_adapter_of_its_own(changed: dict[str, 
     ],
 )
 def test_what_does_not_change_the_weights_shares_the_adapter(changed: dict[str, Any], lab: Lab) -> None:
-    assert lab.run(changed).adapter_folder == lab.run().adapter_folder
+    assert lab.adapter(changed).folder == lab.adapter().folder
 
 
-def test_one_engine_did_for_all(lab: Lab, first: tuple[Run, dict[str, Any]]) -> None:
+def test_one_engine_did_for_all(lab: Lab, first: tuple[Job, Summary]) -> None:
     assert lab.started == 1
     assert len(set(lab.trained)) == len(lab.trained)
 
@@ -369,8 +384,8 @@ def planted(corpora: dict[str, Corpus]) -> dict[str, Corpus]:
         for instance in corpus.split("train"):
             references[instance.id] = corpus.reference(instance)
 
-        def mark(review: Review, marked: dict[str, str] = marked) -> Review:
-            return replace(review, text=marked.get(review.text, review.text))
+        def mark(record: Record, marked: dict[str, str] = marked) -> Record:
+            return replace(record, text=marked.get(record.text, record.text))
 
         instances = {
             split: tuple(replace(one, profile=tuple(map(mark, one.profile))) for one in found)
@@ -391,7 +406,7 @@ def marked(demo: dict[str, Corpus]) -> dict[str, Corpus]:
 def exchanged(run: Run) -> Iterator[tuple[Instance, Prompt | None, str | None]]:
     """Every prompt of a run, with a made-up answer to each, and the predictions."""
     for instance in run.instances:
-        work = run.start(instance)
+        work = Work(run, instance)
         while calls := work.advance():
             for call in calls:
                 yield instance, call.prompt, None
@@ -425,7 +440,9 @@ def test_no_target_reaches_a_prompt_or_an_encoder(
 
     monkeypatch.setattr(HashedNgrams, "encode", listen)
     settings = {"method": method, "results": str(tmp_path), "split": split, "fidelity": fidelity}
-    run = Run(build(SETTINGS, settings, {"limit": 12, "k": 4, "input_budget": 1500, "categories": None}), marked)
+    run = Run(
+        build(SETTINGS, settings, {"limit": 12, "k": 4, "input_budget": 1500, "categories": None}), Inputs(marked)
+    )
     (corpus,) = marked.values()
     secrets = {phrase(one): one for name in ("test", "val") for one in corpus.split(name)}
     assert len(secrets) == len(corpus.split("test")) + len(corpus.split("val"))
@@ -445,7 +462,7 @@ def test_no_target_reaches_a_prompt_or_an_encoder(
     for text in encoded:
         check(text, {instance.user_id for instance in run.instances})
     # Ahead of everything come the reviews of all profiles, of all splits: no test target is among them.
-    run.embed_ahead()
+    embed_ahead(run)
     assert not any("zyzzyva test" in text for text in encoded)
 
 
@@ -453,13 +470,13 @@ def test_training_sees_no_target_but_its_own(marked: dict[str, Corpus], tmp_path
     settings = {"results": str(tmp_path), "categories": None, "train": {"limit": 12}}
     trained = []
     for method in METHODS:
-        run = Run(build(SETTINGS, settings, {"method": method}), marked)
-        if run.trained_method is None:
+        job = Job.of(build(SETTINGS, settings, {"method": method}), Inputs(marked))
+        if job.trains is None:
             continue
         trained.append(method)
-        examples = _examples(run.at_epoch(1))
+        examples = job.trains.examples()
         assert len(examples) == 12
         for made in examples:
             ids = [int(token) for place, token in enumerate(made.ids) if place not in made.slots]
-            assert "zyzzyva" not in run.chat.tokenizer.decode(ids)
+            assert "zyzzyva" not in job.run.chat.tokenizer.decode(ids)
     assert trained == ["dep", "pplug", "prompt_tuning"]

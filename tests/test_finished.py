@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,27 @@ import pytest
 from bench.config import build, read_config
 from bench.errors import DataError, StoreError
 from bench.execute import execute
-from bench.finished import finished
-from bench.protocols import Array
-from bench.runner import Run
-from metrics.bleu import Bleu
-from metrics.rouge import Rouge
+from bench.finished import find_run, finished, read_record, run_folders
+from bench.job import Job
+from bench.metrics.bleu import Bleu
+from bench.metrics.rouge import Rouge
+from bench.protocols import Array, Column
+from bench.results import SCHEMA
+
+OLD = Path(__file__).parent / "schema1"
+"""Results of the version that wrote schema 1: one run of two instances a category of the demo, without a model."""
 
 
 def scored(shop_config: Path, **settings: object) -> Path:
-    run = Run(build(read_config(str(shop_config)), {"method": "copy", **settings}))
-    execute([run], lambda _: None)
-    return run.folder
+    job = Job.of(build(read_config(str(shop_config)), {"method": "copy", **settings}))
+    execute([job], lambda _: None)
+    return job.folder
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def test_the_metrics_are_those_of_the_last_scoring(shop_config: Path) -> None:
@@ -34,12 +45,12 @@ def test_the_metrics_are_those_of_the_last_scoring(shop_config: Path) -> None:
     run = finished(folder)
     assert run.config.options.get("rouge") is None
     assert run.metrics == {"rouge": Rouge(average="bootstrap_median")}
-    assert {name: metric.signature() for name, metric in run.metrics.items()} == run.summary["signatures"]
-    assert (run.config.fidelity, run.summary["fidelity"]) == ("paper", "official")
-    assert run.summary["metric_options"] == {"rouge": {"average": "bootstrap_median"}}
+    assert {name: metric.signature() for name, metric in run.metrics.items()} == run.summary.signatures
+    assert (run.config.fidelity, run.fidelity) == ("paper", "official")
+    assert run.metric_options == {"rouge": {"average": "bootstrap_median"}}
     assert scored(shop_config, fidelity="official") == folder
     assert finished(folder).metrics["rouge"] == Rouge(average="bootstrap_median"), "the default of this fidelity"
-    assert finished(folder).summary["metric_options"] == {}
+    assert finished(folder).metric_options == {}
 
 
 def test_predictions_that_were_cut_are_refused(shop_config: Path) -> None:
@@ -51,12 +62,95 @@ def test_predictions_that_were_cut_are_refused(shop_config: Path) -> None:
     assert len(finished(folder, whole=False).predictions) == 2
 
 
-def test_an_older_summary_has_its_options_in_the_record(shop_config: Path) -> None:
+def test_a_summary_without_options_has_them_in_the_record(shop_config: Path) -> None:
     folder = scored(shop_config, rouge={"average": "bootstrap_median"})
-    summary = json.loads((folder / "summary.json").read_text())
-    del summary["metric_options"], summary["fidelity"]
-    (folder / "summary.json").write_text(json.dumps(summary))
-    assert finished(folder).metrics["rouge"] == Rouge(average="bootstrap_median")
+
+    def forget(summary: dict[str, Any]) -> None:
+        for name in ("metric_options", "fidelity", "resamples"):
+            del summary[name]
+
+    edit(folder / "summary.json", forget)
+    run = finished(folder)
+    assert run.metrics["rouge"] == Rouge(average="bootstrap_median")
+    assert (run.fidelity, run.resamples) == ("paper", 10)
+
+
+def test_each_score_has_its_metric_and_its_column(shop_config: Path) -> None:
+    run = finished(scored(shop_config))
+    assert run.columns == {
+        "rouge1": ("rouge", Column("rouge1", "R-1")),
+        "rougeL": ("rouge", Column("rougeL", "R-L")),
+        "bleu": ("bleu", Column("bleu", "BLEU", interval_decimals=2)),
+    }
+    assert run.older == ""
+
+
+def test_a_row_that_is_missing_is_told(shop_config: Path) -> None:
+    folder = scored(shop_config)
+    lines = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
+    (folder / "scores.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(
+        StoreError, match=r"scores\.jsonl has no row of rouge for Toys/test/u1; run it again to score it"
+    ):
+        finished(folder).rows("bleu")
+
+
+# Results of an older schema
+
+
+def test_a_run_of_schema_1_is_read_as_it_is() -> None:
+    (folder,) = run_folders(OLD)
+    assert find_run(OLD, "copy-demo") == folder
+    run = finished(folder)
+    assert read_record(folder) == run.record
+    assert run.older == f"{folder.name} is of an older schema (1; this version writes {SCHEMA})."
+    assert (run.config.method, run.config.task, run.config.dataset) == ("copy", "reviews", "demo")
+    assert (run.resamples, run.fidelity) == (50, "paper")
+    assert run.summary.instances == {"Books": 2, "Movies_and_TV": 2, "CDs_and_Vinyl": 2}
+    assert run.metrics == {"rouge": Rouge(), "bleu": Bleu()}
+    # What was stored for them, in the order of the predictions.
+    assert run.rows("rouge").mean(axis=0) == pytest.approx(
+        np.mean(
+            [[score.value for score in list(scores.values())[:2]] for scores in run.summary.scores.values()], axis=0
+        )
+    )
+    for category, scores in run.summary.scores.items():
+        chosen = [index for index, row in enumerate(run.predictions) if row.category == category]
+        assert run.metrics["bleu"].aggregate(run.rows("bleu")[chosen])["bleu"] == pytest.approx(scores["bleu"].value)
+
+
+@pytest.mark.parametrize("name", ["run.json", "summary.json"])
+def test_a_newer_schema_is_refused(name: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(run_folders(OLD)[0], tmp_path / "run")
+    edit(folder / name, lambda content: content.update(schema=3))
+    with pytest.raises(StoreError, match=r"run was written by schema 3 of bench, this version reads 1 and 2"):
+        finished(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("run.json", "identity"),
+        ("summary.json", "signatures"),
+        ("predictions.jsonl", "user"),
+        ("scores.jsonl", "texts"),
+    ],
+)
+def test_a_file_without_one_of_its_fields_is_told(name: str, field: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(run_folders(OLD)[0], tmp_path / "run")
+    path = folder / name
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if name.endswith("l") else []
+    if lines:
+        del lines[1][field]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        edit(path, lambda content: content.pop(field))
+    where = rf"{name}, line 2: {field}" if lines else rf"{name}: {field}"
+    with pytest.raises(StoreError, match=where):
+        finished(folder).rows("rouge")
+
+
+# The scores of one text
 
 
 def test_the_scores_of_one_text_alone(shop_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from bench.config import build, parse_setting, read_config
 from bench.execute import execute
-from bench.runner import Run
+from bench.job import Job
+from bench.results import RunRecord
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "kite", "boat", "red", "blue", "map", "drum", "loud", "of"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -68,12 +68,12 @@ def test_runs_on_local_folders_of_the_same_layout(
         "resamples": 10,
     }
     settings = {"method": "pag", "retriever": "contriever", **parse_setting("max_new_tokens=8")}
-    run = Run(build(read_config("paper-7b"), local, settings))
-    assert (run.config.budget, run.config.k, run.config.temperature, run.config.top_p) == (2048, 8, 0.8, 0.95)
-    (summary,) = execute([run])
-    assert summary["instances"] == {"Toys": 3}
-    assert summary["calls"] == 6
-    assert list(summary["scores"]["Toys"])[:5] == ["rouge1", "rougeL", "meteor", "bleu", "bertscore"]
-    assert 0 < summary["scores"]["Toys"]["bertscore"]["value"] <= 1
-    assert "layer:6" in summary["signatures"]["bertscore"]
-    assert json.loads((run.folder / "run.json").read_text())["config"]["fidelity"] == "paper"
+    job = Job.of(build(read_config("paper-7b"), local, settings))
+    assert (job.config.budget, job.config.k, job.config.temperature, job.config.top_p) == (2048, 8, 0.8, 0.95)
+    (summary,) = execute([job])
+    assert summary.instances == {"Toys": 3}
+    assert summary.calls == 6
+    assert list(summary.scores["Toys"])[:5] == ["rouge1", "rougeL", "meteor", "bleu", "bertscore"]
+    assert 0 < summary.scores["Toys"]["bertscore"].value <= 1
+    assert "layer:6" in summary.signatures["bertscore"]
+    assert RunRecord.read(job.folder / "run.json").config["fidelity"] == "paper"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-import json
-import os
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import ClassVar
@@ -18,9 +14,13 @@ from typing import ClassVar
 import pytest
 
 from bench import registry
+from bench.config import Section, build, read_config
 from bench.errors import ConfigError, PluginError
+from bench.execute import execute
+from bench.job import Job
+from bench.results import Prediction, RunRecord, rows_of
 
-EXAMPLE = Path(__file__).parent / "plugin_example"
+Register = Callable[[str, str, type], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class NoRank:
 INSTANCE = Shelf()
 
 
-def register(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
+def only(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
+    """Let these retrievers, by name and place, be all that other packages register."""
     found = EntryPoints(EntryPoint(name, value, "bench.retrievers") for name, value in points)
 
     def entry_points(group: str) -> EntryPoints:
@@ -62,12 +63,21 @@ def register(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
         ("methods", {"copy", "nonperso", "pag", "rag"}),
         ("retrievers", {"bm25", "contriever", "random", "recency"}),
         ("metrics", {"bertscore", "bleu", "meteor", "rouge"}),
+        ("tasks", {"reviews"}),
     ],
 )
 def test_built_ins_keep_their_protocol(group: str, names: set[str]) -> None:
     assert names <= set(registry.names(group))
     for name in names:
         assert registry.load(group, name).__name__.lower() == name
+
+
+@pytest.mark.parametrize("group", registry.GROUPS)
+def test_every_built_in_loads(group: str) -> None:
+    assert registry.builtin_names(group)
+    for name in registry.builtin_names(group):
+        plugin = registry.load(group, name)
+        assert plugin.__module__ == f"{registry.HOMES[group]}.{name}"
 
 
 def test_an_unknown_name_lists_the_near_match_and_all() -> None:
@@ -87,7 +97,7 @@ def test_private_modules_are_no_plugins() -> None:
 
 
 def test_an_outsider_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, ("shelf", f"{__name__}:Shelf"))
+    only(monkeypatch, ("shelf", f"{__name__}:Shelf"))
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     assert registry.names("retrievers") == ["bm25", "contriever", "random", "recency", "shelf"]
     assert registry.load("retrievers", "shelf") is Shelf
@@ -95,19 +105,19 @@ def test_an_outsider_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_outsider_cannot_replace_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, ("bm25", "other:BM25"))
+    only(monkeypatch, ("bm25", "other:BM25"))
     with pytest.raises(PluginError, match=r"registers 'bm25' in bench\.retrievers, the name of a built-in"):
         registry.names("retrievers")
 
 
 def test_two_outsiders_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, ("shelf", "one:Shelf"), ("shelf", "two:Shelf"))
+    only(monkeypatch, ("shelf", "one:Shelf"), ("shelf", "two:Shelf"))
     with pytest.raises(PluginError, match=r"two packages register 'shelf' .* \(one:Shelf and two:Shelf\)"):
         registry.names("retrievers")
 
 
 def test_one_package_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    register(monkeypatch, ("shelf", "one:Shelf"), ("shelf", "one:Shelf"))
+    only(monkeypatch, ("shelf", "one:Shelf"), ("shelf", "one:Shelf"))
     assert registry.names("retrievers")[-1] == "shelf"
 
 
@@ -124,14 +134,14 @@ def test_one_package_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_an_outsider_that_breaks_the_protocol(value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    register(monkeypatch, ("shelf", value.replace("SELF", __name__)))
+    only(monkeypatch, ("shelf", value.replace("SELF", __name__)))
     with pytest.raises(PluginError, match=message):
         registry.load("retrievers", "shelf")
 
 
 def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    register(monkeypatch, ("shelf", f"{__name__}:Shelf"))
+    only(monkeypatch, ("shelf", f"{__name__}:Shelf"))
     made = registry.create("retrievers", "shelf", {"depth": "4", "folder": "y"})
     assert made == Shelf(4, Path("y"))
     assert registry.options_of(made) == {"depth": 4, "folder": "y"}
@@ -144,88 +154,98 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.create("retrievers", "shelf", {"depth": "deep"})
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a process that has the example package installed by pip."""
-    work = tmp_path_factory.mktemp("plugin")
-    source, target = work / "source", work / "site"
-    # pip builds in place: not in the repository.
-    source.mkdir()
-    for path in EXAMPLE.rglob("*"):
-        if path.suffix in {".toml", ".py"} and "build" not in path.parts:
-            copy = source / path.relative_to(EXAMPLE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", str(target), str(source)], check=True, timeout=120
-    )
-    return os.environ | {"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
+class Engine:
+    """A backend is an engine that runs, not a set of options: it need not be a dataclass."""
+
+    settings: ClassVar[type[Section]] = Section
+    takes_vectors: ClassVar[bool] = False
+    applies_template: ClassVar[bool] = True
+    timing: ClassVar[dict[str, object]] = {}
+
+    def check(self) -> None: ...
+
+    def device(self) -> None: ...
+
+    def submit(self) -> None: ...
+
+    def completed(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def bench(arguments: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", *arguments], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_a_backend_of_an_outsider(register: Register) -> None:
+    register("backends", "engine", Engine)
+    assert registry.load("backends", "engine") is Engine
+    register("backends", "shelf", Shelf)
+    with pytest.raises(
+        PluginError, match=r"backend 'shelf' \(.*Shelf\) lacks settings, takes_vectors, applies_template, "
+    ):
+        registry.load("backends", "shelf")
 
 
-def test_an_installed_package_is_listed(installed: dict[str, str]) -> None:
-    assert bench(["list", "methods"], installed).split()[-1] == "parrot"
-    assert bench(["list", "retrievers"], installed).split()[-1] == "oldest"
-    assert bench(["list", "metrics"], installed).split()[-1] == "size"
-    assert "parrot" not in bench(["list", "methods"], dict(os.environ))
+@dataclass(frozen=True)
+class HalfATask:
+    target: ClassVar[str] = "note"
+    grouped: ClassVar[bool] = False
+
+    def query(self) -> None: ...
 
 
-class Server(BaseHTTPRequestHandler):
-    """Answers every chat with the number of its messages: a model for a method whose texts are not the point."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        message = {"role": "assistant", "content": f"said to {len(asked['messages'])} messages"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        body = json.dumps(answer | {"usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The address of a chat server on loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/v1"
-        running.shutdown()
-        thread.join()
+@pytest.mark.parametrize(
+    ("group", "lacks"),
+    [
+        (
+            "tasks",
+            "timed, long_fields, metrics, max_new_tokens, document, about, shown, shown_record",
+        ),
+        ("layouts", "task, form, categories, read"),
+        ("methods", "properties, steps"),
+        ("metrics", "columns, statistics, check, signature, rows, aggregate"),
+    ],
+)
+def test_what_a_plugin_lacks_is_named(group: str, lacks: str, register: Register) -> None:
+    register(group, "half", HalfATask)
+    with pytest.raises(PluginError) as caught:
+        registry.load(group, "half")
+    assert str(caught.value).endswith(f"HalfATask) lacks {lacks}")
 
 
-def test_an_installed_package_runs(installed: dict[str, str], server: str, shop_config: Path, tmp_path: Path) -> None:
-    arguments = ["run", "--backend", "openai", "--base-url", server]
-    arguments += ["--config", str(shop_config), "--method", "parrot", "--retriever", "oldest", "--limit", "2"]
-    arguments += ["--set", "metrics=[size, rouge]", "--set", "size.unit=characters", "--set", "parrot.shout=true"]
-    printed = bench(arguments, installed)
-    assert "size" in printed
-    assert "rouge1" in printed
-    (folder,) = (tmp_path / "results" / "runs").iterdir()
-    assert folder.name.startswith("parrot-oldest-k2-shop-")
-    from bench.store import read_json, read_rows
+def test_options_are_read_anew_from_each_class(register: Register) -> None:
+    """Two tests, or two packages, may name their classes alike."""
+    for default in (1, 2):
+        plugin = dataclasses.make_dataclass(
+            "Rack", [("depth", int, dataclasses.field(default=default))], namespace={"rank": Shelf.rank}, frozen=True
+        )
+        register("retrievers", f"rack{default}", plugin)
+        made = registry.create("retrievers", f"rack{default}", {})
+        assert (type(made), registry.options_of(made)) == (plugin, {"depth": default})
 
-    rows = list(read_rows(folder / "predictions.jsonl"))
-    assert [row["blocks_shown"] for row in rows] == [2, 1]
-    assert [row["calls"] for row in rows] == [1, 1]
+
+def test_where_the_templates_of_a_plugin_lie() -> None:
+    rag = registry.load("methods", "rag")
+    folder = registry.templates_folder(rag, "rag")
+    assert folder is not None
+    assert (folder / "write.txt").is_file()
+    assert registry.templates_folder(Shelf, "shelf") == Path(__file__).parent / "prompts" / "shelf"
+
+
+@pytest.mark.usefixtures("example", "scripted")
+def test_outsiders_with_their_options_in_a_run(shop_config: Path) -> None:
+    """Of each kind one; `test_extending.py` shows what else they can do."""
+    chosen = {"method": "parrot", "retriever": "oldest", "metrics": ["size", "rouge"], "limit": 2}
+    options = {"size": {"unit": "characters"}, "parrot": {"shout": True}, "scripted": {"text": "said of {instance}"}}
+    job = Job.of(build(read_config(str(shop_config)), chosen, options))
+    assert job.folder.name.startswith("parrot-oldest-k2-shop-")
+    (summary,) = execute([job], processes=1)
+    rows = list(rows_of(Prediction, job.folder / "predictions.jsonl"))
+    assert [(row.blocks_shown, row.calls) for row in rows] == [(2, 1), (1, 1)]
     # The oldest review comes first, in capitals by the option, then what the model said.
-    assert {row["prediction"] for row in rows} == {"UP IT WENT, {{SUMMARY}} AND ALL. said to 2 messages"}
-    summary = read_json(folder / "summary.json")
-    assert summary["signatures"]["size"] == "size|unit:characters"
-    mean = sum(len(row["prediction"]) for row in rows) / 2
-    assert summary["scores"]["Toys"]["size"]["value"] == pytest.approx(mean)
-    assert read_json(folder / "run.json")["identity"]["method_options"] == {"shout": True}
+    assert [row.prediction for row in rows] == [
+        f"UP IT WENT, {{{{SUMMARY}}}} AND ALL. said of Toys/test/{user}" for user in ("u1", "u2")
+    ]
+    assert summary.signatures["size"] == "size|unit:characters"
+    mean = sum(len(row.prediction) for row in rows) / 2
+    assert summary.scores["Toys"]["size"].value == pytest.approx(mean)
+    identity = RunRecord.read(job.folder / "run.json").identity
+    assert identity["method_options"] == {"shout": True}
+    assert set(identity["prompts"]) == {"write", "block", "instruction", "given"}

@@ -3,7 +3,7 @@ on data whose truth is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -14,11 +14,12 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest, estimate_ci
 
 import bench.statistics
+from bench.batch import Batch
 from bench.errors import ConfigError, DataError
+from bench.metrics.bleu import Bleu
+from bench.metrics.rouge import Rouge
 from bench.protocols import Array
-from bench.statistics import holm, interval, paired, user_weights
-from metrics.bleu import Bleu
-from metrics.rouge import Rouge
+from bench.statistics import holm, interval, paired
 
 
 def means(rows: Array, weights: Array) -> Mapping[str, Array]:
@@ -27,9 +28,21 @@ def means(rows: Array, weights: Array) -> Mapping[str, Array]:
     return {str(column): scores[:, column] for column in range(rows.shape[1])}
 
 
+def drawn_weights(users: Sequence[str], resamples: int, seed: int = 0) -> Array:
+    """How often each row counts in each resample, as an aggregate is told: shape (resamples, n)."""
+    blocks = []
+
+    def watch(rows: Array, weights: Array) -> Mapping[str, Array]:
+        blocks.append(weights)
+        return means(rows, weights)
+
+    interval(watch, np.zeros((len(users), 1)), users, resamples=resamples, seed=seed)
+    return np.concatenate(blocks)
+
+
 def test_a_weight_counts_how_often_the_user_was_drawn() -> None:
     users = ["a", "b", "a", "c", "b", "a"]
-    weights = user_weights(users, resamples=500, seed=3)
+    weights = drawn_weights(users, resamples=500, seed=3)
     assert weights.shape == (500, 6)
     assert weights.dtype == np.float64
     for same in ([0, 2, 5], [1, 4]):
@@ -40,7 +53,7 @@ def test_a_weight_counts_how_often_the_user_was_drawn() -> None:
 
 
 def test_every_draw_of_users_is_equally_likely() -> None:
-    weights = user_weights(["a", "b", "c"], resamples=60_000, seed=1)
+    weights = drawn_weights(["a", "b", "c"], resamples=60_000, seed=1)
     counts = {draw: 0 for draw in product(range(4), repeat=3) if sum(draw) == 3}
     for draw, count in zip(*np.unique(weights, axis=0, return_counts=True), strict=True):
         counts[tuple(int(times) for times in draw)] = int(count)
@@ -52,7 +65,7 @@ def test_every_draw_of_users_is_equally_likely() -> None:
 def test_two_users_by_hand() -> None:
     # Users a (0 and 1) and b (5): a resample is aa (mean 0.5), ab or ba (mean 2) or bb (mean 5), 1 : 2 : 1.
     rows = np.array([[0.0], [1.0], [5.0]])
-    weights = user_weights(["a", "a", "b"], resamples=4000, seed=0)
+    weights = drawn_weights(["a", "a", "b"], resamples=4000, seed=0)
     scores = means(rows, weights)["0"]
     values, counts = np.unique(scores, return_counts=True)
     assert values.tolist() == [0.5, 2.0, 5.0]
@@ -109,13 +122,13 @@ def test_equal_reviews_of_a_user_add_nothing() -> None:
 def test_depends_on_the_seed_and_on_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(8).random((30, 2))
     users = [f"user {i % 11}" for i in range(30)]
-    first, weights = interval(means, rows, users, seed=4), user_weights(users, 100, seed=4)
+    first, weights = interval(means, rows, users, seed=4), drawn_weights(users, 100, seed=4)
     assert interval(means, rows, users, seed=4) == first
     assert interval(means, rows, users, seed=5) != first
     assert interval(means, rows, [user.upper() for user in users], seed=4) == first
     monkeypatch.setattr(bench.statistics, "BLOCK_ENTRIES", 100)
     assert interval(means, rows, users, seed=4) == first
-    assert (user_weights(users, 100, seed=4) == weights).all()
+    assert (drawn_weights(users, 100, seed=4) == weights).all()
 
 
 def test_memory_is_bounded_by_blocks() -> None:
@@ -136,7 +149,7 @@ def test_memory_is_bounded_by_blocks() -> None:
         (lambda: interval(means, np.zeros((2, 1)), ["a"]), DataError, "2 rows but 1 users"),
         (lambda: interval(means, np.zeros((0, 1)), []), DataError, "no instances"),
         (lambda: interval(means, np.zeros((1, 1)), ["a"], level=95), ConfigError, "level is 95"),
-        (lambda: user_weights(["a"], 0, seed=0), ConfigError, "0 resamples"),
+        (lambda: interval(means, np.zeros((1, 1)), ["a"], resamples=0), ConfigError, "0 resamples"),
         (lambda: interval(means, np.array([[np.nan]]), ["a"]), DataError, "resampled 0 is not a finite number"),
         (lambda: paired(means, np.zeros((2, 1)), np.zeros((1, 1)), ["a", "b"]), DataError, r"\(2, 1\) and \(1, 1\)"),
         (lambda: paired(means, np.zeros((2, 1)), np.zeros((2, 1)), ["a"]), DataError, "for 1 users"),
@@ -252,7 +265,8 @@ def test_sign_flips_of_bleu_equal_trying_all_exchanges_of_users_texts() -> None:
         of_a, of_b = (sacrebleu.corpus_bleu(list(side), [references]).score for side in zip(*pairs, strict=True))
         apart.append(of_b - of_a)
     bleu = Bleu()
-    ours = paired(bleu.aggregate, bleu.rows(first, references), bleu.rows(second, references), users)["bleu"]
+    rows_a, rows_b = bleu.rows(Batch(first, references)), bleu.rows(Batch(second, references))
+    ours = paired(bleu.aggregate, rows_a, rows_b, users)["bleu"]
     assert ours.value == pytest.approx(apart[0], abs=1e-9)
     assert ours.p == np.mean(np.abs(apart) >= abs(apart[0]) - 1e-9)
     assert 0.01 < ours.p < 0.9
@@ -267,7 +281,7 @@ def test_resampled_bleu_equals_sacrebleus_paired_bootstrap(monkeypatch: pytest.M
     drawn = np.random.default_rng(12345).choice(60, size=(1000, 60), replace=True)
     weights = np.stack([np.bincount(indices, minlength=60) for indices in drawn]).astype(np.float64)
     bleu = Bleu()
-    rows_a, rows_b = bleu.rows(first, references), bleu.rows(second, references)
+    rows_a, rows_b = bleu.rows(Batch(first, references)), bleu.rows(Batch(second, references))
     of_a, of_b = (bleu.aggregate(rows, weights)["bleu"] for rows in (rows_a, rows_b))
     scorer = BLEU(force=True)
     counts = np.array(scorer._extract_corpus_statistics(second, [references]))
@@ -293,7 +307,7 @@ def test_p_of_bleu_equals_sacrebleus_approximate_randomization(keep_b: float, mo
     systems = [("first", first), ("second", second)]
     _, theirs = PairedTest(systems, {"BLEU": BLEU(force=True)}, [references], test_type="ar", n_samples=2000)()
     bleu = Bleu()
-    rows_a, rows_b = bleu.rows(first, references), bleu.rows(second, references)
+    rows_a, rows_b = bleu.rows(Batch(first, references)), bleu.rows(Batch(second, references))
     ours = paired(bleu.aggregate, rows_a, rows_b, one_each(50), resamples=2)["bleu"].p
     expected = theirs["BLEU"][1].p_value  # type: ignore[union-attr]
     assert ours == pytest.approx(expected, abs=4 * np.sqrt(ours * (1 - ours) / 2000))
@@ -308,7 +322,7 @@ def test_nothing_differs_between_equal_systems() -> None:
         assert difference.p == 1
     references, first, _ = corpora(30, 5, 0.6, 0.6)
     bleu = Bleu()
-    counts = bleu.rows(first, references)
+    counts = bleu.rows(Batch(first, references))
     same = paired(bleu.aggregate, counts, counts.copy(), users)["bleu"]
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
 

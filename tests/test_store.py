@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
@@ -10,23 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.errors import StoreError
+from bench.files import dump, read_json, read_rows
 from bench.records import Call, Completion, Prompt
-from bench.store import (
-    RunStore,
-    identity_hash,
-    read_generations,
-    read_json,
-    read_rows,
-    stored_completion,
-    write_atomically,
-)
+from bench.results import Generation, Prediction, RunRecord, Score, ScoreRow, Summary
+from bench.store import RunStore, read_generations, stored_completion
 
-RECORD = {"identity": {"seed": 0, "categories": ("Books",)}}
+RECORD = RunRecord(name="run", identity={"seed": 0, "categories": ("Books",)}, config={"method": "rag"})
 
 
 def call(number: int, user: str = "write") -> Call:
@@ -86,11 +78,11 @@ def test_each_append_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
 
 def test_run_json_is_there_first_and_stays_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with RunStore(folder, {**RECORD, "created": "first"}):
+    with RunStore(folder, RECORD.model_copy(update={"created": "first"})):
         assert read_json(folder / "run.json")["identity"] == {"seed": 0, "categories": ["Books"]}
-    with RunStore(folder, {**RECORD, "created": "second"}):
+    with RunStore(folder, RECORD.model_copy(update={"created": "second"})):
         pass
-    assert read_json(folder / "run.json")["created"] == "first"
+    assert RunRecord.read(folder / "run.json").created == "first"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 40, -1])
@@ -129,7 +121,7 @@ def test_garbage_in_the_middle_is_named_and_kept(tmp_path: Path, garbage: bytes)
     whole = path.read_bytes().splitlines(keepends=True)
     content = whole[0] + garbage + b"\n" + whole[1] + whole[2]
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"generations\.jsonl, line 2 .*[Dd]elete that line"):
+    with pytest.raises(StoreError, match=r"generations\.jsonl, line 2\b.*[Dd]elete that line"):
         RunStore(folder, RECORD).__enter__()
     assert path.read_bytes() == content
     path.write_bytes(b"".join(whole))
@@ -156,63 +148,91 @@ def test_a_full_disk_stops_an_append_and_loses_nothing(tmp_path: Path, room: int
     assert numbers(folder) == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_full_disk_leaves_the_old_file_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "summary.json"
-    write_atomically(path, "old")
-    with largest_file(10), pytest.raises(StoreError, match=r"summary\.json cannot be written"):
-        write_atomically(path, "new" * 100)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["summary.json"], "no temporary file is left"
-    write_atomically(path, "new" * 100)
-    assert path.read_text() == "new" * 100
-
-
 def test_a_full_disk_at_the_start_is_one_error(tmp_path: Path) -> None:
     with largest_file(0), pytest.raises(StoreError, match="choose another folder"):
         RunStore(tmp_path / "run", RECORD).__enter__()
     fill(tmp_path / "run", range(1))
 
 
+SUMMARY = Summary(
+    name="run",
+    instances={"Books": 1},
+    empty_predictions=0,
+    cut_off=0,
+    calls=1,
+    prompt_tokens=7,
+    completion_tokens=3,
+    blocks_shown=2.0,
+    blocks_offered=2.0,
+    signatures={"rouge": "rouge|v:1"},
+    scores={"Books": {"rouge1": Score(value=0.5, low=0.25, high=0.75)}},
+)
+
+
 def test_the_summary_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the moment of the replacement the new file is complete and the old one untouched."""
-    seen: list[tuple[str, str]] = []
+    path = tmp_path / "run" / "summary.json"
+    seen: list[tuple[Summary, Summary | None]] = []
     replace = os.replace
 
     def watch(source: Path, target: Path) -> None:
-        seen.append((Path(source).read_text(), Path(target).read_text() if Path(target).exists() else ""))
+        if Path(target) == path:
+            seen.append((Summary.read(Path(source)), Summary.read(path) if path.exists() else None))
         replace(source, target)
 
-    monkeypatch.setattr("bench.store.os.replace", watch)
+    monkeypatch.setattr(os, "replace", watch)
+    again = SUMMARY.model_copy(update={"calls": 2})
     with RunStore(tmp_path / "run", RECORD) as store:
-        store.write_summary({"calls": 1})
-        store.write_summary({"calls": 2})
-    written = (tmp_path / "run" / "summary.json").read_text()
-    assert json.loads(written) == {"schema": 1, "calls": 2}
-    first, second = seen[1:]
-    assert json.loads(first[0])["calls"] == 1
-    assert first[1] == ""
-    assert second == (written, first[0])
+        store.write_summary(SUMMARY)
+        store.write_summary(again)
+    assert seen == [(SUMMARY, None), (again, SUMMARY)]
+    assert Summary.read(path) == again
+    assert os.listdir(path.parent).count("summary.json") == 1
 
 
-def test_rows_of_a_file_come_back(tmp_path: Path) -> None:
-    rows = [{"instance": "a", "text": "é\n\u2028"}, {"instance": "b", "text": ""}]
+def test_predictions_and_scores_come_back(tmp_path: Path) -> None:
+    predictions = [
+        Prediction(
+            instance=f"Books/test/u{number}",
+            category="Books",
+            user=f"u{number}",
+            prediction=text,
+            reference="it was",
+            blocks_shown=1,
+            blocks_offered=2,
+            calls=1,
+            prompt_tokens=7,
+            completion_tokens=3,
+            cut_off=False,
+            counts={"slots": 2},
+        )
+        for number, text in enumerate(("é\n\u2028", ""))
+    ]
+    scores = [ScoreRow(instance="Books/test/u0", metric="bleu", signature="s", texts="t", statistics=[1.0, 0.5])]
     with RunStore(tmp_path / "run", RECORD) as store:
-        assert store.rows("predictions.jsonl") == []
-        store.write_rows("predictions.jsonl", rows)
-        assert store.rows("predictions.jsonl") == rows
+        assert (store.predictions(), store.scores(), store.has_predictions) == ([], [], False)
+        store.write_predictions(predictions)
+        store.write_scores(scores)
+        assert (store.predictions(), store.scores(), store.has_predictions) == (predictions, scores, True)
 
 
-@pytest.mark.parametrize("schema", [0, 2, None])
-def test_a_folder_of_another_schema_is_refused_unchanged(tmp_path: Path, schema: int | None) -> None:
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (0, r"written by schema 0 of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
+        (1, r"written by schema 1 of bench, this version writes 2\. Move the folder away to run again"),
+        (3, r"written by schema 3 of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
+        (None, r"written by schema None of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
+    ],
+)
+def test_a_folder_of_another_schema_is_refused_unchanged(tmp_path: Path, schema: int | None, message: str) -> None:
     folder = tmp_path / "run"
     fill(folder, range(2))
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    record = read_json(folder / "run.json")
     record["schema"] = schema
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(dump(record))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(
-        StoreError, match=f"written by schema {schema} of bench, this version writes 1.*Move the folder"
-    ):
+    with pytest.raises(StoreError, match=message):
         RunStore(folder, RECORD).__enter__()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -220,7 +240,7 @@ def test_a_folder_of_another_schema_is_refused_unchanged(tmp_path: Path, schema:
 def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "run", range(1))
     with pytest.raises(StoreError, match=r"run\.json records another run .*Move the folder away"):
-        RunStore(tmp_path / "run", {"identity": {"seed": 1}}).__enter__()
+        RunStore(tmp_path / "run", RECORD.model_copy(update={"identity": {"seed": 1}})).__enter__()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\udc80"])
@@ -235,8 +255,6 @@ def test_results_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"cannot be written: .*--set results=FOLDER"):
         RunStore(tmp_path / "results" / "runs" / "run", RECORD).__enter__()
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_atomically(tmp_path / "results" / "tables" / "table1.md", "text")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -249,8 +267,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from bench.records import Call, Completion, Prompt
+from bench.results import RunRecord
 from bench.store import RunStore
-with RunStore(Path(sys.argv[1]), {"identity": {"seed": 0, "categories": ["Books"]}}) as store:
+record = RunRecord(name="run", identity={"seed": 0, "categories": ["Books"]}, config={"method": "rag"})
+with RunStore(Path(sys.argv[1]), record) as store:
     print("open", flush=True)
     sys.stdin.readline()
     call = Call(("Books/test/u9", "review", 0), Prompt("review", "system", "write"), 0, 0.8, 0.95, 16)
@@ -303,15 +323,27 @@ def test_a_killed_writer_leaves_no_lock(tmp_path: Path) -> None:
     fill(tmp_path / "run", range(1))
 
 
+def test_the_completions_of_some_instances_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "run", range(3))
+    found = read_generations(tmp_path / "run", {"Books/test/u1", "Books/test/u9"})
+    assert list(found) == [call(1).key]
+    assert found[call(1).key] == Generation(
+        instance="Books/test/u1",
+        stage="review",
+        index=0,
+        prompt=call(1).prompt.hash,
+        text=completion(1).text,
+        prompt_tokens=11,
+        completion_tokens=5,
+        finish_reason="stop",
+        seconds=0.25,
+    )
+    assert read_generations(tmp_path / "elsewhere") == {}
+
+
 def test_a_stored_answer_belongs_to_its_prompt(tmp_path: Path) -> None:
     fill(tmp_path / "run", range(2))
     rows = read_generations(tmp_path / "run")
     assert stored_completion(rows, call(1)) == completion(1)
     assert stored_completion(rows, call(1, user="reworded")) is None
     assert stored_completion(rows, call(5)) is None
-
-
-def test_identity_hashes_depend_on_content_alone() -> None:
-    assert identity_hash({"a": 1, "b": {"c": 2, "d": "é"}}) == identity_hash({"b": {"d": "é", "c": 2}, "a": 1})
-    assert identity_hash({"a": 1}) != identity_hash({"a": 2})
-    assert len(identity_hash({})) == 10

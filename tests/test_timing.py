@@ -5,35 +5,44 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from bench import backends, registry, timing
+from bench import registry
 from bench.backends import Engines
+from bench.backends.vllm import VLLMSettings
 from bench.config import build
 from bench.context import Context
-from bench.embedding import HashedNgrams
+from bench.encoders import HashedNgrams
 from bench.errors import ConfigError, StoreError
-from bench.records import Call, Completion, Instance, Prompt, Review
+from bench.execute import predict
+from bench.job import Job
+from bench.records import Call, Completion, Instance, Prompt, Record
 from bench.report.timing import LIMIT, file_name, time_methods, timing_csv, timing_grids
-from bench.runner import Run, generate
-from bench.softprompt.adapters import weights_hash, write_tensors
-from bench.store import RunStore, dump, write_atomically
-from bench.timing import Timing, compare_timings, measure, read_timing, spread, write_timing
+from bench.resolved import Inputs, Run
+from bench.results import AdapterRecord, Selection, TrainingRecord
+from bench.softprompt.adapters import read_tensors, write_tensors
+from bench.softprompt.trained import TrainedAdapter, fresh_adapter
+from bench.store import RunStore
+from bench.timing import SCHEMA, Spread, Timing, compare_timings, measure, memory, read_timing, spread, write_timing
+from bench.timing.subjects import Subject, subjects
+from bench.timing.watches import WatchedBackend, WatchedRetriever
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that the watches see, to be set: its one entry."""
-    now = [0.0]
-    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
-    return now
+class Clock:
+    """The time that a watch sees, to be set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def settings(path: Path) -> dict[str, Any]:
@@ -48,27 +57,26 @@ def call(instance: str, stage: str) -> Call:
 # -- arithmetic ------------------------------------------------------------------------------------------------------
 
 
-def test_latency_goes_from_the_first_call_to_the_last_answer(clock: list[float]) -> None:
+def test_latency_goes_from_the_first_call_to_the_last_answer() -> None:
+    clock = Clock()
+
     class Engine:
         def __init__(self) -> None:
             self.waiting: list[tuple[float, Call]] = []
 
         def submit(self, call: Call) -> None:
-            self.waiting.append((clock[0] + 5, call))
+            self.waiting.append((clock.now + 5, call))
 
         def completed(self) -> Iterator[tuple[Call, Completion]]:
-            clock[0], answered = self.waiting.pop(0)
+            clock.now, answered = self.waiting.pop(0)
             yield answered, Completion("text", 7, 3, "stop", 0.0)
 
-        def close(self) -> None:
-            pass
-
-    watch = timing._WatchedBackend(Engine())
+    watch = WatchedBackend(Engine(), clock)
     watch.submit(call("one", "first"))
-    clock[0] = 1.0
+    clock.now = 1.0
     watch.submit(call("two", "first"))
     list(watch.completed())
-    assert clock[0] == 5.0
+    assert clock.now == 5.0
     watch.submit(call("one", "second"))
     list(watch.completed())
     list(watch.completed())
@@ -83,13 +91,15 @@ def test_latency_goes_from_the_first_call_to_the_last_answer(clock: list[float])
     }
 
 
-def test_a_retriever_is_timed_and_not_changed(clock: list[float]) -> None:
+def test_a_retriever_is_timed_and_not_changed() -> None:
+    clock = Clock()
+
     class Slow:
-        def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
-            clock[0] += 2.0
+        def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
+            clock.now += 2.0
             return [2, 0, 1]
 
-    watched = timing._WatchedRetriever(Slow())
+    watched = WatchedRetriever(Slow(), clock)
     nothing: Any = None
     assert watched.rank(nothing, [], nothing) == [2, 0, 1]
     watched.rank(nothing, [], nothing)
@@ -97,17 +107,17 @@ def test_a_retriever_is_timed_and_not_changed(clock: list[float]) -> None:
 
 
 def test_the_spread_of_repeats() -> None:
-    assert spread([3.0, 1.0, 2.5]) == timing.Spread(median=2.5, low=1.0, high=3.0)
+    assert spread([3.0, 1.0, 2.5]) == Spread(median=2.5, low=1.0, high=3.0)
 
 
 def test_the_peak_of_memory_begins_anew() -> None:
-    assert timing._forget_peak(), "Linux tells a process's peak and lets it begin anew"
-    before = timing._peak_memory()
+    assert memory.forget_peak(), "Linux tells a process's peak and lets it begin anew"
+    before = memory.peak()
     block = np.ones(40_000_000, np.float32)
-    assert timing._peak_memory() > before + 100_000_000
+    assert memory.peak() > before + 100_000_000
     del block
-    assert timing._forget_peak()
-    assert timing._peak_memory() < before + 100_000_000
+    assert memory.forget_peak()
+    assert memory.peak() < before + 100_000_000
 
 
 # -- on a scripted engine --------------------------------------------------------------------------------------------
@@ -115,12 +125,11 @@ def test_the_peak_of_memory_begins_anew() -> None:
 
 def test_every_pass_asks_the_engine_for_every_text(shop_config: Path, scripted: Any, tmp_path: Path) -> None:
     # A finished run of the very same configuration lies there, to be taken for a pass.
-    config = build(settings(shop_config), {"method": "pag"})
-    run = Run(config)
-    with RunStore(run.folder, run.record()) as store, Engines() as engines:
-        generate(run, store, engines)
+    job = Job.of(build(settings(shop_config), {"method": "pag"}))
+    with RunStore(job.folder, job.record()) as store, Engines() as engines:
+        predict(job, store, engines, print)
     runs = sorted((tmp_path / "results").rglob("*"))
-    content = (run.folder / "generations.jsonl").read_bytes()
+    content = (job.folder / "generations.jsonl").read_bytes()
     scripted.calls.clear()
 
     found = measure(settings(shop_config), ["pag", "nonperso", "copy"], limit=3, warmup=1, repeats=2)
@@ -138,14 +147,12 @@ def test_every_pass_asks_the_engine_for_every_text(shop_config: Path, scripted: 
     assert "retrieval_seconds" not in figures["nonperso"]
     assert "latency_p50" not in figures["copy"]
     assert sorted((tmp_path / "results").rglob("*")) == runs
-    assert (run.folder / "generations.jsonl").read_bytes() == content
+    assert (job.folder / "generations.jsonl").read_bytes() == content
 
 
 def test_a_run_with_answers_is_refused(shop_config: Path, scripted: Any, tmp_path: Path) -> None:
-    run = Run(build(settings(shop_config), {"method": "nonperso"}))
-    subject = timing._Subject(run, tmp_path)
-    engines = timing._WatchedEngines()
-    with RunStore(tmp_path / "run", run.record()) as store:
+    subject = Subject(Job.of(build(settings(shop_config), {"method": "nonperso"})), tmp_path)
+    with RunStore(tmp_path / "run", subject.job.record()) as store, Engines() as engines:
         subject.time_pass(store, engines)
         assert store.stored() == 3
         with pytest.raises(StoreError, match="holds 3 answers already: a resumed or cached run cannot be timed"):
@@ -162,9 +169,8 @@ def test_texts_are_embedded_anew_each_time(demo: Any, tmp_path: Path, monkeypatc
         return original(self, texts)
 
     monkeypatch.setattr(HashedNgrams, "encode", encode)
-    monkeypatch.setattr(timing, "load", lambda *_: {"Books": demo["Books"]})
     base = {"k": 2, "results": str(tmp_path), "dpl": {"encoder": "hashed-ngrams"}}
-    (subject,) = timing._subjects(base, ["dpl"], 2, tmp_path / "timing")
+    (subject,) = subjects(base, ["dpl"], 2, tmp_path / "timing", Inputs({"Books": demo["Books"]}))
     found = subject.prepare(warmup=1, repeats=3)
     assert found["embedded_texts"] == len(set(encoded) - {"how long is a vector?"}) > 10
     assert len(found["figures"]["embedding_seconds"]) == 3
@@ -174,25 +180,46 @@ def test_texts_are_embedded_anew_each_time(demo: Any, tmp_path: Path, monkeypatc
 
 def test_an_adapter_of_the_configuration_is_used(shop_config: Path, tmp_path: Path) -> None:
     base = settings(shop_config)
-    (fresh,) = timing._subjects(base, ["pplug"], 1, tmp_path / "first")
+    inputs = Inputs()
+    (fresh,) = subjects(base, ["pplug"], 1, tmp_path / "first", inputs)
     assert fresh.weights == "fresh"
-    run = Run(build(base, {"method": "pplug"}))
+    run = Run(build(base, {"method": "pplug"}), inputs)
+    adapter = TrainedAdapter(run)
     torch.manual_seed(7)
-    write_atomically(run.adapter_folder / "training.json", dump({"schema": 1}))
-    write_tensors(run.adapter_folder / "epoch-1.safetensors", run.fresh_adapter(128).state_dict())
-    write_atomically(run.selection_folder / "selection.json", dump({"epoch": 1}))
-    (trained,) = timing._subjects(base, ["pplug"], 1, tmp_path / "second")
+    tensors = fresh_adapter(run, 128).state_dict()
+    write_tensors(adapter.files.weights(1), tensors)
+    adapter.files.write_record(AdapterRecord(method="pplug"))
+    adapter.files.write_training(
+        TrainingRecord(epochs=1, steps=1, instances=1, parameters=1, share=0.1, processes=1, seconds=1.0)
+    )
+    adapter.keep(Selection(column="meteor", instances=1, scores={1: 0.5}, epoch=1, signatures={}))
+    (trained,) = subjects(base, ["pplug"], 1, tmp_path / "second", inputs)
     assert trained.weights == "trained"
-    assert trained.run.weights() != run.weights()
-    assert weights_hash(trained.run.weights()) == weights_hash(run.weights()) != weights_hash(fresh.run.weights())
+    assert fresh.job.adapter is not None
+    assert trained.job.adapter is not None
+    used = read_tensors(trained.job.adapter.weights())
+    assert trained.job.adapter.weights() != adapter.weights()
+    assert all(torch.equal(used[name], tensors[name]) for name in tensors)
+    assert any(not torch.equal(used[name], one) for name, one in read_tensors(fresh.job.adapter.weights()).items())
 
 
-def test_prompts_are_never_kept_from_one_pass_to_the_next(shop_config: Path, tmp_path: Path) -> None:
-    base = settings(shop_config)
-    base["vllm"]["prefix_caching"] = True
-    subjects = timing._subjects(base, ["rag", "prompt_tuning"], 1, tmp_path / "timing")
-    assert [subject.run.config.vllm.prefix_caching for subject in subjects] == [False, False]
-    assert timing._settings(subjects[0].run, soft=False)["vllm.prefix_caching"] is False
+def test_a_timings_backend_has_the_settings_that_it_needs(
+    shop_config: Path, scripted: Any, register: Any, tmp_path: Path
+) -> None:
+    class Remembering(scripted):  # type: ignore[misc]
+        """Another backend without a model, which for a timing has to answer in another way."""
+
+        timing: ClassVar[Mapping[str, object]] = {"text": "timed"}
+
+    register("backends", "remembering", Remembering)
+    base = settings(shop_config) | {"backend": "remembering", "remembering": {"text": "remembered"}}
+    found = measure(base, ["nonperso"], limit=1, warmup=0, repeats=1)
+    assert found["settings"]["remembering.text"] == "timed"
+    base = settings(shop_config) | {"backend": "vllm", "vllm": {"prefix_caching": True, "max_num_seqs": 7}}
+    for subject in subjects(base, ["rag", "prompt_tuning"], 1, tmp_path / "timing", Inputs()):
+        section = subject.job.config.backend_section
+        assert isinstance(section, VLLMSettings)
+        assert (section.prefix_caching, section.max_num_seqs) == (False, 7)
 
 
 @pytest.mark.parametrize(("warmup", "repeats"), [(-1, 3), (1, 0)])
@@ -204,31 +231,25 @@ def test_passes_that_cannot_be_made(warmup: int, repeats: int, shop_config: Path
 # -- on a real engine ------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_on_its_engine(tmp_path: Path, demo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "load", lambda *_: {"Books": demo["Books"]})
-    started: list[bool] = []
-    start = backends._start
-
-    def counted(config: Any, chat: Any, soft: bool = False) -> Any:
-        started.append(soft)
-        return start(config, chat, soft)
-
-    monkeypatch.setattr(backends, "_start", counted)
+def test_the_demo_on_its_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = {
+        "categories": ["Books"],
         "k": 2,
         "input_budget": 800,
         "max_new_tokens": 16,
-        "vllm": {"dtype": "float32", "enforce_eager": True},
+        "vllm": {"dtype": "float32", "enforce_eager": True, "prefix_caching": True},
         "pplug": {"encoder": "hashed-ngrams"},
         "train": {"batch_size": 3, "limit": 12, "dtype": "float32", "max_target_tokens": 40},
         "results": str(tmp_path),
     }
     lines = time_methods(base, ["rag", "pplug"], limit=4, warmup=1, repeats=2, name="small")
 
-    assert started == [True], "one engine for both, with room for soft prompts"
+    assert capfd.readouterr().err.count("starting vLLM with") == 1, "one engine for both, with room for soft prompts"
     path = tmp_path / "timing" / "small-rag-pplug-limit4.json"
     found = read_timing(path)
     assert found["instances"] == {"Books": 4}
+    assert found["settings"]["engine for soft prompts"] is True
+    assert found["settings"]["vllm.prefix_caching"] is False
     assert found["engine_start_seconds"] > 0
     for part in found["methods"].values():
         figures = part["figures"]
@@ -281,7 +302,7 @@ def example(**changes: Any) -> Timing:
     }
     made: Timing = {
         "kind": "timing",
-        "schema": timing.SCHEMA,
+        "schema": SCHEMA,
         "created": "2026-01-01T00:00:00Z",
         "machine": {"device": "CPU (x86_64)", "processor": "Fast 9", "cores": 2},
         "load_average": 0.1,
@@ -293,6 +314,7 @@ def example(**changes: Any) -> Timing:
             "warmup": 1,
             "repeats": 3,
             "engine for soft prompts": True,
+            "vllm.prefix_caching": False,
         },
         "model": "a/model",
         "dataset": "demo",
@@ -335,9 +357,9 @@ def test_the_tables() -> None:
 
 
 def test_a_servers_cache_is_not_known() -> None:
-    notes = " ".join(
-        timing_grids(example(settings=example()["settings"] | {"openai.base_url": "http://h/v1"}))[0].notes
-    )
+    settings = example()["settings"] | {"openai.base_url": "http://h/v1"}
+    del settings["vllm.prefix_caching"]
+    notes = " ".join(timing_grids(example(settings=settings))[0].notes)
     assert "Prefix caching" not in notes
     assert "What the server keeps of prompts from one pass to the next is not known here." in notes
 

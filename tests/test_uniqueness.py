@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 
 from bench.data.corpus import Corpus
 from bench.errors import DataError
-from bench.records import Instance, Item, Review
+from bench.records import Instance, Record
 from bench.uniqueness import grouping_note, groups, uniqueness
-
-ITEM = Item("A1", "Drum", "A drum.")
 
 
 def instance(user: str, texts: Sequence[str], split: str = "test", number: str = "") -> Instance:
-    profile = tuple(Review(user, "A1", 5.0, "T", text, index) for index, text in enumerate(texts))
-    return Instance(f"Toys/{split}/{user}{number}", "Toys", split, user, ITEM, 4.0, "T", 99, profile)
+    profile = tuple(Record(user, text, {}, "A1", index) for index, text in enumerate(texts))
+    return Instance(f"Toys/{split}/{user}{number}", "Toys", split, user, {}, profile, "A1", 99)
 
 
 def corpus(*instances: Instance) -> Corpus:
-    return Corpus("Toys", {"A1": ITEM}, {instances[0].split: instances}, {i.id: "r" for i in instances})
+    return Corpus("Toys", {instances[0].split: instances}, {i.id: "r" for i in instances})
 
 
 class Encoder:

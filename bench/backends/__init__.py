@@ -1,16 +1,15 @@
-"""Where language models run: `vllm` in this process, `openai` on a server."""
+"""Where language models run: one backend, one file. `Engines` keeps the one that is running."""
 
 from __future__ import annotations
 
 import os
-import time
 from types import TracebackType
 from typing import Any
 
+from bench import registry
 from bench.chat import Chat
 from bench.config import RunConfig
 from bench.errors import ConfigError
-from bench.progress import say
 from bench.protocols import Backend
 
 ENVIRONMENT = {
@@ -30,14 +29,15 @@ ENVIRONMENT = {
 class Engines:
     """The engine at hand: started on the first call that needs it, shared by runs that want the same one.
 
-    A context manager; leaving it closes the engine. With `soft` every vLLM engine is started for soft prompts, so that
-    runs with and without them share one; else one that is for text alone is replaced where soft prompts come up.
+    A context manager; leaving it closes the engine. With `vectors` every engine whose backend takes vectors is started
+    for them, so that runs with and without soft prompts share one; else one that is for text alone is replaced where
+    soft prompts come up.
     """
 
-    def __init__(self, soft: bool = False) -> None:
-        self._soft = soft
+    def __init__(self, vectors: bool = False) -> None:
+        self._vectors = vectors
         self._wanted: dict[str, Any] = {}
-        self._takes_soft = False
+        self._takes_vectors = False
         self._backend: Backend | None = None
 
     def __enter__(self) -> Engines:
@@ -50,20 +50,18 @@ class Engines:
     ) -> None:
         self.close()
 
-    def get(self, config: RunConfig, chat: Chat, soft: bool = False) -> Backend:
-        """The engine of a configuration; with `soft` one that takes calls with vectors. Raises `BackendError` if it
-        cannot start, `ConfigError` if the backend has no soft prompts."""
-        if soft and config.backend != "vllm":
-            raise ConfigError(
-                f"method {config.method} puts vectors into its prompts, which needs backend=vllm, not "
-                f"backend={config.backend}; add --set backend=vllm"
-            )
-        wanted = config.model_dump(include={"backend", "model", "tokenizer", config.backend})
+    def get(self, config: RunConfig, chat: Chat, vectors: bool = False) -> Backend:
+        """The engine of a configuration; with `vectors` one that takes calls with vectors. Raises `BackendError` if it
+        cannot start, `ConfigError` if the backend takes no vectors."""
+        check_vectors(config, vectors)
+        kind = registry.load("backends", config.backend)
+        wanted = {"backend": config.backend, "settings": config.backend_section}
+        wanted |= config.model_dump(include={"model", "tokenizer"})
         wanted |= {"template": config.template, "length": config.budget + config.max_new_tokens}
-        if self._backend is None or wanted != self._wanted or (soft and not self._takes_soft):
+        if self._backend is None or wanted != self._wanted or (vectors and not self._takes_vectors):
             self.close()
-            self._takes_soft = (soft or self._soft) and config.backend == "vllm"
-            self._backend = _start(config, chat, self._takes_soft)
+            self._takes_vectors = (vectors or self._vectors) and kind.takes_vectors
+            self._backend = kind(config, chat, self._takes_vectors)
             self._wanted = wanted
         return self._backend
 
@@ -74,15 +72,11 @@ class Engines:
             self._backend = None
 
 
-def _start(config: RunConfig, chat: Chat, soft: bool = False) -> Backend:
-    if config.backend == "openai":
-        from bench.backends.openai import OpenAIBackend
-
-        return OpenAIBackend(config)
-    from bench.backends.vllm import VLLMBackend
-
-    say(f"starting vLLM with {config.model}")
-    started = time.perf_counter()
-    backend = VLLMBackend(config, chat, soft)
-    say(f"vLLM started in {time.perf_counter() - started:.1f} s")
-    return backend
+def check_vectors(config: RunConfig, vectors: bool) -> None:
+    """Raise `ConfigError` for soft prompts on a backend that takes none."""
+    if vectors and not registry.load("backends", config.backend).takes_vectors:
+        able = [name for name in registry.names("backends") if registry.load("backends", name).takes_vectors]
+        raise ConfigError(
+            f"method {config.method} puts vectors into its prompts, which backend={config.backend} does not take; use "
+            f"{' or '.join(f'backend={name}' for name in able)}"
+        )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
 from threading import Thread
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
-from bench.chat import messages
-from bench.config import RunConfig
+from pydantic import Field
+
+from bench.chat import Chat, messages
+from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError
 from bench.records import Call, Completion
 
@@ -19,32 +22,51 @@ CONNECT_SECONDS = 10.0
 GO_ON = "Run again to go on where this run stopped."
 
 
-class OpenAIBackend:
-    """Sends calls to `config.openai.base_url`, at most `concurrency` at a time.
+class OpenAISettings(Section):
+    """A server that speaks the OpenAI chat API. The key comes from the environment variable OPENAI_API_KEY only."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]"), RUNTIME] = "http://127.0.0.1:8000/v1"
+    served_model: Annotated[str | None, GENERATION] = None
+    """The name the server knows the model by, where it is not `model`."""
+    concurrency: Annotated[int, Field(ge=1), RUNTIME] = 32
+    timeout: Annotated[float, Field(gt=0), RUNTIME] = 600.0
+    """Seconds one request may take."""
+    retries: Annotated[int, Field(ge=0), RUNTIME] = 5
+    """With exponential backoff, for refused connections, time-outs, 408, 409, 429 and 5xx."""
+    extra_body: Annotated[dict[str, Any], GENERATION] = {"top_k": -1, "repetition_penalty": 1.0}
+    """Sent with each request. By default it switches off what vLLM's server would take from the model's own
+    generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
+
+    def public(self) -> dict[str, Any]:
+        """The settings as JSON, without a user name and password in the address."""
+        return super().public() | {"base_url": without_credentials(self.base_url)}
+
+
+class Client:
+    """Sends calls for `model` to `settings.base_url`, at most `concurrency` at a time.
 
     The key is read from the environment variable OPENAI_API_KEY and goes nowhere else. Once a call has failed for good
     no further call is sent; the answers to those on their way still arrive.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, settings: OpenAISettings, model: str) -> None:
         from openai import OpenAI, Timeout
 
-        self._settings = config.openai
-        self._model = config.openai.served_model or config.model
+        self._settings = settings
+        self._model = settings.served_model or model
         self._key = os.environ.get("OPENAI_API_KEY", "")
-        limit = config.openai.timeout
         self._client = OpenAI(
-            base_url=config.openai.base_url,
+            base_url=settings.base_url,
             # The client insists on a key; a server on loopback usually wants none.
             api_key=self._key or "none",
-            timeout=Timeout(limit, connect=min(limit, CONNECT_SECONDS)),
-            max_retries=config.openai.retries,
+            timeout=Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
+            max_retries=settings.retries,
         )
         self._calls: SimpleQueue[tuple[Call, float] | None] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Call, Completion | None]] = SimpleQueue()
         self._failure: BackendError | None = None
         self._open = 0
-        for _ in range(config.openai.concurrency):
+        for _ in range(settings.concurrency):
             # Daemons: a process that gives up need not wait for an answer that may never come.
             Thread(target=self._work, name="openai", daemon=True).start()
 
@@ -136,6 +158,29 @@ class OpenAIBackend:
         for _ in range(self._settings.concurrency):
             self._calls.put(None)
         self._client.close()
+
+
+class OpenAIBackend(Client):
+    """The language model of a run on a server, which applies the model's own chat template. It takes no vectors."""
+
+    settings: ClassVar[type[Section]] = OpenAISettings
+    takes_vectors: ClassVar[bool] = False
+    applies_template: ClassVar[bool] = False
+    timing: ClassVar[Mapping[str, object]] = {}
+
+    def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
+        section = config.backend_section
+        assert isinstance(section, OpenAISettings)
+        super().__init__(section, config.model)
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """Nothing can be known of a server before it is asked."""
+
+    @classmethod
+    def device(cls) -> str:
+        """The machine behind the server is not known."""
+        return "a server"
 
 
 def without_credentials(url: str) -> str:

@@ -13,27 +13,53 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from bench.chat import SOFT_TOKENS, Chat
-from bench.config import RunConfig
+from pydantic import Field
+
+from bench.chat import Chat
+from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError, PluginError
-from bench.models import resolve_model
+from bench.machine import device
+from bench.models import check_model, resolve_model
+from bench.progress import say
 from bench.records import Call, Completion
 
 
-class VLLMBackend:
-    """Runs calls on an engine started from the configuration's `model` and `vllm` sections.
+class VLLMSettings(Section):
+    """The engine in this process."""
 
-    With `soft` it takes calls with vectors too. Raises `BackendError` if the engine cannot start.
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], GENERATION] = "auto"
+    quantization: Annotated[str | None, GENERATION] = None
+    tensor_parallel_size: Annotated[int, Field(ge=1), RUNTIME] = 1
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
+    kv_cache_gib: Annotated[int, Field(ge=1), RUNTIME] = 1
+    """Memory of the key-value cache where there is no GPU."""
+    max_num_seqs: Annotated[int, Field(ge=1), RUNTIME] = 256
+    enforce_eager: Annotated[bool, RUNTIME] = False
+    prefix_caching: Annotated[bool, RUNTIME] = False
+
+
+class VLLMBackend:
+    """Runs calls on an engine started from the configuration's model and `vllm` section.
+
+    With `vectors` it takes calls with vectors too. Raises `BackendError` if the engine cannot start.
     """
 
-    def __init__(self, config: RunConfig, chat: Chat, soft: bool = False) -> None:
+    settings: ClassVar[type[Section]] = VLLMSettings
+    takes_vectors: ClassVar[bool] = True
+    applies_template: ClassVar[bool] = True
+    timing: ClassVar[Mapping[str, object]] = {"prefix_caching": False}
+    """A pass would find its prompts in the cache of the pass before."""
+
+    def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
+        section = config.backend_section
+        assert isinstance(section, VLLMSettings)
+        self._section = section
         self._chat = chat
         self._model = config.model
-        self._soft = soft
-        self._max_num_seqs = config.vllm.max_num_seqs
+        self._soft = vectors
         self._open: dict[str, tuple[Call, float]] = {}
         """What the engine has, by request."""
         self._waiting: deque[tuple[Call, list[int], float]] = deque()
@@ -48,11 +74,24 @@ class VLLMBackend:
         if not torch.cuda.is_available():
             # Small models are faster on one thread, and sums then have one order: the same seed, the same text.
             self._set_threads(1)
+        say(f"starting vLLM with {config.model}")
+        started = time.perf_counter()
         try:
-            self._engine = self._start(config)
+            self.engine = self._start(config)
         except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
             self._restore_threads()
             raise BackendError(_why_no_start(config, error)) from error
+        say(f"vLLM started in {time.perf_counter() - started:.1f} s")
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """Raises `ResourceError` for a model that is not here and cannot be fetched."""
+        check_model(config.model, "the language model")
+
+    @classmethod
+    def device(cls) -> str:
+        """The GPUs of this machine, else its processor."""
+        return device()
 
     def _start(self, config: RunConfig) -> Any:
         import torch
@@ -65,13 +104,13 @@ class VLLMBackend:
             "model": str(resolve_model(config.model)),
             "tokenizer": str(resolve_model(config.tokenizer or config.model)),
             "max_model_len": length,
-            "max_num_seqs": config.vllm.max_num_seqs,
-            "dtype": config.vllm.dtype,
-            "quantization": config.vllm.quantization,
-            "tensor_parallel_size": config.vllm.tensor_parallel_size,
-            "enforce_eager": config.vllm.enforce_eager,
+            "max_num_seqs": self._section.max_num_seqs,
+            "dtype": self._section.dtype,
+            "quantization": self._section.quantization,
+            "tensor_parallel_size": self._section.tensor_parallel_size,
+            "enforce_eager": self._section.enforce_eager,
             # Whether vLLM's keys of cached blocks cover the vectors of a mixed prompt is an open matter there.
-            "enable_prefix_caching": config.vllm.prefix_caching and not self._soft,
+            "enable_prefix_caching": self._section.prefix_caching and not self._soft,
             "enable_prompt_embeds": self._soft,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -79,10 +118,10 @@ class VLLMBackend:
             "seed": 0,
         }
         if torch.cuda.is_available():
-            arguments["gpu_memory_utilization"] = config.vllm.gpu_memory_utilization
+            arguments["gpu_memory_utilization"] = self._section.gpu_memory_utilization
         else:
             arguments |= {
-                "kv_cache_memory_bytes": config.vllm.kv_cache_gib << 30,
+                "kv_cache_memory_bytes": self._section.kv_cache_gib << 30,
                 # On the CPU a seeded request whose prefill is chunked crashes the engine.
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(length, 4096),
@@ -103,11 +142,11 @@ class VLLMBackend:
 
     def _check(self, call: Call, ids: list[int]) -> None:
         """Find out what the engine would not: it looks at neither the ids nor the width of a mixed prompt."""
-        prompt, model = call.prompt, self._engine.model_config
+        prompt, model = call.prompt, self.engine.model_config
         if not self._soft:
             raise BackendError(
                 f"{call.key}: prompt {prompt.stage} has slots for vectors, but this engine was started for text alone; "
-                "a trained method asks for the engine with soft=True"
+                "a trained method asks for the engine with vectors=True"
             )
         wanted = (len(prompt.slots), model.get_hidden_size())
         got = None if call.vectors is None else call.vectors.shape
@@ -118,7 +157,7 @@ class VLLMBackend:
             )
         slots, rows = set(self._chat.positions(prompt, ids)), model.get_vocab_size()
         if unknown := sorted({token for place, token in enumerate(ids) if place not in slots and token >= rows}):
-            marks = [mark for mark in SOFT_TOKENS if mark not in prompt.slots and mark in prompt.system + prompt.user]
+            marks = [mark for mark in prompt.marks if mark not in prompt.slots and mark in prompt.system + prompt.user]
             raise BackendError(
                 f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, of "
                 f"{', '.join(marks) or 'a tokenizer for another model'}, but '{self._model}' has only {rows} "
@@ -127,7 +166,10 @@ class VLLMBackend:
 
     def _admit(self) -> None:
         """Give the engine as many waiting soft calls as it can work on at once."""
-        while self._waiting and sum(bool(call.prompt.slots) for call, _ in self._open.values()) < self._max_num_seqs:
+        while (
+            self._waiting
+            and sum(bool(call.prompt.slots) for call, _ in self._open.values()) < self._section.max_num_seqs
+        ):
             call, ids, started = self._waiting.popleft()
             self._add(call, self._mixed(call, ids), started)
 
@@ -135,7 +177,7 @@ class VLLMBackend:
         """The engine's form of a soft prompt of n tokens: n ids, n marks of which ids count, a tensor (n, hidden)."""
         import torch
 
-        slots, model = self._chat.positions(call.prompt, ids), self._engine.model_config
+        slots, model = self._chat.positions(call.prompt, ids), self.engine.model_config
         embeds = torch.zeros(len(ids), model.get_hidden_size(), dtype=model.dtype)
         embeds[slots] = torch.tensor(call.vectors, dtype=model.dtype)
         taken = set(slots)
@@ -160,7 +202,7 @@ class VLLMBackend:
         )
         request = "\x1f".join(str(part) for part in call.key)
         try:
-            self._engine.add_request(request, prompt, parameters)
+            self.engine.add_request(request, prompt, parameters)
         except (ValueError, VLLMError) as error:
             raise BackendError(f"vLLM refused {call.key}: {_brief(error)}") from error
         self._open[request] = (call, started)
@@ -190,7 +232,7 @@ class VLLMBackend:
         from vllm.exceptions import VLLMError
 
         try:
-            outputs: list[Any] = self._engine.step()
+            outputs: list[Any] = self.engine.step()
         except (VLLMError, RuntimeError) as error:
             calls = len(self._open) + len(self._waiting)
             raise BackendError(
@@ -203,10 +245,10 @@ class VLLMBackend:
         """Drop what is in flight and free the engine."""
         self._waiting.clear()
         if self._open:
-            self._engine.abort_request(list(self._open))
+            self.engine.abort_request(list(self._open))
             self._open.clear()
-        self._engine.engine_core.shutdown()
-        del self._engine
+        self.engine.engine_core.shutdown()
+        del self.engine
         gc.collect()
         self._restore_threads()
 

@@ -1,21 +1,24 @@
-"""The data of one category: items, instances by split and, kept apart from them, the reference texts."""
+"""The data of one category: instances by split and, kept apart from them, the reference texts."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from bench.errors import DataError
-from bench.records import Instance, Item
+from bench.records import Fields, Instance, Record
 
 SPLITS = ("train", "val", "test")
+_LONG = 64  # characters; a longer field is hashed once and then named by a number
 
 
 def longest_profiles(instances: Iterable[Instance]) -> dict[str, Instance]:
-    """Of each user the instance with the longest profile, the last of equals, by user id."""
+    """For each user the instance with the longest profile, the last of equals, by user id."""
     longest: dict[str, Instance] = {}
     for instance in instances:
         known = longest.get(instance.user_id)
@@ -24,71 +27,103 @@ def longest_profiles(instances: Iterable[Instance]) -> dict[str, Instance]:
     return longest
 
 
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage collection in the block: it would visit the records that are being built again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @dataclass(frozen=True)
 class Corpus:
     """One category of a data set.
 
-    `items` maps asin to item; `instances` maps a split's name to its instances in a fixed order;
-    `references` maps an instance id to the text the user really wrote. `notes` are sentences that a table
-    made from this data has to carry (where it comes from, what it stands in for).
+    `instances` maps a split's name to its instances in a fixed order; `references` maps an instance's id to the text
+    that the user really wrote. `groups` holds the ids of all groups that the data knows, also those without a record.
+    `notes` are sentences that a table made from this data has to carry (where it comes from, what it stands in for).
     """
 
     category: str
-    items: Mapping[str, Item]
     instances: Mapping[str, tuple[Instance, ...]]
     references: Mapping[str, str] = field(repr=False)
+    groups: frozenset[str] = field(default=frozenset(), repr=False)
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[Instance, ...]:
-        """The instances of a split. Raises `DataError` if the data set lacks it."""
+        """The instances of a split. Raises `DataError` if the data set has no such split."""
         if name not in self.instances:
             have = ", ".join(self.instances) or "none"
             raise DataError(f"category {self.category} has no split '{name}' (it has: {have})")
         return self.instances[name]
 
     def longest_profiles(self, name: str) -> tuple[Instance, ...]:
-        """Of each user the instance of a split with the longest profile, the last of equals: what DEP trains on."""
+        """For each user the instance of a split with the longest profile, the last of equals: what DEP trains on."""
         return tuple(longest_profiles(self.split(name)).values())
 
     def reference(self, instance: Instance) -> str:
         """The text the user really wrote; never shown to a method."""
         return self.references[instance.id]
 
-    def item(self, asin: str) -> Item:
-        """The item of a review. Raises `DataError` for an asin that the data set does not describe."""
-        try:
-            return self.items[asin]
-        except KeyError:
-            raise DataError(f"category {self.category} has no item '{asin}', but a profile reviews it") from None
-
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the whole content, as hex: part of a run's identity."""
-        digest = hashlib.sha256()
-
-        def feed(*values: object) -> None:
-            digest.update(json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode())
-            digest.update(b"\n")
-
-        feed(self.category)
-        for asin in sorted(self.items):
-            feed(*astuple(self.items[asin]))
-        seen: dict[int, int] = {}
+        """SHA-256 over everything but the notes, as hex: part of a run's identity."""
+        digest = _Digest()
+        digest.row(self.category, sorted(self.groups))
         for split in sorted(self.instances):
             for instance in self.instances[split]:
-                feed(
+                digest.row(
                     instance.id,
+                    instance.split,
                     instance.user_id,
-                    instance.item.asin,
-                    instance.rating,
-                    instance.title,
+                    instance.group,
                     instance.timestamp,
+                    digest.fields(instance.given),
                     self.references[instance.id],
+                    [digest.record(record) for record in instance.profile],
                 )
-                # Profiles of one user share their Review objects: hash each once, then refer to it by number.
-                for review in instance.profile:
-                    if id(review) not in seen:
-                        seen[id(review)] = len(seen)
-                        feed(review.user_id, review.asin, review.rating, review.title, review.text, review.timestamp)
-                feed([seen[id(review)] for review in instance.profile])
-        return digest.hexdigest()
+        return digest.hex()
+
+
+class _Digest:
+    """SHA-256 over rows of JSON. Records and long fields stand in many rows: each is hashed once, in a row of its own,
+    and has a number then. Rows of different kinds have different lengths."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+        self._records: dict[int, int] = {}
+        self._texts: dict[str, int] = {}
+
+    def row(self, *values: object) -> None:
+        self._sha256.update(self._encode(values).encode())
+        self._sha256.update(b"\n")
+
+    def record(self, record: Record) -> int:
+        """The number of a record. The profiles of one user share their records, so the same object is enough."""
+        number = self._records.get(id(record))
+        if number is None:
+            number = self._records[id(record)] = len(self._records)
+            self.row(record.user_id, record.group, record.timestamp, self.fields(record.fields), record.text)
+        return number
+
+    def fields(self, fields: Fields) -> dict[str, object]:
+        """Fields with the numbers of long texts, each in a list, in their place."""
+        return {
+            name: [self._text(value)] if isinstance(value, str) and len(value) > _LONG else value
+            for name, value in fields.items()
+        }
+
+    def _text(self, text: str) -> int:
+        number = self._texts.get(text)
+        if number is None:
+            number = self._texts[text] = len(self._texts)
+            self.row(text)
+        return number
+
+    def hex(self) -> str:
+        return self._sha256.hexdigest()

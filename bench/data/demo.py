@@ -26,16 +26,18 @@ from itertools import product
 from typing import TypeVar
 
 from bench import registry
+from bench.batch import Batch
 from bench.data import demo_phrases as words
-from bench.data.corpus import Corpus
+from bench.data.corpus import SPLITS, Corpus
 from bench.data.demo_phrases import KINDS, Kind
-from bench.records import Instance, Item, Review
+from bench.data.splitting import INPUTS, user_instances
+from bench.records import Instance, Record
+from bench.tasks.reviews import Item, review
 
 CATEGORIES = tuple(KINDS)
 PERSISTENCE = 0.6
 USERS_PER_CATEGORY = 168
 REVIEWERS_PER_ITEM = 8
-INPUTS = 10
 MIN_HISTORY, MAX_HISTORY = 8, 14
 SLOTS = ("who", "place", "topic", "second", "moment", "detail", "aspect")
 _DAY = 86_400_000
@@ -346,10 +348,10 @@ def plan(dice: Dice, world: World, user: User, thing: Thing) -> Plan:
     fact = thing.facts[dice.weighted(_weights(user, thing))]
     good = rating >= 4.0 or (rating == 3.0 and fact.quality > 0)
     own, everybody = (user.good_titles, words.GOOD_TITLES) if good else (user.bad_titles, words.BAD_TITLES)
-    adjective = _habit(dice, (fact.good,) if good else (fact.bad,), words.GOOD if good else words.BAD)
+    adjective = habit(dice, (fact.good,) if good else (fact.bad,), words.GOOD if good else words.BAD)
     subject = fact.short if " " in fact.short else fact.subject
     second = dice.pick(user.good if good else user.bad)
-    title = _habit(dice, own, everybody).format(
+    title = habit(dice, own, everybody).format(
         a=adjective,
         A=_upper(adjective),
         a2=second,
@@ -368,22 +370,22 @@ def write(dice: Dice, world: World, user: User, thing: Thing, given: Plan) -> Wr
     parts: list[str] = []
     good = given.rating >= 4.0 or (given.rating == 3.0 and dice.chance(0.5))
     if dice.chance(user.opens):
-        opening = _habit(dice, user.openings, world.phrases.openings)
+        opening = habit(dice, user.openings, world.phrases.openings)
         out.opening = opening.format(thing=world.kind.thing, verb=world.kind.verb)
         parts.append(out.opening)
     for index, fact in enumerate(_mentioned(dice, user, thing, given)):
         sentence = _sentence(dice, world, user, fact, given.rating, out)
         if index and dice.chance(user.connects):
-            out.connectors.append(_habit(dice, user.connectors, world.phrases.connectors))
+            out.connectors.append(habit(dice, user.connectors, world.phrases.connectors))
             sentence = f"{out.connectors[-1]}, {sentence}"
         parts.append(sentence)
     if dice.chance(user.remarks_often):
-        out.remark = _habit(dice, user.remarks, world.phrases.remarks)
+        out.remark = habit(dice, user.remarks, world.phrases.remarks)
         parts.append(out.remark)
     if dice.chance(user.concludes):
         own, everybody = (user.praise, world.phrases.praise) if good else (user.blame, world.phrases.blame)
-        head = _habit(dice, user.verdict_heads, world.phrases.verdict_heads)
-        out.verdict = f"{head}, {_habit(dice, own, everybody)}"
+        head = habit(dice, user.verdict_heads, world.phrases.verdict_heads)
+        out.verdict = f"{head}, {habit(dice, own, everybody)}"
         parts.append(out.verdict)
     if dice.chance(user.closes):
         own, everybody = (
@@ -391,7 +393,7 @@ def write(dice: Dice, world: World, user: User, thing: Thing, given: Plan) -> Wr
             if good
             else (user.bad_closings, world.phrases.bad_closings)
         )
-        out.closing = _habit(dice, own, everybody)
+        out.closing = habit(dice, own, everybody)
         parts.append(out.closing)
     out.text = _punctuate(dice, user, parts)
     return out
@@ -411,9 +413,9 @@ def _sentence(dice: Dice, world: World, user: User, fact: Fact, rating: float, o
     good = 0.8 * fact.quality + 0.6 * (rating - 3.2) + dice.between(-0.5, 0.5) > 0
     own, everybody = (user.good, words.GOOD) if good else (user.bad, words.BAD)
     shared = fact.good if good else fact.bad
-    adjective = shared if dice.chance(0.8) else _habit(dice, own, everybody)
-    strength = _habit(dice, user.intensifiers, world.phrases.intensifiers) if dice.chance(user.intensifies) else ""
-    sentence = _habit(dice, user.frames, words.FRAMES).format(
+    adjective = shared if dice.chance(0.8) else habit(dice, own, everybody)
+    strength = habit(dice, user.intensifiers, world.phrases.intensifiers) if dice.chance(user.intensifies) else ""
+    sentence = habit(dice, user.frames, words.FRAMES).format(
         s=fact.subject, be=fact.be, i=strength, a=adjective, I=_upper(strength or "\0")
     )
     if "\0" in sentence:
@@ -429,7 +431,8 @@ def _sentence(dice: Dice, world: World, user: User, fact: Fact, rating: float, o
     return sentence
 
 
-def _habit(dice: Dice, own: Sequence[str], everybody: Sequence[str]) -> str:
+def habit(dice: Dice, own: Sequence[str], everybody: Sequence[str]) -> str:
+    """One of the user's own phrases, the first most often, with probability `PERSISTENCE`, else anybody's."""
     if not dice.chance(PERSISTENCE):
         return dice.pick(everybody)
     return own[dice.weighted((0.5, 0.3, 0.2)[: len(own)])]
@@ -512,7 +515,7 @@ def review_dice(world: World, user: User, thing: Thing, day: int = 0) -> tuple[P
     return plan(Dice(f"{name}/plan"), world, user, thing), Dice(f"{name}/text/{day}")
 
 
-def reviews(world: World, user: int) -> list[tuple[Review, Thing, Written]]:
+def reviews(world: World, user: int) -> list[tuple[Record, Thing, Written]]:
     """A user's reviews, ascending in time, with what they are made of."""
     person = world.users[user]
     dice = Dice(f"{world.name}/{world.kind.category}/{person.id}/time")
@@ -523,43 +526,24 @@ def reviews(world: World, user: int) -> list[tuple[Review, Thing, Written]]:
         now += int(dice.between(2.0, 90.0) * _DAY) + 1
         given, text_dice = review_dice(world, person, thing)
         written = write(text_dice, world, person, thing, given)
-        review = Review(person.id, thing.item.asin, given.rating, given.title, written.text, now)
-        result.append((review, thing, written))
+        result.append((review(person.id, thing.item, given.rating, given.title, written.text, now), thing, written))
     return result
 
 
 def _corpus(world: World, seed: int) -> Corpus:
     category = world.kind.category
-    instances: dict[str, list[Instance]] = {"train": [], "val": [], "test": []}
+    instances: dict[str, list[Instance]] = {split: [] for split in SPLITS}
     references: dict[str, str] = {}
     for user in range(len(world.users)):
-        told = reviews(world, user)
-        past = tuple(review for review, _, _ in told)
-        for k in range(INPUTS):
-            position = len(told) - INPUTS + k
-            target, thing, _ = told[position]
-            split = "train" if k < INPUTS - 2 else "val" if k == INPUTS - 2 else "test"
-            name = f"{category}/{split}/{target.user_id}" + (f"/{k}" if split == "train" else "")
-            instances[split].append(
-                Instance(
-                    id=name,
-                    category=category,
-                    split=split,
-                    user_id=target.user_id,
-                    item=thing.item,
-                    rating=target.rating,
-                    title=target.title,
-                    timestamp=target.timestamp,
-                    profile=past[:position],
-                )
-            )
-            references[name] = target.text
+        for instance, text in user_instances(category, tuple(told for told, _, _ in reviews(world, user))):
+            instances[instance.split].append(instance)
+            references[instance.id] = text
     notes = (
         f"Generated data (seed {seed}): no real user wrote these reviews.",
         "It checks that the pipeline works end to end; it stands in for no real data set and for no published number.",
     )
-    items = {thing.item.asin: thing.item for thing in world.things}
-    return Corpus(category, items, {split: tuple(rows) for split, rows in instances.items()}, references, notes)
+    asins = frozenset(thing.item.asin for thing in world.things)
+    return Corpus(category, {split: tuple(rows) for split, rows in instances.items()}, references, asins, notes)
 
 
 def _worlds(seed: int) -> dict[str, World]:
@@ -576,8 +560,8 @@ def floors(seed: int = 0) -> dict[str, float]:
     """Mean ROUGE-1 (F-measure, no stemming) on the three test splits for writers that need no model.
 
     `copy`: the user's most recent review. `peer`: another user's review of the same item. `random`: any other user's
-    review of the category. `same_rating`: one of those with the same rating. `oracle`: the same user reviewing the
-    same item under the same rating and title on another day.
+    review of the category. `oracle`: the same user reviewing the same item under the same rating and title on another
+    day.
     """
     texts: dict[str, list[str]] = {}
     targets: list[str] = []
@@ -587,17 +571,17 @@ def floors(seed: int = 0) -> dict[str, float]:
         dice = Dice(f"{world.name}/{category}/floors")
         for user, rows in zip(world.users, told, strict=True):
             target, thing, _ = rows[-1]
-            others = [review for review, _, _ in everything if review.user_id != user.id]
+            others = [other for other, _, _ in everything if other.user_id != user.id]
             given, again = review_dice(world, user, thing, day=1)
             written = {
                 "copy": rows[-2][0].text,
-                "peer": dice.pick([review for review in others if review.asin == target.asin]).text,
+                "peer": dice.pick([other for other in others if other.group == target.group]).text,
                 "random": dice.pick(others).text,
-                "same_rating": dice.pick([review for review in others if review.rating == target.rating]).text,
                 "oracle": write(again, world, user, thing, given).text,
             }
+            dice.unit()  # a fifth writer once drew here; without its draw the others' figures would change
             targets.append(target.text)
             for name, text in written.items():
                 texts.setdefault(name, []).append(text)
     rouge = registry.create("metrics", "rouge", {})
-    return {name: float(rouge.aggregate(rouge.rows(own, targets))["rouge1"]) for name, own in texts.items()}
+    return {name: float(rouge.aggregate(rouge.rows(Batch(own, targets)))["rouge1"]) for name, own in texts.items()}

@@ -1,6 +1,6 @@
 """Bringing data sets from the Hugging Face hub into a folder, at a commit that is written down.
 
-`fetch` brings a published data set (`bench.data.published` tells its form):
+`fetch` brings a published data set (`bench.data.layouts.published` tells its form):
 
     OUT/main/<category>/{train,val,test}.parquet
     OUT/meta/<category>/full.parquet
@@ -28,10 +28,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bench.data import published
+from bench import hub
+from bench.data import published_hub
 from bench.data.corpus import SPLITS
+from bench.data.export import write_parquet
+from bench.data.folders import staging
 from bench.data.load import chosen
-from bench.data.prepared import staging
+from bench.data.origins import FETCHED, HUB, read_origin, write_origin, writing
 from bench.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -39,13 +42,14 @@ if TYPE_CHECKING:
     import pyarrow
 
 RAW = "McAuley-Lab/Amazon-Reviews-2023"
+_RAW = hub.Repository("dataset", RAW, "fetch the files by hand and give them to `bench data prepare`")
 _RAW_FILES = ("raw/review_categories/{}.jsonl", "raw/meta_categories/meta_{}.jsonl")
 _COLUMNS = {"main": {"user_id", "profile", "data"}, "meta": {"asin", "title", "description"}}
 _FOLDER_NAME = re.compile(r"\w[\w.&-]*")
 
 Progress = Callable[[str], None]
 Sources = dict[str, dict[str, str]]
-"""Of "main" and "meta", or of "raw", the id and the commit."""
+"""The id and the commit of "main" and "meta", or of "raw"."""
 
 
 def fetch(name: str, out: Path, categories: Sequence[str] | None, revision: str | None, progress: Progress) -> None:
@@ -55,10 +59,13 @@ def fetch(name: str, out: Path, categories: Sequence[str] | None, revision: str 
     Raises `ResourceError` if the hub cannot be reached or refuses, `DataError` for an unknown category, data of
     another form, or a folder that holds something else.
     """
-    ids = {"main": name, "meta": published.meta_name(name)}
-    record = published.read_record(out / published.FETCHED)
-    wanted = dict(zip(ids, published.revisions(revision), strict=True))
-    sources = {part: {"id": ids[part], "commit": _commit(ids[part], wanted[part], record)} for part in ids}
+    ids = {"main": name, "meta": published_hub.meta_name(name)}
+    record = read_origin(out / FETCHED)
+    wanted = dict(zip(ids, published_hub.revisions(revision), strict=True))
+    sources = {
+        part: {"id": ids[part], "commit": _commit(published_hub.repository(ids[part]), wanted[part], record)}
+        for part in ids
+    }
     _check_sources(out, record, sources)
     for category in _missing(out, name, categories, sources, record, progress):
         progress(f"{category}: fetching {_at(sources['main'])} and {_at(sources['meta'])}")
@@ -67,10 +74,8 @@ def fetch(name: str, out: Path, categories: Sequence[str] | None, revision: str 
 
 def fetch_raw(category: str, out: Path, revision: str | None, progress: Progress) -> tuple[Path, Path]:
     """Bring the raw reviews and items of a category into `out`; returns the two files. Raises as `fetch` does."""
-    from huggingface_hub import hf_hub_download
-
-    record = published.read_record(out / published.FETCHED)
-    sources = {"raw": {"id": RAW, "commit": _commit(RAW, revision, record)}}
+    record = read_origin(out / FETCHED)
+    sources = {"raw": {"id": RAW, "commit": _commit(_RAW, revision, record)}}
     _check_sources(out, record, sources)
     paths = out / f"{category}.jsonl", out / f"meta_{category}.jsonl"
     if category in record.get("categories", {}):
@@ -80,28 +85,7 @@ def fetch_raw(category: str, out: Path, revision: str | None, progress: Progress
     for path in paths:
         if path.exists():
             raise DataError(f"{path} exists but was not fetched into {out}; move it away or fetch into another folder")
-    digests = _raw_digests(category, sources["raw"])
-    progress(f"{category}: fetching {_at(sources['raw'])}")
-    # Files that were brought before a connection broke stay here for the next try.
-    partial = out / f".{category}.fetching"
-    files = {}
-    with published.writing(out):
-        for path, pattern in zip(paths, _RAW_FILES, strict=True):
-            source = pattern.format(category)
-            try:
-                found = hf_hub_download(
-                    RAW, source, repo_type="dataset", revision=sources["raw"]["commit"], local_dir=partial
-                )
-            except published.hub_errors() as error:
-                raise published.unreachable(RAW, error) from error
-            files[path.name] = _described(Path(found))
-            if digests[source] not in (None, files[path.name]["sha256"]):
-                Path(found).unlink()
-                raise ResourceError(f"{source} of {RAW} came damaged (its SHA-256 is not the hub's); fetch it again")
-        for path, pattern in zip(paths, _RAW_FILES, strict=True):
-            (partial / pattern.format(category)).rename(path)
-        _add(out, sources, category, files)
-        shutil.rmtree(partial)
+    _fetch_raw(category, out, paths, sources, progress)
     return paths
 
 
@@ -114,12 +98,12 @@ def next_command(category: str, reviews: Path, items: Path, out: Path) -> str:
 # What is there.
 
 
-def _commit(repository: str, revision: str | None, record: Mapping[str, Any]) -> str:
+def _commit(repository: hub.Repository, revision: str | None, record: Mapping[str, Any]) -> str:
     """The commit of a revision on the hub now; one that the folder holds need not be asked for."""
     held = {source["id"]: source["commit"] for source in record.get("sources", {}).values()}
-    if revision is not None and held.get(repository) == revision:
+    if revision is not None and held.get(repository.id) == revision:
         return revision
-    return published.commit(repository, revision)
+    return repository.commit(revision)
 
 
 def _at(source: Mapping[str, str]) -> str:
@@ -147,7 +131,7 @@ def _missing(
     """The wanted categories that the folder does not hold, after a check of those that it does."""
     there = record.get("categories", {})
     if wanted is None or any(category not in there for category in wanted):
-        wanted = chosen(name, wanted, published.hub_categories(name, sources["main"]["commit"]))
+        wanted = chosen(name, wanted, published_hub.hub_categories(name, sources["main"]["commit"]))
     missing = []
     for category in dict.fromkeys(wanted):
         homes = [out / part / category for part in sources]
@@ -178,7 +162,7 @@ def _check_files(out: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _fetch_category(out: Path, category: str, sources: Sources) -> None:
     with (
-        published.writing(out),
+        writing(out),
         staging(out / "main", category) as main,
         staging(out / "meta", category) as meta,
     ):
@@ -187,11 +171,11 @@ def _fetch_category(out: Path, category: str, sources: Sources) -> None:
             repository, commit = sources[part]["id"], sources[part]["commit"]
             # A cache of its own: what `datasets` has of another commit must not stand in if the hub breaks off.
             with TemporaryDirectory(dir=home) as cache:
-                parts = published.load_hub(repository, category, commit, cache_dir=cache)
+                parts = published_hub.load_hub(repository, category, commit, cache_dir=cache)
                 for split in splits:
                     where = f"{repository}, {category}, split {split}"
                     path = home / f"{split}.parquet"
-                    published.write_parquet(path, _tables(parts, split, where, _COLUMNS[part]))
+                    write_parquet(path, _tables(parts, split, where, _COLUMNS[part]))
                     files[f"{part}/{category}/{path.name}"] = _described(path)
         _add(out, sources, category, files)
 
@@ -200,13 +184,35 @@ def _tables(parts: datasets.DatasetDict, split: str, where: str, columns: set[st
     """The rows of a split in tables of a few, the first of them without any."""
     import pyarrow as pa
 
-    batches = published.hub_batches(parts, split, where)
-    lacking = columns - set(parts[split].column_names)
-    if lacking:
-        raise DataError(f"{where}: there is no column {min(lacking)}; this is not the form of {published.HUB}")
+    batches = published_hub.hub_batches(parts, split, where)
+    missing = columns - set(parts[split].column_names)
+    if missing:
+        raise DataError(f"{where}: there is no column {min(missing)}; this is not the form of {HUB}")
     yield parts[split].features.arrow_schema.remove_metadata().empty_table()
     for batch in batches:
         yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+
+
+def _fetch_raw(category: str, out: Path, paths: Sequence[Path], sources: Sources, progress: Progress) -> None:
+    digests = _raw_digests(category, sources["raw"])
+    progress(f"{category}: fetching {_at(sources['raw'])}")
+    # Files that were brought before a connection broke stay here for the next try.
+    partial = out / f".{category}.fetching"
+    files = {}
+    with writing(out):
+        for path, pattern in zip(paths, _RAW_FILES, strict=True):
+            source = pattern.format(category)
+            found = _RAW.file(source, sources["raw"]["commit"], partial)
+            if found is None:
+                raise DataError(f"{_at(sources['raw'])} has no file {source}")
+            files[path.name] = _described(found)
+            if digests[source] not in (None, files[path.name]["sha256"]):
+                found.unlink()
+                raise ResourceError(f"{source} of {RAW} came damaged (its SHA-256 is not the hub's); fetch it again")
+        for path, pattern in zip(paths, _RAW_FILES, strict=True):
+            (partial / pattern.format(category)).rename(path)
+        _add(out, sources, category, files)
+        shutil.rmtree(partial)
 
 
 def _raw_digests(category: str, source: Mapping[str, str]) -> dict[str, str | None]:
@@ -221,8 +227,8 @@ def _raw_digests(category: str, source: Mapping[str, str]) -> dict[str, str | No
             for entry in HfApi().list_repo_tree(RAW, folder, revision=source["commit"], repo_type="dataset"):
                 if isinstance(entry, RepoFile):
                     found[entry.path] = entry.lfs.sha256 if entry.lfs else None
-    except published.hub_errors() as error:
-        raise published.unreachable(RAW, error) from error
+    except hub.errors() as error:
+        raise _RAW.unreachable(error) from error
     before, after = _RAW_FILES[0].split("{}")
     chosen(RAW, [category], [path[len(before) : -len(after)] for path in found if path.startswith(before)])
     for pattern in _RAW_FILES:
@@ -240,8 +246,8 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _add(out: Path, sources: Sources, category: str, files: Mapping[str, Any]) -> None:
-    record = published.read_record(out / published.FETCHED)
+    record = read_origin(out / FETCHED)
     packages = {name: version(name) for name in ("personalization-bench", "datasets", "huggingface-hub", "pyarrow")}
     there = record.get("categories", {})
     record = {"sources": sources, "categories": there | {category: files}, "packages": packages}
-    published.write_record(out / published.FETCHED, record)
+    write_origin(out / FETCHED, record)

@@ -111,7 +111,7 @@ def repeats(users: Codes, texts: NDArray[np.uint64]) -> Codes:
     few others)."""
     import polars as pl
 
-    return np.flatnonzero(pl.Series(_mixed(users, texts)).is_duplicated().to_numpy())
+    return np.flatnonzero(pl.Series(mixed(users, texts)).is_duplicated().to_numpy())
 
 
 def told_apart(
@@ -129,7 +129,7 @@ def told_apart(
     return codes.astype(np.uint64)
 
 
-def _mixed(users: Codes, texts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(users: Codes, texts: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A number for each pair of user and text: equal for equal pairs, seldom for others."""
     return cast(NDArray[np.uint64], texts ^ (users.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)))
 

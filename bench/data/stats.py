@@ -13,10 +13,10 @@ import numpy as np
 
 from bench.data.corpus import Corpus, longest_profiles
 from bench.data.peers import Peers
-from bench.records import Instance, Review
+from bench.records import Instance, Record
 
 NEWEST = 8
-"""How many of a test instance's newest profile reviews are looked at for peers: the paper's K."""
+"""How many of a test instance's newest profile records are looked at for peers: the paper's K."""
 GRAM = 5
 """Words of a gram, of which near-duplicates share at least 80%."""
 
@@ -26,7 +26,7 @@ GRAM = 5
 
 @dataclass(frozen=True)
 class Sizes:
-    """A row of Table 4: instances, profile size in reviews and reference length in characters. Standard deviations
+    """A row of Table 4: instances, profile size in records and reference length in characters. Standard deviations
     are the population's; without instances they and the means are None."""
 
     instances: int
@@ -50,7 +50,7 @@ def sizes(instances: Sequence[Instance], corpora: Mapping[str, Corpus]) -> Sizes
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """How many of how many."""
 
     count: int
@@ -59,65 +59,67 @@ class Share:
 
 @dataclass(frozen=True)
 class Trust:
-    """One category. Of each user count the reviews of the longest profile and the targets that are not in it.
+    """One category. For each user the records of the longest profile count, and the targets that are not in it.
 
     `peers_mean` and `peers_median` are None if no test instance has a profile, `in_other_categories` if there is no
     other category.
     """
 
     items: int
+    """Groups: what peers share."""
     users: int
     reviews: int
-    in_other_categories: Share | None
+    """Records."""
+    in_other_categories: Proportion | None
     """Users that another category of the data has too."""
     peers_mean: float | None
     peers_median: float | None
-    """Peers' reviews of the item, over the newest `NEWEST` profile reviews of all test instances."""
-    without_peers: Share
-    tied_users: Share
-    """Users with two reviews of the same time."""
-    tied_targets: Share
-    """Test instances whose target has the very time of its newest profile review."""
-    repeats_by_same_user: Share
-    """Reviews whose exact text another review of the same user has."""
-    repeats_by_others: Share
-    exact_in_profile: Share
+    """Peers' records of the group, over the newest `NEWEST` profile reviews of all test instances."""
+    without_peers: Proportion
+    tied_users: Proportion
+    """Users with two records of the same time."""
+    tied_targets: Proportion
+    """Test instances whose target has the very time of its newest profile record."""
+    repeats_by_same_user: Proportion
+    """Records whose exact text another record of the same user has."""
+    repeats_by_others: Proportion
+    exact_in_profile: Proportion
     """Test targets with the same text in their own profile."""
-    near_in_profile: Share
-    exact_in_peers: Share
-    """Test targets with the same text among the peers' reviews of their item."""
-    near_in_peers: Share
+    near_in_profile: Proportion
+    exact_in_peers: Proportion
+    """Test targets with the same text among the peers' records of their group."""
+    near_in_peers: Proportion
 
 
 def trust(corpus: Corpus, others: Iterable[Corpus] = (), advance: Callable[[], None] = lambda: None) -> Trust:
     """Everything about one category, exactly. `others` are the other categories of the data; `advance` is called
     after each test instance. Raises `DataError` if the category has no test split."""
     test = corpus.split("test")
-    reviews = reviews_by_user(corpus)
-    total = sum(map(len, reviews.values()))
+    records = records_by_user(corpus)
+    total = sum(map(len, records.values()))
     elsewhere = [{instance.user_id for instance in _instances(other)} for other in others]
-    shared = Share(len(reviews.keys() & set().union(*elsewhere)), len(reviews))
+    shared = Proportion(len(records.keys() & set().union(*elsewhere)), len(records))
     pool = Peers(corpus)
     peers = _peers_of_newest(test, pool)
-    by_same, by_others = _repeats(reviews.values())
+    by_same, by_others = _repeats(records.values())
     found: Counter[str] = Counter()
     for instance in test:
         found.update(_copies(corpus.reference(instance), instance, pool))
         advance()
     return Trust(
-        items=len(corpus.items),
-        users=len(reviews),
+        items=len(corpus.groups),
+        users=len(records),
         reviews=total,
         in_other_categories=shared if elsewhere else None,
         peers_mean=float(np.mean(peers)) if peers else None,
         peers_median=float(np.median(peers)) if peers else None,
-        without_peers=Share(peers.count(0), len(peers)),
-        tied_users=Share(sum(map(_has_tie, reviews.values())), len(reviews)),
-        tied_targets=Share(sum(map(_target_is_tied, test)), len(test)),
-        repeats_by_same_user=Share(by_same, total),
-        repeats_by_others=Share(by_others, total),
+        without_peers=Proportion(peers.count(0), len(peers)),
+        tied_users=Proportion(sum(map(_has_tie, records.values())), len(records)),
+        tied_targets=Proportion(sum(map(_target_is_tied, test)), len(test)),
+        repeats_by_same_user=Proportion(by_same, total),
+        repeats_by_others=Proportion(by_others, total),
         **{
-            name: Share(found[name], len(test))
+            name: Proportion(found[name], len(test))
             for name in ("exact_in_profile", "near_in_profile", "exact_in_peers", "near_in_peers")
         },
     )
@@ -127,50 +129,54 @@ def _instances(corpus: Corpus) -> Iterable[Instance]:
     return chain.from_iterable(corpus.instances.values())
 
 
-def reviews_by_user(corpus: Corpus) -> dict[str, list[Review]]:
-    """All reviews of a category by user: those of the longest profile and, after them, the targets not in it."""
-    reviews = {user: list(instance.profile) for user, instance in longest_profiles(_instances(corpus)).items()}
-    known = {user: set(written) for user, written in reviews.items()}
+def records_by_user(corpus: Corpus) -> dict[str, list[Record]]:
+    """All records of a category by user: those of the longest profile and, after them, the targets not in it.
+
+    A target is in a profile if a record there has its text, group and time. It has no fields here: no two tasks give
+    the same names to what is known of a target and of a record.
+    """
+    records = {user: list(instance.profile) for user, instance in longest_profiles(_instances(corpus)).items()}
+    known = {user: {_key(record) for record in written} for user, written in records.items()}
     for instance in _instances(corpus):
-        target = Review(
-            instance.user_id,
-            instance.item.asin,
-            instance.rating,
-            instance.title,
-            corpus.reference(instance),
-            instance.timestamp,
-        )
-        if target not in known[instance.user_id]:
-            known[instance.user_id].add(target)
-            reviews[instance.user_id].append(target)
-    return reviews
+        target = Record(instance.user_id, corpus.reference(instance), {}, instance.group, instance.timestamp)
+        if _key(target) not in known[instance.user_id]:
+            known[instance.user_id].add(_key(target))
+            records[instance.user_id].append(target)
+    return records
+
+
+def _key(record: Record) -> tuple[str, str | None, int | None]:
+    return record.text, record.group, record.timestamp
 
 
 def _peers_of_newest(instances: Iterable[Instance], pool: Peers) -> list[int]:
-    """For each of the newest reviews of each profile, how many reviews of its item the pool has by other users."""
-    writers: dict[str, Counter[str]] = {}
+    """For each of the newest records of each profile, how many records of its group the pool has by other users."""
+    writers: dict[str | None, Counter[str]] = {}
     counts = []
     for instance in instances:
-        for review in instance.profile[-NEWEST:]:
-            if review.asin not in writers:
-                writers[review.asin] = Counter(peer.user_id for peer in pool.of_item(review.asin))
-            counts.append(writers[review.asin].total() - writers[review.asin][instance.user_id])
+        for record in instance.profile[-NEWEST:]:
+            if record.group not in writers:
+                writers[record.group] = Counter(peer.user_id for peer in pool.of_group(record.group))
+            counts.append(writers[record.group].total() - writers[record.group][instance.user_id])
     return counts
 
 
-def _has_tie(reviews: Sequence[Review]) -> bool:
-    return len({review.timestamp for review in reviews}) < len(reviews)
+def _has_tie(records: Sequence[Record]) -> bool:
+    times = [record.timestamp for record in records if record.timestamp is not None]
+    return len(set(times)) < len(times)
 
 
 def _target_is_tied(instance: Instance) -> bool:
-    return any(review.timestamp == instance.timestamp for review in instance.profile[-1:])
+    return instance.timestamp is not None and any(
+        record.timestamp == instance.timestamp for record in instance.profile[-1:]
+    )
 
 
-def _repeats(users: Iterable[Sequence[Review]]) -> tuple[int, int]:
-    """How many reviews have a text that another one of the same user has, and one of another user."""
+def _repeats(users: Iterable[Sequence[Record]]) -> tuple[int, int]:
+    """How many records have a text that another one of the same user has, and one of another user."""
     writers: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for review in chain.from_iterable(users):
-        writers[review.text][review.user_id] += 1
+    for record in chain.from_iterable(users):
+        writers[record.text][record.user_id] += 1
     by_same = sum(count for users_of in writers.values() for count in users_of.values() if count > 1)
     by_others = sum(users_of.total() for users_of in writers.values() if len(users_of) > 1)
     return by_same, by_others
@@ -181,8 +187,8 @@ def _repeats(users: Iterable[Sequence[Review]]) -> tuple[int, int]:
 
 def _copies(target: str, instance: Instance, pool: Peers) -> list[str]:
     """Which kinds of copies of its target an instance has."""
-    own = {review.text for review in instance.profile}
-    peers = {review.text for review in pool.of_item(instance.item.asin, but=(instance.user_id,))}
+    own = {record.text for record in instance.profile}
+    peers = {record.text for record in pool.of_group(instance.group, but=(instance.user_id,))}
     similar = NearDuplicates(target)
     kinds = []
     for where, texts in (("profile", own), ("peers", peers)):
@@ -205,20 +211,20 @@ class NearDuplicates:
     def has(self, text: str) -> bool:
         """Whether `text` is nearly the given text, or the same."""
         lowered = text.lower()
-        if not self._grams or self._lacks_too_many(lowered):
+        if not self._grams or self._misses_too_many(lowered):
             return False
         grams = _grams(lowered)
         # In whole numbers: a similarity of exactly 0.8 has to count.
         return 5 * len(self._grams & grams) >= 4 * len(self._grams | grams)
 
-    def _lacks_too_many(self, lowered: str) -> bool:
-        """Whether a text certainly lacks more than a fifth of the grams: those whose longest word it has nowhere.
+    def _misses_too_many(self, lowered: str) -> bool:
+        """Whether a text certainly misses more than a fifth of the grams: those whose longest word it has nowhere.
         Almost all texts are told apart so, about 14 times as fast as by their grams."""
-        lacking = 0
+        missing = 0
         for word, grams in self._longest:
             if word not in lowered:
-                lacking += grams
-                if 5 * lacking > len(self._grams):
+                missing += grams
+                if 5 * missing > len(self._grams):
                     return True
         return False
 

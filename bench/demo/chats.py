@@ -16,7 +16,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
+from bench import registry, templates
 from bench.data.demo import (
     CATEGORIES,
     Dice,
@@ -29,8 +31,9 @@ from bench.data.demo import (
     reviews,
     with_articles,
 )
-from bench.prompts import Templates
-from bench.records import Review
+from bench.records import Record
+from bench.tasks.reviews import Reviews
+from bench.templates import Templates
 
 USERS_PER_WORLD = 24
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -136,7 +139,19 @@ class Chat:
         return f"{self.prompt}{self.answer}<|im_end|>"
 
 
-Row = tuple[Review, Thing, Written]
+Row = tuple[Record, Thing, Written]
+
+
+@cache
+def templates_of(method: str) -> Templates:
+    """The templates of a method for reviews."""
+    return templates.load(registry.create("methods", method, {}), method, Reviews(), "reviews")
+
+
+def render(kind: str, values: dict[str, str]) -> tuple[str, str]:
+    """System and user message of a kind of chat, e.g. of "pag_profile" those of PAG's template "profile"."""
+    method, _, stage = kind.partition("_")
+    return templates_of(method).render("write" if stage == Reviews.target else stage, values)
 
 
 def made_up(dice: Dice) -> str:
@@ -268,9 +283,7 @@ def world(name: str, scramble: float = 0.0) -> World:
     return make_world(category, name, users=USERS_PER_WORLD, said=said)
 
 
-def chats(
-    name: str, per_user: int, counts: Sequence[float], templates: Templates, scramble: float = 0.0
-) -> Iterator[Chat]:
+def chats(name: str, per_user: int, counts: Sequence[float], scramble: float = 0.0) -> Iterator[Chat]:
     """Chats of one world. `counts[k]` weighs how often k history blocks are shown; without any history no scrambled
     phrase is to be learned, so that such worlds always show some."""
     population = world(name, scramble)
@@ -278,7 +291,7 @@ def chats(
     rows = [reviews(population, user) for user in range(len(population.users))]
     by_item: dict[str, list[Row]] = {}
     for row in (row for told in rows for row in told):
-        by_item.setdefault(row[0].asin, []).append(row)
+        by_item.setdefault(row[1].item.asin, []).append(row)
     dice = Dice(f"{name}/chats")
     kinds, weights = zip(*KINDS, strict=True)
     for user in range(len(rows)):
@@ -286,12 +299,10 @@ def chats(
             kind, k = kinds[dice.weighted(weights)], dice.weighted(counts)
             if copied:
                 kind, k = ("rag_review" if kind == "nonperso_review" else kind), max(k, 1)
-            yield _chat(dice, kind, rows[user], by_item, k, templates)
+            yield _chat(dice, kind, rows[user], by_item, k)
 
 
-def _chat(
-    dice: Dice, kind: str, rows: Sequence[Row], by_item: dict[str, list[Row]], k: int, templates: Templates
-) -> Chat:
+def _chat(dice: Dice, kind: str, rows: Sequence[Row], by_item: dict[str, list[Row]], k: int) -> Chat:
     position = len(rows) - 1 - dice.below(len(rows) - 8)
     target, thing, written = rows[position]
     if kind not in ("rag_review", "dep_review"):
@@ -301,56 +312,49 @@ def _chat(
     values = {
         "item_title": thing.item.title,
         "item_description": thing.item.description,
-        "output_rating": str(target.rating),
-        "output_title": target.title,
-        "history": "\n".join(_block(number, row, templates) for number, row in enumerate(shown, 1)),
+        "output_rating": str(target.fields["rating"]),
+        "output_title": str(target.fields["title"]),
+        "history": "\n".join(_block(number, row) for number, row in enumerate(shown, 1)),
     }
     answer = target.text
     if kind == "dpl_difference":
-        system, user, answer = _difference_chat(dice, rows[position], by_item, templates)
+        system, user, answer = _difference_chat(dice, rows[position], by_item)
     elif kind == "dpl_profile":
         differences = [_difference(row, _peers(dice, row, by_item)) for row in shown]
         lines = [
-            templates.block({"item_title": row[1].item.title, "difference": text}, "dpl_item")
+            templates_of("dpl").part("item", {"item_title": row[1].item.title, "difference": text})
             for row, text in zip(shown, differences, strict=True)
         ]
-        system, user = templates.render(kind, values | {"differences": "\n".join(lines)})
+        system, user = render(kind, values | {"differences": "\n".join(lines)})
         answer = summary(dice, shown)
     elif kind == "dep_review":
-        values["history"] = _marked_history(dice, shown, templates)
-        values["guidance"] = "\n" + templates.block({}, "dep_guidance")
-        system, user = templates.render(kind, values)
+        values["history"] = _marked_history(dice, shown)
+        values["guidance"] = "\n" + templates_of("dep").part("guidance", {})
+        system, user = render(kind, values)
     else:
         values["summary"] = summary(dice, shown) if kind.startswith("pag") else ""
-        system, user = templates.render(kind, values)
+        system, user = render(kind, values)
         if kind == "pag_profile":
             answer = values["summary"]
     return Chat(kind, system, user, answer, _quotes(written, user, answer))
 
 
-def _block(number: int, row: Row, templates: Templates, name: str = "block") -> str:
-    review, thing, _ = row
-    return templates.block(
-        {
-            "number": str(number),
-            "index": str(number - 1),
-            "item_title": thing.item.title,
-            "item_description": thing.item.description,
-            "rating": str(review.rating),
-            "title": review.title,
-            "text": review.text,
-        },
-        name,
+def _block(number: int, row: Row, method: str = "rag", name: str = "block") -> str:
+    """A template of a method with the values of a history block."""
+    record = row[0]
+    fields = {name: str(value) for name, value in record.fields.items()}
+    return templates_of(method).part(
+        name, {**fields, "number": str(number), "index": str(number - 1), "text": record.text}
     )
 
 
-def _marked_history(dice: Dice, shown: Sequence[Row], templates: Templates) -> str:
+def _marked_history(dice: Dice, shown: Sequence[Row]) -> str:
     lines = []
     for number, row in enumerate(shown, 1):
-        names = ["block", "dep_his"]
+        names = ["block", "his"]
         if dice.chance(0.9):
-            names.append("dep_diff")
-        lines += [_block(number, row, templates, name) for name in names]
+            names.append("diff")
+        lines += [_block(number, row, "dep", name) for name in names]
     return "\n".join(lines)
 
 
@@ -409,8 +413,12 @@ def _length(shown: Sequence[Row]) -> str:
     return "short" if words < 38 else "long" if words > 58 else "of middle length"
 
 
+def _rating(row: Row) -> float:
+    return float(row[0].fields["rating"])
+
+
 def _tone(shown: Sequence[Row]) -> str:
-    rating = sum(row[0].rating for row in shown) / len(shown)
+    rating = sum(_rating(row) for row in shown) / len(shown)
     return "mostly positive" if rating >= 4 else "mostly negative" if rating < 3 else "mixed in tone"
 
 
@@ -426,22 +434,17 @@ def _marks(shown: Sequence[Row]) -> str:
 
 
 def _peers(dice: Dice, row: Row, by_item: dict[str, list[Row]]) -> list[Row]:
-    others = [other for other in by_item[row[0].asin] if other[0].user_id != row[0].user_id]
+    others = [other for other in by_item[row[1].item.asin] if other[0].user_id != row[0].user_id]
     return list(dice.several(others, 1 + dice.below(4)))
 
 
-def _difference_chat(dice: Dice, row: Row, by_item: dict[str, list[Row]], templates: Templates) -> tuple[str, str, str]:
+def _difference_chat(dice: Dice, row: Row, by_item: dict[str, list[Row]]) -> tuple[str, str, str]:
     peers = _peers(dice, row, by_item)
-    review, thing, _ = row
-    values = {
-        "item_title": thing.item.title,
-        "item_description": thing.item.description,
-        "own_rating": str(review.rating),
-        "own_title": review.title,
-        "own_text": review.text,
-        "history": "\n".join(_block(number, peer, templates, "dpl_peer") for number, peer in enumerate(peers, 1)),
-    }
-    return *templates.render("dpl_difference", values), _difference(row, peers)
+    record = row[0]
+    values = {name: str(value) for name, value in record.fields.items()}
+    values["own_text"] = record.text
+    values["history"] = "\n".join(_block(number, peer, "dpl", "peer") for number, peer in enumerate(peers, 1))
+    return *render("dpl_difference", values), _difference(row, peers)
 
 
 def _difference(row: Row, peers: Sequence[Row]) -> str:
@@ -453,7 +456,7 @@ def _difference(row: Row, peers: Sequence[Row]) -> str:
     for phrase, verb in ((written.opening, "opens"), (written.closing, "ends")):
         if phrase:
             style += f' and {verb} with "{_spelled(phrase, [row])}"'
-    gap = review.rating - sum(peer[0].rating for peer in peers) / len(peers)
+    gap = _rating(row) - sum(_rating(peer) for peer in peers) / len(peers)
     tone = "warmer than" if gap > 0.4 else "cooler than" if gap < -0.4 else "as warm as"
     theirs = {fact.subject for peer in peers for fact in peer[2].facts}
     own = [fact.subject for fact in written.facts if fact.subject not in theirs]

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.chat import SOFT_TOKENS
+from bench.batching import batches as in_batches
 from bench.data.demo import Dice
 from bench.demo.chats import CHAT_TEMPLATE, SPECIAL, Chat, chats
-from bench.prompts import Templates
+from bench.methods.dep import DEP
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,8 @@ VOCABULARY = 2048
 CONTEXT = 2048
 ROPE_THETA = 10_000_000.0
 POOL = 600
+MARKS = DEP.marks
+"""The tokens of soft prompts: trained methods' prompts are part of the text."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Recipe:
         return warm * min(1.0, max(0.02, 2.0 * (1.0 - step / self.steps)))
 
 
-def train_tokenizer(templates: Templates, seed: int, worlds: int = 200) -> Any:
+def train_tokenizer(seed: int, worlds: int = 200) -> Any:
     """A byte-level BPE tokenizer, trained on pre-training text only; the soft-prompt tokens have the last ids.
 
     Normalisation and split are Qwen2's, because AutoTokenizer gives every Qwen2 model those, whatever its file says.
@@ -87,7 +89,7 @@ def train_tokenizer(templates: Templates, seed: int, worlds: int = 200) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SOFT_TOKENS),
+        vocab_size=VOCABULARY - len(MARKS),
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -95,10 +97,10 @@ def train_tokenizer(templates: Templates, seed: int, worlds: int = 200) -> Any:
     texts = (
         chat.text
         for number in range(worlds)
-        for chat in chats(f"pretraining/{seed}/tokenizer/{number}", 1, (1, 1, 1, 1, 1), templates)
+        for chat in chats(f"pretraining/{seed}/tokenizer/{number}", 1, (1, 1, 1, 1, 1))
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(list(SOFT_TOKENS))
+    tokenizer.add_special_tokens(list(MARKS))
     if tokenizer.get_vocab_size() != VOCABULARY:
         raise AssertionError(f"the tokenizer has {tokenizer.get_vocab_size()} entries, not {VOCABULARY}")
     return tokenizer
@@ -112,7 +114,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         "bos_token": None,
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
-        "additional_special_tokens": ["<|im_start|>", *SOFT_TOKENS],
+        "additional_special_tokens": ["<|im_start|>", *MARKS],
         "model_max_length": CONTEXT,
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
@@ -148,10 +150,10 @@ def repeats(dice: Dice) -> Row:
 
 
 def _any_token(dice: Dice) -> int:
-    return len(SPECIAL) + dice.below(VOCABULARY - len(SPECIAL) - len(SOFT_TOKENS))
+    return len(SPECIAL) + dice.below(VOCABULARY - len(SPECIAL) - len(MARKS))
 
 
-def batches(tokenizer: Any, recipe: Recipe, templates: Templates) -> Iterator[list[Row]]:
+def batches(tokenizer: Any, recipe: Recipe) -> Iterator[list[Row]]:
     """A batch for each step: sequences of like length, `tokens_per_step` with padding or a little less."""
     dice = Dice(f"pretraining/{recipe.seed}/batches")
     made = world = 0
@@ -160,17 +162,14 @@ def batches(tokenizer: Any, recipe: Recipe, templates: Templates) -> Iterator[li
         share = recipe.induction(done)
         pool = [repeats(dice) for _ in range(int(POOL * share))]
         while len(pool) < POOL:
-            fresh = chats(
-                f"pretraining/{recipe.seed}/{world}", 5, recipe.blocks(done), templates, recipe.scramble(done)
-            )
+            fresh = chats(f"pretraining/{recipe.seed}/{world}", 5, recipe.blocks(done), recipe.scramble(done))
             pool += [encode(tokenizer, chat, recipe.answer_weight) for chat in fresh]
             world += 1
-        pool = sorted((row for row in pool if len(row.ids) <= CONTEXT), key=lambda row: len(row.ids))
-        ready: list[list[Row]] = [[]]
-        for row in pool:
-            if ready[-1] and len(row.ids) * (len(ready[-1]) + 1) > recipe.tokens_per_step:
-                ready.append([])
-            ready[-1].append(row)
+        pool = [row for row in pool if len(row.ids) <= CONTEXT]
+        lengths = [len(row.ids) for row in pool]
+        ready = [
+            [pool[index] for index in rows] for rows in in_batches(lengths, recipe.tokens_per_step, shortest_first=True)
+        ]
         for batch in dice.several(ready, len(ready))[: recipe.steps - made]:
             made += 1
             yield batch
@@ -350,12 +349,11 @@ def train(out: Path, recipe: Recipe, held_out: int = 100, checkpoint_minutes: fl
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
     out.mkdir(parents=True, exist_ok=True)
-    templates = Templates.load()
-    tokenizer = train_tokenizer(templates, recipe.seed, recipe.tokenizer_worlds)
+    tokenizer = train_tokenizer(recipe.seed, recipe.tokenizer_worlds)
     unseen = [
         chat
         for number in range(3)
-        for chat in chats(f"pretraining/{recipe.seed}/held-out/{number}", 2, (0, 0, 0, 0, 1), templates)
+        for chat in chats(f"pretraining/{recipe.seed}/held-out/{number}", 2, (0, 0, 0, 0, 1))
     ][:held_out]
     model = build(recipe)
     groups = optimizers(model, recipe)
@@ -363,7 +361,7 @@ def train(out: Path, recipe: Recipe, held_out: int = 100, checkpoint_minutes: fl
     seen = 0
     running: list[float] = []
     with (out / "log.jsonl").open("w", encoding="utf-8") as log:
-        for step, batch in enumerate(batches(tokenizer, recipe, templates)):
+        for step, batch in enumerate(batches(tokenizer, recipe)):
             running.append(_step(model, groups, batch, recipe, step))
             seen += sum(len(row.ids) for row in batch)
             last = step + 1 == recipe.steps

@@ -1,85 +1,27 @@
-"""What `bench data stats` shows of a data set: the paper's Table 4, and what decides how far a run can be trusted."""
+"""The two tables of `bench data stats`: sizes of the data (the paper's Table 4), and how far a run can be trusted."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from bench.config import TrainConfig, build, read_config
-from bench.data.corpus import Corpus
-from bench.data.load import DEMO, load
-from bench.data.stats import NEWEST, Share, Sizes, Trust, demo_floors, sizes, trust
-from bench.errors import DataError
-from bench.progress import Progress
-from bench.report.grid import Grid, Line, plain, write
-from bench.report.names import category_name, paper_value
-from bench.report.tables import MISSING, csv_text
-from bench.runner import Run, drawn
+from bench.config import TrainConfig
+from bench.data.stats import NEWEST, Proportion, Sizes, Trust
+from bench.report.grid import Grid, Line
+from bench.report.names import category_name, plural
+from bench.report.table import MISSING
+from bench.report.text import csv_text
 
-PAPER_ROWS = {"Books": "test_books", "Movies_and_TV": "test_movies", "CDs_and_Vinyl": "test_cds"}
 MERGED = "merged"
-BUDGETED = 500
-"""Test instances of a category whose prompts are rendered to see how many history blocks fit: the first so many."""
 
 
-def data_statistics(datasets: Sequence[str], config_name: str | None, results: Path) -> list[str]:
-    """Measure data sets together, write the files of both tables into RESULTS/tables and return what to print.
+@dataclass(frozen=True)
+class Words:
+    """What the data's task writes, in one word, and whether its records have groups and times (`Task`)."""
 
-    With a configuration the second table says how many history blocks fit its input budget. Raises `BenchError`.
-    """
-    settings = None if config_name is None else read_config(config_name) | {"results": str(results)}
-    return statistics_of(datasets, load_all(datasets), settings, results, _suffix(datasets, config_name))
-
-
-def statistics_of(
-    datasets: Sequence[str],
-    corpora: Mapping[str, Corpus],
-    settings: Mapping[str, Any] | None,
-    results: Path,
-    suffix: str,
-) -> list[str]:
-    """As `data_statistics`, for corpora that are there; `suffix` ends the names of the tables."""
-    # The configuration for RAG on the test split; the data come from elsewhere.
-    rag = {"method": "rag", "split": "test", "limit": BUDGETED}
-    run = None if settings is None else Run(build(settings, rag), corpora)
-    blocks = None if run is None else _blocks(run)
-    rows = table4(corpora)
-    measured = _measure(corpora)
-    notes = [note for corpus in corpora.values() for note in corpus.notes]
-    notes += [demo_floors()] if DEMO in datasets else []
-    tables = [
-        (_sizes_grid(f"table4{suffix}", rows, corpora, notes), _sizes_csv(rows)),
-        (_trust_grid(f"table4_trust{suffix}", measured, blocks, run), _trust_csv(measured, blocks)),
-    ]
-    folder = results / "tables"
-    files = [path for grid, as_csv in tables for path in write(grid, as_csv, folder)]
-    return [*(plain(grid) for grid, _ in tables), *(f"wrote {path}" for path in files)]
-
-
-def load_all(datasets: Sequence[str]) -> dict[str, Corpus]:
-    """The categories of several data sets. Raises `DataError` if two data sets have the same one."""
-    corpora: dict[str, Corpus] = {}
-    sources: dict[str, str] = {}
-    for dataset in datasets:
-        for category, corpus in load(dataset, None).items():
-            if category in sources:
-                raise DataError(
-                    f"category {category} is in data set {sources[category]} and in data set {dataset}; give only one "
-                    "of the two"
-                )
-            corpora[category] = corpus
-            sources[category] = dataset
-    return corpora
-
-
-def _suffix(datasets: Sequence[str], config_name: str | None) -> str:
-    """Tables of several configurations and data sets lie side by side; the demo's carries the plain name."""
-    parts = [Path(config_name).stem] if config_name not in (None, DEMO) else []
-    parts += [Path(dataset).resolve().name for dataset in datasets] if list(datasets) != [DEMO] else []
-    return "".join("-" + re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in parts)
+    target: str
+    grouped: bool
+    timed: bool
 
 
 # ---- Table 4
@@ -96,43 +38,9 @@ class SizesRow:
     paper: Sizes | None
 
 
-def table4(corpora: Mapping[str, Corpus]) -> list[SizesRow]:
-    """The rows as DEP uses the splits: the training instances with the longest profiles and the validation instances
-    that choose an epoch, both of all categories together; then each category's test split."""
-    train = [instance for corpus in corpora.values() for instance in corpus.longest_profiles("train")]
-    val = [instance for corpus in corpora.values() for instance in corpus.split("val")]
-    merged = set(corpora) == set(PAPER_ROWS)
-    rows = [
-        SizesRow("train", MERGED, "Training", sizes(train, corpora), _paper("train", MERGED) if merged else None),
-        SizesRow(
-            "val",
-            MERGED,
-            "Validation",
-            sizes(drawn(val, TrainConfig().validation), corpora),
-            _paper("val", MERGED) if merged else None,
-        ),
-    ]
-    for category, corpus in corpora.items():
-        paper = _paper(PAPER_ROWS[category], category) if category in PAPER_ROWS else None
-        label = f"Test: {category_name(category)}"
-        rows.append(SizesRow("test", category, label, sizes(corpus.split("test"), corpora), paper))
-    return rows
-
-
-FIGURES = {
-    "instances": "n_instances",
-    "profile_mean": "profile_size_mean",
-    "profile_sd": "profile_size_std",
-    "length_mean": "output_len_chars_mean",
-    "length_sd": "output_len_chars_std",
-}
-"""The figures of `Sizes` and what the file of the paper's numbers calls them."""
-
-
-def _paper(row: str, category: str) -> Sizes | None:
-    values = {ours: paper_value("table4", row, category, theirs) for ours, theirs in FIGURES.items()}
-    instances = values.pop("instances")
-    return None if instances is None else Sizes(int(instances), **values)
+FIGURES = ("instances", "profile_mean", "profile_sd", "length_mean", "length_sd")
+"""The figures of `Sizes`."""
+HEADS = ("Instances", "Profile size, mean", "Profile size, sd", "Output length, mean", "Output length, sd")
 
 
 def _figures(row: SizesRow) -> list[tuple[str, float | None, float | None, float | None]]:
@@ -145,7 +53,8 @@ def _figures(row: SizesRow) -> list[tuple[str, float | None, float | None, float
     return figures
 
 
-def _sizes_grid(table_id: str, rows: Sequence[SizesRow], corpora: Mapping[str, Corpus], data: Sequence[str]) -> Grid:
+def sizes_grid(table_id: str, rows: Sequence[SizesRow], drawable: int, data: Sequence[str], words: Words) -> Grid:
+    """Table 4. `drawable` counts the validation instances, `data` are sentences that the data have to carry."""
     blocks: dict[str, list[Line]] = {"train": [], "val": [], "test": []}
     for row in rows:
         figures = _figures(row)
@@ -155,25 +64,21 @@ def _sizes_grid(table_id: str, rows: Sequence[SizesRow], corpora: Mapping[str, C
             lines.append(Line("paper", tuple(_number(name, paper) for name, _, paper, _ in figures), minor=True))
             differences = tuple(_number(name, difference, sign="+") for name, _, _, difference in figures)
             lines.append(Line("difference", differences, minor=True))
-    drawable = sum(len(corpus.split("val")) for corpus in corpora.values())
+    drawn = TrainConfig().validation
     notes = [
-        "Profile size: reviews in the profile of an instance. Output length: characters of the review to write. sd: "
-        "standard deviation of the population (divided by n).",
-        "Training: of each user of a category the training instance with the longest profile; all categories together.",
-        f"Validation: {min(TrainConfig().validation, drawable):,} of the {drawable:,} validation instances of all "
-        f"categories, drawn at random (at most {TrainConfig().validation}, always the same).",
-        *(
-            [
-                "Paper: what the paper reports for its own data in its Table 4; difference: ours minus the paper's. "
-                "Other data than the paper's have to differ."
-            ]
-            if any(row.paper for row in rows)
-            else []
-        ),
-        *data,
+        f"Profile size: {plural(words.target)} in the profile of an instance. Output length: characters of the "
+        f"{words.target} to write. sd: standard deviation of the population (divided by n).",
+        "Training: for each user of a category the training instance with the longest profile; all categories "
+        "together.",
+        f"Validation: {min(drawn, drawable):,} of the {drawable:,} validation instances of all categories, drawn at "
+        f"random (at most {drawn}, always the same).",
     ]
-    heads = ("Instances", "Profile size, mean", "Profile size, sd", "Output length, mean", "Output length, sd")
-    return Grid(table_id, "Sizes of the data", heads, list(blocks.values()), tuple(dict.fromkeys(notes)))
+    if any(row.paper for row in rows):
+        notes.append(
+            "Paper: what the paper reports for its own data in its Table 4; difference: ours minus the paper's. Other "
+            "data than the paper's have to differ."
+        )
+    return Grid(table_id, "Sizes of the data", HEADS, list(blocks.values()), tuple(dict.fromkeys([*notes, *data])))
 
 
 def _number(figure: str, value: float | None, sign: str = "") -> str:
@@ -182,7 +87,7 @@ def _number(figure: str, value: float | None, sign: str = "") -> str:
     return format(value, f"{sign},.{0 if figure == 'instances' else 2}f").replace("-", "\u2212")
 
 
-def _sizes_csv(rows: Sequence[SizesRow]) -> str:
+def sizes_csv(rows: Sequence[SizesRow]) -> str:
     """One line a figure, numbers in full precision."""
     lines = [[row.split, row.category, *figure] for row in rows for figure in _figures(row)]
     return csv_text(["split", "category", "figure", "value", "paper", "difference"], lines)
@@ -200,96 +105,84 @@ class Blocks:
     instances: int
 
 
-def _blocks(run: Run) -> dict[str, Blocks]:
-    progress = Progress("prompts", len(run.instances))
-    prompts: dict[str, list[tuple[int, int]]] = {category: [] for category in run.corpora}
-    for instance in run.instances:
-        prompt = run.first_prompt(instance)
-        prompts[instance.category].append((prompt.blocks_shown, prompt.blocks_offered))
-        progress.update(finished=1)
-    progress.close()
-    return {
-        category: Blocks(sum(shown for shown, _ in rows) / len(rows), sum(n for _, n in rows) / len(rows), len(rows))
-        for category, rows in prompts.items()
-        if rows
-    }
-
-
-def _measure(corpora: Mapping[str, Corpus]) -> dict[str, Trust]:
-    progress = Progress("copies of targets", sum(len(corpus.split("test")) for corpus in corpora.values()))
-    measured = {
-        category: trust(
-            corpus,
-            [other for other in corpora.values() if other is not corpus],
-            lambda: progress.update(finished=1),
-        )
-        for category, corpus in corpora.items()
-    }
-    progress.close()
-    return measured
-
-
 BLOCKS = "blocks"
-MEASURES: tuple[dict[str, str], ...] = (
-    {
-        "users": "Users",
-        "items": "Items",
-        "reviews": "Reviews",
-        "in_other_categories": "Users of other categories too",
-    },
-    {
-        "peers_mean": "Peers of a history review, mean",
-        "peers_median": "Peers of a history review, median",
-        "without_peers": "History reviews without peers",
-        BLOCKS: "History blocks that fit the input budget, mean",
-    },
-    {
-        "tied_users": "Users with two reviews of the same time",
-        "tied_targets": "Test targets of the time of the newest review",
-    },
-    {
-        "repeats_by_same_user": "Reviews repeated word for word by the user",
-        "repeats_by_others": "Reviews repeated word for word by others",
-        "exact_in_profile": "Test targets copied exactly in the profile",
-        "near_in_profile": "Test targets copied nearly in the profile",
-        "exact_in_peers": "Test targets copied exactly by peers",
-        "near_in_peers": "Test targets copied nearly by peers",
-    },
-)
-"""The measures of `Trust`, and the history blocks, with their labels, in blocks of lines."""
 
 
-def _trust_grid(
-    table_id: str, measured: Mapping[str, Trust], blocks: Mapping[str, Blocks] | None, run: Run | None
+def _measures(words: Words) -> list[dict[str, str]]:
+    """The measures of `Trust` that data of a task have, and the history blocks, with their labels, in blocks of
+    lines."""
+    one, several = words.target, plural(words.target)
+    grouped, timed = words.grouped, words.timed
+    return [
+        {
+            "users": "Users",
+            **({"items": "Items"} if grouped else {}),
+            "reviews": several.capitalize(),
+            "in_other_categories": "Users of other categories too",
+        },
+        {
+            **({"peers_mean": f"Peers of a history {one}, mean"} if grouped else {}),
+            **({"peers_median": f"Peers of a history {one}, median"} if grouped else {}),
+            **({"without_peers": f"History {several} without peers"} if grouped else {}),
+            BLOCKS: "History blocks that fit the input budget, mean",
+        },
+        {
+            "tied_users": f"Users with two {several} of the same time",
+            "tied_targets": f"Test targets of the time of the newest {one}",
+        }
+        if timed
+        else {},
+        {
+            "repeats_by_same_user": f"{several.capitalize()} repeated word for word by the user",
+            "repeats_by_others": f"{several.capitalize()} repeated word for word by others",
+            "exact_in_profile": "Test targets copied exactly in the profile",
+            "near_in_profile": "Test targets copied nearly in the profile",
+            **({"exact_in_peers": "Test targets copied exactly by peers"} if grouped else {}),
+            **({"near_in_peers": "Test targets copied nearly by peers"} if grouped else {}),
+        },
+    ]
+
+
+def trust_grid(
+    table_id: str,
+    measured: Mapping[str, Trust],
+    blocks: Mapping[str, Blocks] | None,
+    budget: str | None,
+    words: Words,
 ) -> Grid:
+    """How far a run on the data can be trusted, a column a category; `budget` says in which prompts `blocks` were
+    counted, None where they were not."""
     lines = [
         [
             Line(
                 label,
                 tuple(
-                    _blocks_cell(blocks, category) if name == BLOCKS else _cell(getattr(of, name))
+                    _blocks_cell(blocks, category) if name == BLOCKS else proportion_text(getattr(of, name))
                     for category, of in measured.items()
                 ),
             )
             for name, label in block.items()
         ]
-        for block in MEASURES
+        for block in _measures(words)
+        if block
     ]
     heads = tuple(map(category_name, measured))
-    return Grid(table_id, "How far a run on the data can be trusted", heads, lines, tuple(_trust_notes(measured, run)))
+    notes = tuple(_trust_notes(len(measured), budget, words))
+    return Grid(table_id, "How far a run on the data can be trusted", heads, lines, notes)
 
 
-def _cell(value: Share | float | None) -> str:
+def proportion_text(value: Proportion | float | None) -> str:
+    """A count with its share, e.g. "12 (2.5%)", or a number alone."""
     if value is None:
         return MISSING
-    if isinstance(value, Share):
+    if isinstance(value, Proportion):
         return f"{value.count:,} ({_percent(value)})" if value.of else "0 of 0"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
-def _percent(share: Share) -> str:
-    percent = f"{100 * share.count / share.of:.1f}%"
-    return "<0.1%" if share.count and percent == "0.0%" else percent
+def _percent(proportion: Proportion) -> str:
+    percent = f"{100 * proportion.count / proportion.of:.1f}%"
+    return "<0.1%" if proportion.count and percent == "0.0%" else percent
 
 
 def _blocks_cell(blocks: Mapping[str, Blocks] | None, category: str) -> str:
@@ -298,41 +191,54 @@ def _blocks_cell(blocks: Mapping[str, Blocks] | None, category: str) -> str:
     return f"{blocks[category].shown:.2f} of {blocks[category].offered:.2f}" if category in blocks else MISSING
 
 
-def _trust_notes(measured: Mapping[str, Trust], run: Run | None) -> list[str]:
+def _trust_notes(categories: int, budget: str | None, words: Words) -> list[str]:
     """A definition a line."""
+    one, several = words.target, plural(words.target)
     notes = [
-        "Reviews: of each user those of the longest profile and the targets of all splits.",
+        f"{several.capitalize()}: for each user those of the longest profile and the targets of all splits.",
         "Users of other categories too: known only where several categories are measured together."
-        if len(measured) == 1
-        else f"Users of other categories too: of the {len(measured)} categories measured here.",
-        f"History reviews: the newest {NEWEST} of each test profile. Peers: other users' reviews of the same item in "
-        "their histories, without any text that an instance of any split has to predict.",
-        "History blocks that fit the input budget: known only for a configuration (--config NAME)."
-        if run is None
-        else f"History blocks: in the prompts of RAG with K={run.config.k} of the {run.config.retriever} retriever and "
-        f"{run.config.budget} tokens of {run.config.tokenizer or run.config.model}, over the first {BUDGETED} test "
-        "instances of each category at most; behind 'of', what the retriever gives.",
-        "Same time: equal to the millisecond. Which of such reviews is the newest is arbitrary, and so is whether one "
-        "of the target's time was written before it.",
-        "Repeated word for word: reviews whose text another review of the category equals in every character, by the "
-        "same user or by others.",
-        "Copied exactly: equal in every character. Copied nearly: not so, but the sets of lower-cased word 5-grams "
-        "have a Jaccard similarity of at least 0.8. By peers: in peers' reviews of the target's item, which by their "
-        "definition hold no exact copy.",
+        if categories == 1
+        else f"Users of other categories too: of the {categories} categories measured here.",
     ]
-    return notes
+    if words.grouped:
+        notes.append(
+            f"History {several}: the newest {NEWEST} of each test profile. Peers: other users' {several} of the same "
+            "item in their histories, without any text that an instance of any split has to predict."
+        )
+    notes.append(
+        "History blocks that fit the input budget: known only for a configuration (--config NAME)."
+        if budget is None
+        else f"History blocks: {budget}; behind 'of', what the retriever gives."
+    )
+    if words.timed:
+        notes.append(
+            f"Same time: equal to the millisecond. Which of such {several} is the newest is arbitrary, and so is "
+            "whether one of the target's time was written before it."
+        )
+    copied = (
+        "Copied exactly: equal in every character. Copied nearly: not so, but the sets of lower-cased word 5-grams "
+        "have a Jaccard similarity of at least 0.8."
+    )
+    if words.grouped:
+        copied += f" By peers: in peers' {several} of the target's item, which by their definition hold no exact copy."
+    return [
+        *notes,
+        f"Repeated word for word: {several} whose text another {one} of the category equals in every character, by the "
+        "same user or by others.",
+        copied,
+    ]
 
 
-def _trust_csv(measured: Mapping[str, Trust], blocks: Mapping[str, Blocks] | None) -> str:
+def trust_csv(measured: Mapping[str, Trust], blocks: Mapping[str, Blocks] | None, words: Words) -> str:
     """One line a measure; `of` is what a count is a share of, and of history blocks what the retriever gave."""
     lines: list[list[object]] = []
     for category, values in measured.items():
-        for name in (name for block in MEASURES for name in block):
+        for name in (name for block in _measures(words) for name in block):
             if name == BLOCKS:
                 found = None if blocks is None else blocks.get(category)
                 lines.append([category, name, found and found.shown, found and found.offered])
                 continue
             value = getattr(values, name)
-            of = value.of if isinstance(value, Share) else None
-            lines.append([category, name, value.count if isinstance(value, Share) else value, of])
+            of = value.of if isinstance(value, Proportion) else None
+            lines.append([category, name, value.count if isinstance(value, Proportion) else value, of])
     return csv_text(["category", "measure", "value", "of"], lines)

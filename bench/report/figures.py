@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import DataError
-from bench.report.names import category_name, column
-from bench.report.tables import INTERVAL_LEGEND, Row, Table, csv, escape_markdown
-from bench.store import write_atomically
+from bench.files import write_atomically
+from bench.protocols import Column
+from bench.report.markup import escape_markdown
+from bench.report.names import category_name
+from bench.report.table import INTERVAL_LEGEND, Row, Table, head
+from bench.report.text import csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,11 +79,11 @@ def draw(table: Table, kind: Kind, x_label: str, folder: Path) -> list[Path]:
 
     "lines": a line for each category over the rows, whose labels are numbers (an experiment over K). "bars": a group of
     bars for each category, a bar for each row. Whiskers are the 95% intervals. Raises `DataError` for a table without
-    scores, for a row of "lines" that is no number or not the only one with its number, and `StoreError` if a file
+    scores, for a row of "lines" that is not a number or not the only one with its number, and `StoreError` if a file
     cannot be written; then no file is half written.
     """
-    with _style():
-        figure = _figure(table, kind, x_label)
+    with style():
+        figure = figure_of(table, kind, x_label)
         as_pdf, as_png = _saved(figure, "pdf"), _saved(figure, "png")
     contents: dict[str, str | bytes] = {"pdf": as_pdf, "png": as_png, "csv": csv(table), "md": _markdown(table, kind)}
     for suffix, content in contents.items():
@@ -89,7 +92,7 @@ def draw(table: Table, kind: Kind, x_label: str, folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's defaults and ours, whatever the user's own settings are."""
     import matplotlib
 
@@ -122,8 +125,8 @@ def _markdown(table: Table, kind: Kind) -> str:
 # ---- the figure
 
 
-def _figure(table: Table, kind: Kind, x_label: str) -> Figure:
-    """Panels with one legend below them."""
+def figure_of(table: Table, kind: Kind, x_label: str) -> Figure:
+    """Panels with one legend below them; drawn within `style`. Raises `DataError` as `draw` does."""
     from matplotlib.figure import Figure
 
     if not any(row.cells for row in table.rows):
@@ -132,15 +135,15 @@ def _figure(table: Table, kind: Kind, x_label: str) -> Figure:
     abreast = min(len(table.columns), PANELS_ABREAST, max(1, BARS_ABREAST // bars))
     down = math.ceil(len(table.columns) / abreast)
     width = COLUMN_INCHES if len(table.columns) == 1 and bars <= COLUMN_BARS else TEXT_INCHES
-    heads = [_wrapped(f"{column(name).head} {column(name).arrow}", AXES_INCHES, LABEL_POINTS) for name in table.columns]
-    room = width / abreast - MARGIN_INCHES - LINE_INCHES * max(head.count("\n") for head in heads)
+    heads = [_wrapped(head(column), AXES_INCHES, LABEL_POINTS) for column in table.columns]
+    room = width / abreast - MARGIN_INCHES - LINE_INCHES * max(label.count("\n") for label in heads)
     below = _wrapped(x_label, room, LABEL_POINTS)
     height = (PANEL_INCHES + below.count("\n") * LINE_INCHES) * down
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(down, abreast, squeeze=False).flatten().tolist()
-    for name, head, axes in zip(table.columns, heads, panels, strict=False):
-        series = _lines(axes, table, name) if kind == "lines" else _bars(axes, table, name, room)
-        axes.set_ylabel(head)
+    for column, label, axes in zip(table.columns, heads, panels, strict=False):
+        series = _lines(axes, table, column) if kind == "lines" else _bars(axes, table, column, room)
+        axes.set_ylabel(label)
         axes.set_xlabel(below)
     for axes in panels[len(table.columns) :]:
         axes.remove()
@@ -167,14 +170,14 @@ def _points(table: Table) -> list[tuple[float, Row]]:
     return sorted(points.items(), key=lambda point: point[0])
 
 
-def _lines(axes: Axes, table: Table, name: str) -> list[Any]:
+def _lines(axes: Axes, table: Table, column: Column) -> list[Any]:
     """A line for each category. One without a score at a point is broken there."""
     points = _points(table)
     places = [place for place, _ in points]
     gap = min((after - before for before, after in pairwise(places)), default=1.0)
     series: list[Any] = []
     for number, category in enumerate(table.categories):
-        cells = [row.cells.get((category, name)) for _, row in points]
+        cells = [row.cells.get((category, column.name)) for _, row in points]
         # Side by side within a fifth of the gap: whiskers one over another could not be read.
         shift = gap / 5 * ((number + 0.5) / len(table.categories) - 0.5)
         at = [place + shift for place in places]
@@ -194,13 +197,13 @@ def _lines(axes: Axes, table: Table, name: str) -> list[Any]:
     return series
 
 
-def _bars(axes: Axes, table: Table, name: str, room: float) -> list[Any]:
+def _bars(axes: Axes, table: Table, column: Column, room: float) -> list[Any]:
     """A group of bars for each category; a row without a score leaves its place empty."""
     width = 0.8 / len(table.rows)
     series = []
     for number, row in enumerate(table.rows):
         places = [index + width * (number + 0.5) - 0.4 for index in range(len(table.categories))]
-        cells = [row.cells.get((category, name)) for category in table.categories]
+        cells = [row.cells.get((category, column.name)) for category in table.categories]
         drawn = [(place, cell) for place, cell in zip(places, cells, strict=True) if cell is not None]
         bars = axes.bar(
             [place for place, _ in drawn],

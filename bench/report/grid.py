@@ -1,4 +1,4 @@
-"""A plain table of ready texts as LaTeX, Markdown, HTML and terminal text: what is no table of scores (`tables`)."""
+"""A plain table of ready texts as LaTeX, Markdown, HTML and terminal text: what is not a table of scores (`table`)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report.tables import (
-    TERMINAL_WIDTH,
-    TEXT_WIDTH,
-    escape_html,
-    escape_latex,
-    escape_markdown,
-    html_notes,
-    in_parts,
-    latex_floats,
-    markdown_line,
-    write_files,
-)
+from bench.report.files import write_files
+from bench.report.latex import TEXT_WIDTH, escape_latex, latex_floats
+from bench.report.markup import escape_html, escape_markdown, html_notes, markdown_line
+from bench.report.text import TERMINAL_WIDTH, in_parts
 
 LABEL_WIDTH = 200.0
 COLUMN_WIDTHS = (62.0, 84.0)
@@ -140,5 +132,5 @@ def html(grid: Grid) -> str:
 
 
 def write(grid: Grid, as_csv: str, folder: Path) -> list[Path]:
-    """Write all renderings, and the numbers behind them as CSV, as `tables.write` does."""
+    """Write all renderings, and the numbers behind them as CSV, as `files.write_table` does."""
     return write_files(grid.id, latex(grid), markdown(grid), html(grid), as_csv, folder)

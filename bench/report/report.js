@@ -6,7 +6,9 @@ function sortBy(table, head, column) {
   const descending = head.getAttribute("aria-sort") === "descending";
   const scores = head.dataset.better !== undefined;
   const fresh = !head.hasAttribute("aria-sort");
-  const direction = fresh ? (scores ? "descending" : "ascending") : descending ? "ascending" : "descending";
+  // The best first.
+  const first = scores && head.dataset.better !== "lower" ? "descending" : "ascending";
+  const direction = fresh ? first : descending ? "ascending" : "descending";
   for (const other of table.tHead.rows[1].cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", direction);
   const sign = direction === "descending" ? -1 : 1;
@@ -160,17 +162,18 @@ async function unpacked(number) {
   return new Response(stream).json();
 }
 
-function review(from, marks, who) {
-  const date = new Date(from.time);
-  const day = from.time > 0 && !Number.isNaN(date.getTime()) ? `, ${date.toISOString().slice(0, 10)}` : "";
-  const head = create("p", "head", create("b", "", bdi(who)), ` · ${from.rating} stars${day} · “`, bdi(from.title), "”");
-  return create("li", "", head, marked("p", from.text, marks));
+const factsOf = (facts) => facts.flatMap(([label, value]) => [` · ${label}: `, bdi(value)]);
+
+function recordOf({ head, facts, text, time }, marks) {
+  const date = new Date(time);
+  const day = time > 0 && !Number.isNaN(date.getTime()) ? ` · ${date.toISOString().slice(0, 10)}` : "";
+  return create("li", "", create("p", "head", create("b", "", bdi(head)), day, ...factsOf(facts)), marked("p", text, marks));
 }
 
-function reviews(title, list, marks, who) {
-  const box = create("details", "reviews", create("summary", "", `${title} (${list.length})`));
+function records(title, list, marks) {
+  const box = create("details", "records", create("summary", "", `${title} (${list.length})`));
   box.open = true;
-  const items = create("ol", "", ...list.map((from) => review(from, marks, who(from))));
+  const items = create("ol", "", ...list.map((record) => recordOf(record, marks)));
   items.tabIndex = 0;
   items.setAttribute("aria-label", title);
   box.append(list.length ? items : create("p", "", "None."));
@@ -211,11 +214,13 @@ function instanceView(content, index, chosen) {
   const reference = phrasesOf([content.reference]);
   const history = phrasesOf(content.history.map(({ text }) => text));
   const marks = { reference, history };
-  const head = create("h3", "", bdi(content.item.title));
-  const task = create("p", "", "User ", bdi(content.user), ` gave ${content.rating} stars: “`, bdi(content.title), "”");
-  const about = create("details", "", create("summary", "", "The item's description"));
-  about.append(create("p", "text", content.item.about || "None."), create("p", "head", bdi(content.item.asin)));
-  const real = create("article", "real", create("h4", "", "The real review"), marked("p", content.reference, { history }));
+  const head = create("h3", "", bdi(content.title));
+  const given = create("p", "", "User: ", bdi(content.user), ...factsOf(content.facts));
+  const long = content.long.map(([label, text]) =>
+    create("details", "", create("summary", "", label), create("p", "text", text || "None.")),
+  );
+  const name = create("h4", "", `The real ${index.target}`);
+  const real = create("article", "real", name, marked("p", content.reference, { history }));
   const texts = content.texts.filter(({ run }) => chosen.has(run)).map((written) => {
     const { label, problem } = index.runs[written.run];
     const text = written.text ? marked("p", written.text, marks) : create("p", "none", "An empty text.");
@@ -227,10 +232,10 @@ function instanceView(content, index, chosen) {
   const context = create(
     "div",
     "cards two",
-    reviews("The user's history, newest first", content.history, { reference }, (from) => from.item),
-    reviews("What others wrote of the item", content.peers, { reference }, (from) => from.user),
+    records(index.history, content.history, { reference }),
+    ...(content.peers ? [records("What peers wrote", content.peers, { reference })] : []),
   );
-  return [head, task, about, create("div", "cards", real, ...texts), context];
+  return [head, given, ...long, create("div", "cards", real, ...texts), context];
 }
 
 const SHOWN_AT_FIRST = 12;

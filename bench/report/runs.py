@@ -2,53 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
 
-from bench.errors import ConfigError
+from bench.errors import BenchError, ConfigError
 from bench.finished import config_of, find_run, finished, read_record, run_folders
-from bench.store import read_generations, read_json
+from bench.report.names import plural
+from bench.results import SCHEMA, Summary
+from bench.store import read_generations
+
+HEADS = ["run", "state", "instances", "completions", "created"]
 
 
 def list_runs(results: str) -> str:
-    """A line a run: name, state, instances, completions, when it was begun."""
-    rows = []
+    """A line a run: name, state, instances, completions, when it was begun. Runs that cannot be read are named below,
+    and it is said which are of an older schema."""
+    rows: list[list[object]] = []
+    older, broken = [], []
     for folder in run_folders(Path(results)):
-        generated = len(read_generations(folder))
-        summary = folder / "summary.json"
-        state = "complete" if summary.exists() else "unfinished"
-        instances = sum(read_json(summary)["instances"].values()) if summary.exists() else ""
-        rows.append([folder.name, state, instances, generated, read_json(folder / "run.json").get("created", "")])
-    if not rows:
+        try:
+            record = read_record(folder)
+            generated = len(read_generations(folder))
+            summary = _summary(folder)
+        except BenchError as error:
+            broken.append(f"{folder.name} is left out: {error}")
+            continue
+        state = "unfinished" if summary is None else "complete"
+        if record.schema_version != SCHEMA:
+            older.append(str(record.schema_version))
+            state += f" (schema {record.schema_version})"
+        instances = "" if summary is None else sum(summary.instances.values())
+        rows.append([folder.name, state, instances, generated, record.created])
+    if not rows and not broken:
         return f"no runs in {Path(results) / 'runs'}; make one with: bench run --method rag"
-    return tabulate(rows, headers=["run", "state", "instances", "completions", "created"])
+    lines = [tabulate(rows, headers=HEADS)] if rows else []
+    if older:
+        schemas = ", ".join(sorted(set(older)))
+        lines.append(
+            f"{len(older)} of an older schema ({schemas}; this version writes {SCHEMA}): they can be shown, compared "
+            "and reported, and are not gone on with"
+        )
+    return "\n".join([*lines, *broken])
+
+
+def _summary(folder: Path) -> Summary | None:
+    path = folder / "summary.json"
+    return Summary.read(path) if path.exists() else None
 
 
 def show_run(results: str, part: str) -> str:
-    """A run's identity and scores."""
+    """A run's identity and scores. Raises `ConfigError` and `StoreError`."""
     folder = find_run(Path(results), part)
-    record = read_json(folder / "run.json")
-    lines = [folder.name, f"created {record['created']} on {record['device']}", ""]
-    lines += [f"{name}: {value}" for name, value in record["identity"]["settings"].items()]
-    path = folder / "summary.json"
-    if not path.exists():
+    record = read_record(folder)
+    lines = [folder.name, f"created {record.created} on {record.device}"]
+    if record.schema_version != SCHEMA:
+        schema = record.schema_version
+        lines.append(f"of an older schema ({schema}; this version writes {SCHEMA}): it is read and not gone on with")
+    lines += ["", *(f"{name}: {value}" for name, value in record.identity["settings"].items())]
+    summary = _summary(folder)
+    if summary is None:
         return "\n".join([*lines, "", f"unfinished: {len(read_generations(folder))} completions are there"])
-    summary = read_json(path)
     rows = [
-        [category, column, cell["value"], f"[{cell['low']:.4f}, {cell['high']:.4f}]"]
-        for category, scores in summary["scores"].items()
-        for column, cell in scores.items()
+        [category, column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
+        for category, scores in summary.scores.items()
+        for column, score in scores.items()
     ]
     lines += ["", tabulate(rows, headers=["category", "metric", "score", "95% interval"], floatfmt=".4f"), ""]
-    lines += [f"{name}: {signature}" for name, signature in summary["signatures"].items()]
+    lines += [f"{name}: {signature}" for name, signature in summary.signatures.items()]
     return "\n".join(lines)
 
 
 def show_instance(results: str, part: str, instance_part: str) -> str:
     """One instance of a run: profile, prompts, answers, prediction, reference and scores. The prompts are rendered
     anew and matched with the stored answers by their hash. Raises `ConfigError` and `StoreError`."""
-    from bench.runner import Run, replay
+    from bench.loop import replay
+    from bench.resolved import Run
 
     folder = find_run(Path(results), part)
     run = Run(config_of(read_record(folder)))
@@ -57,23 +87,28 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     if len(found) != 1:
         some = ", ".join(found[:5]) if found else f"the first are {', '.join(ids[:3])}"
         raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
-    instance = next(instance for instance in run.instances if instance.id == found[0])
-    corpus = run.corpora[instance.category]
-    exchanged, prediction = replay(run, instance, read_generations(folder, {instance.id}))
-    lines = [
-        f"{instance.id}: {instance.item.title} ({instance.item.asin}), {instance.rating} stars, '{instance.title}'",
-        f"\n=== profile: {len(instance.profile)} reviews, the newest last",
-    ]
-    for review in instance.profile:
-        lines.append(f"- {corpus.item(review.asin).title}, {review.rating} stars, '{review.title}': {review.text}")
-    for prompt, completion in exchanged:
+    instance = run.by_id[found[0]]
+    work = replay(run, instance, read_generations(folder, {instance.id}))
+    lines = [instance.id, *(f"{label}: {value}" for label, value in run.task.shown(instance).items())]
+    lines += [f"Group: {instance.group}"] if instance.group is not None else []
+    order = ", the newest last" if run.task.timed else ""
+    lines.append(f"\n=== profile: {len(instance.profile)} {plural(run.task.target)}{order}")
+    for record in instance.profile:
+        lines.append(f"- {_facts(run.task.shown_record(record))}{record.text}")
+    for prompt, completion in work.exchanged:
         lines += [f"\n=== prompt of {prompt.stage} ({prompt.blocks_shown} of {prompt.blocks_offered} blocks)"]
         lines += [f"--- system\n{prompt.system}", f"--- user\n{prompt.user}"]
         lines += [f"--- answer ({completion.completion_tokens} tokens, {completion.finish_reason})\n{completion.text}"]
     missing = "(not generated yet, or by another version of the prompts)"
-    lines += [f"\n=== prediction\n{missing if prediction is None else prediction}"]
-    lines += [f"\n=== reference\n{corpus.reference(instance)}", "\n=== scores", *_scores(folder, instance.id)]
+    lines += [f"\n=== prediction\n{missing if work.prediction is None else work.prediction}"]
+    reference = run.corpora[instance.category].reference(instance)
+    lines += [f"\n=== reference\n{reference}", "\n=== scores", *_scores(folder, instance.id)]
     return "\n".join(lines)
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    """Facts in front of a text."""
+    return "; ".join(f"{label}: {value}" for label, value in facts.items()) + "\n  " if facts else ""
 
 
 def _scores(folder: Path, instance: str) -> list[str]:
@@ -81,7 +116,7 @@ def _scores(folder: Path, instance: str) -> list[str]:
     if not (folder / "summary.json").exists():
         return ["(not scored yet)"]
     run = finished(folder)
-    scores = run.instance_scores([row["instance"] for row in run.predictions].index(instance))
+    scores = run.instance_scores([row.instance for row in run.predictions].index(instance))
     return [
         f"{name}: {scores[name]:.4f}" if name in scores else f"{name}: none for this instance" for name in run.columns
     ]

@@ -1,8 +1,4 @@
-"""One instance: what methods wrote beside the user's real review (the paper's Table 10 and Figure 7).
-
-Emphasised are phrases of three words or more that a text shares with the real review, in the real review those that any
-of the texts shares. Words are compared without case and punctuation.
-"""
+"""One instance: what methods wrote beside the user's real text (the paper's Table 10 and Figure 7)."""
 
 from __future__ import annotations
 
@@ -12,26 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.corpus import Corpus
-from bench.errors import ConfigError, DataError
-from bench.finished import FinishedRun
-from bench.records import Instance
-from bench.registry import near_match
-from bench.report.tables import (
-    TERMINAL_WIDTH,
-    TEXT_WIDTH,
-    csv_text,
-    escape_html,
-    escape_latex,
-    escape_markdown,
-    html_notes,
-    latex_floats,
-    write_files,
-)
+from bench.report.files import write_files
+from bench.report.latex import TEXT_WIDTH, escape_latex, latex_floats
+from bench.report.markup import escape_html, escape_markdown, html_notes
+from bench.report.text import TERMINAL_WIDTH, csv_text
 
-PHRASE = 3
-"""Words of the shortest phrase that counts as shared."""
-REAL = "User's real review"
 EMPTY = "(empty)"
 
 Segment = tuple[str, bool]
@@ -53,127 +34,14 @@ class Text:
 
 @dataclass(frozen=True)
 class SideBySide:
-    r"""The texts of one instance, the real review last. `facts` are what the methods were given, by name. `id` names
-    the files and, as tab:ID, what \ref refers to."""
+    r"""The texts of one instance, the real one last. `facts` are what a person is shown of it (`Task.shown`), by label.
+    `id` names the files and, as tab:ID, what \ref refers to."""
 
     id: str
     title: str
     facts: Mapping[str, str]
     texts: tuple[Text, ...]
     notes: tuple[str, ...]
-
-
-def side_by_side(
-    table_id: str,
-    title: str,
-    runs: Sequence[tuple[str, FinishedRun]],
-    corpora: Mapping[str, Corpus],
-    instance_id: str | None = None,
-) -> SideBySide:
-    """The texts of runs, each with its label, for one instance of their data.
-
-    Without `instance_id`, of the instances that all runs have it is the one whose real review has the median length in
-    characters (of an even number the shorter of both, of equals in the order of ids): no method's text has a say in it.
-    Raises `ConfigError` for an instance that is not in all runs, `DataError` for runs of other data than `corpora`.
-    """
-    if not runs:
-        raise ConfigError(f"{table_id}: there is no run to show texts of; name at least one")
-    predictions = [{row["instance"]: row for row in run.predictions} for _, run in runs]
-    references = {name: row["reference"] for name, row in predictions[0].items()}
-    common = [name for name in references if all(name in rows for rows in predictions)]
-    if not common:
-        raise ConfigError(f"{table_id}: no instance is in all of the runs {', '.join(run.name for _, run in runs)}")
-    if instance_id is None:
-        chosen = sorted(common, key=lambda name: (len(references[name]), name))[(len(common) - 1) // 2]
-        how = f"the one with the median length of the real review, of the {len(common)} that all methods have"
-    elif instance_id in common:
-        chosen, how = instance_id, "chosen by hand"
-    else:
-        raise ConfigError(
-            f"{table_id}: instance '{instance_id}' is not in all of the runs {', '.join(run.name for _, run in runs)}"
-            + near_match(instance_id, common)
-        )
-    instance = _instance(chosen, [run for _, run in runs], corpora)
-    written = [(label, rows[chosen]["prediction"]) for (label, _), rows in zip(runs, predictions, strict=True)]
-    notes = [
-        f"Instance {chosen}: {how}.",
-        f"Emphasised: phrases of {PHRASE} words or more that the real review has too; in the real review, those of any "
-        "of the texts. Case and punctuation do not count.",
-        *corpora[instance.category].notes,
-        *(note for _, run in runs for note in run.record["config"].get("notes", ())),
-    ]
-    facts = {"Item": instance.item.title, "Rating": str(instance.rating), "Review title": instance.title}
-    texts = _emphasised(written, references[chosen])
-    return SideBySide(
-        table_id,
-        _printable(title),
-        {name: _printable(value) for name, value in facts.items()},
-        texts,
-        tuple(map(_printable, dict.fromkeys(notes))),
-    )
-
-
-def _instance(name: str, runs: Sequence[FinishedRun], corpora: Mapping[str, Corpus]) -> Instance:
-    """The instance of an id. Raises `DataError` unless all runs are of its category's very data."""
-    category = next(row["category"] for row in runs[0].predictions if row["instance"] == name)
-    for run in runs:
-        data = run.record["identity"]["data"].get(category)
-        if category not in corpora or data != corpora[category].fingerprint:
-            raise DataError(
-                f"{run.name} is a run on other data of {category} than the data at hand; run it again on these data"
-            )
-    found = [i for split in corpora[category].instances.values() for i in split if i.id == name]
-    return found[0]
-
-
-# ---- shared phrases
-
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-
-
-def _emphasised(written: Sequence[tuple[str, str]], reference: str) -> tuple[Text, ...]:
-    """The texts with what they share with the reference, then the reference with what it shares with any of them."""
-    real = _printable(reference)
-    texts = [(label, _printable(text)) for label, text in written]
-    shared = _phrases(real)
-    theirs = {phrase for _, text in texts for phrase in _phrases(text)}
-    own = [Text(_printable(label), _segments(text, shared)) for label, text in texts]
-    return (*own, Text(REAL, _segments(real, theirs)))
-
-
-def _printable(text: str) -> str:
-    """Text without what no file or page can show: control characters and lone surrogates become U+FFFD."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n")).strip()
-
-
-def _words(text: str) -> list[tuple[str, int, int]]:
-    """The words as they are compared, each with its start and end in the text."""
-    words = _WORD.finditer(text)
-    return [(match[0].replace("’", "'").casefold(), match.start(), match.end()) for match in words]
-
-
-def _phrases(text: str) -> set[tuple[str, ...]]:
-    words = [word for word, _, _ in _words(text)]
-    return {tuple(words[start : start + PHRASE]) for start in range(len(words) - PHRASE + 1)}
-
-
-def _segments(text: str, phrases: set[tuple[str, ...]]) -> tuple[Segment, ...]:
-    """The text in pieces, those emphasised that are made up of phrases which overlap."""
-    words = _words(text)
-    spans: list[tuple[int, int]] = []
-    for first in range(len(words) - PHRASE + 1):
-        if tuple(word for word, _, _ in words[first : first + PHRASE]) in phrases:
-            start, end = words[first][1], words[first + PHRASE - 1][2]
-            if spans and start < spans[-1][1]:
-                spans[-1] = (spans[-1][0], end)
-            else:
-                spans.append((start, end))
-    segments: list[Segment] = []
-    position = 0
-    for start, end in spans:
-        segments += [(text[position:start], False), (text[start:end], True)]
-        position = end
-    return tuple((piece, bold) for piece, bold in [*segments, (text[position:], False)] if piece)
 
 
 def _rendered(segments: Sequence[Segment], escape: Callable[[str], str], mark: tuple[str, str], seam: str = "") -> str:

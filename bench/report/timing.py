@@ -9,9 +9,10 @@ from typing import Any
 
 from bench import registry
 from bench.config import build
+from bench.paper import paper_value
 from bench.report.grid import Grid, Line, plain, write
-from bench.report.names import category_name, paper_value
-from bench.report.tables import MISSING
+from bench.report.names import category_name
+from bench.report.table import MISSING
 from bench.timing import GIB, Timing, measure, spread, write_timing
 
 DEMO = "demo"
@@ -146,9 +147,9 @@ def _generation_notes(timing: Timing) -> list[str]:
     if timing["engine_start_seconds"] is not None:
         soft = "takes soft prompts too, whether a method has them or not" if settings["engine for soft prompts"] else ""
         caching = (
-            "What the server keeps of prompts from one pass to the next is not known here."
-            if "openai.base_url" in settings
-            else "Prefix caching is off, whatever the configuration says: a pass would find its prompts in it."
+            "Prefix caching is off, whatever the configuration says: a pass would find its prompts in it."
+            if any(name.endswith(".prefix_caching") for name in settings)
+            else "What the server keeps of prompts from one pass to the next is not known here."
         )
         notes.append(
             f"One engine for all, started in {timing['engine_start_seconds']:.1f} s, imports included"

@@ -8,33 +8,94 @@
     loss.png                  losses by step, validation scores by epoch
     validation-<hash>/        by decoding settings: a run's folder an epoch, and selection.json with the chosen epoch
 
-An imported adapter has adapter.json and adapter.safetensors. Nothing here is ever unpickled.
+An imported adapter has adapter.json and adapter.safetensors. What the files hold is in `bench.results`. Nothing here is
+ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, ResourceError, StoreError
-from bench.store import read_json, write_atomically
+from bench.files import as_lines, write_atomically
+from bench.results import SCHEMA, AdapterRecord, TrainingRecord, TrainingStep, rows_of
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
+
+def adapter_folder(results: Path, name: str) -> Path:
+    """The folder of an adapter among the results."""
+    return results / "adapters" / name
 
 
-def is_trained(folder: Path) -> bool:
-    """Whether the training of the adapter in `folder` is complete. Raises `StoreError` for another schema's."""
-    path = folder / "training.json"
-    if not path.exists():
-        return False
-    if read_json(path).get("schema") != SCHEMA:
-        raise StoreError(f"{folder} was written by another version of bench. Move it away to train again")
-    return True
+@dataclass(frozen=True)
+class AdapterFiles:
+    """The files in an adapter's folder."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        """Losses and validation scores."""
+        return self.folder / "loss.png"
+
+    @property
+    def imported(self) -> Path:
+        """The weights of an imported adapter."""
+        return self.folder / "adapter.safetensors"
+
+    def weights(self, epoch: int) -> Path:
+        """The weights of a trained adapter after an epoch."""
+        return self.folder / f"epoch-{epoch}.safetensors"
+
+    def record(self) -> AdapterRecord | None:
+        """What the adapter is, if that is written yet. Raises `StoreError`."""
+        path = self.folder / "adapter.json"
+        return AdapterRecord.read(path) if path.exists() else None
+
+    def write_record(self, record: AdapterRecord) -> None:
+        """Raises `StoreError`."""
+        write_atomically(self.folder / "adapter.json", record.text())
+
+    def steps(self) -> list[TrainingStep]:
+        """The optimiser steps that are logged. Raises `StoreError`."""
+        return list(rows_of(TrainingStep, self.folder / "log.jsonl"))
+
+    def write_steps(self, steps: Sequence[TrainingStep]) -> None:
+        """Raises `StoreError`."""
+        write_atomically(self.folder / "log.jsonl", as_lines(step.json_object() for step in steps))
+
+    def training(self) -> TrainingRecord | None:
+        """The training, if it is complete. Raises `StoreError`."""
+        path = self.folder / "training.json"
+        return TrainingRecord.read(path) if path.exists() else None
+
+    def write_training(self, record: TrainingRecord) -> None:
+        """Declare the training complete. Raises `StoreError`."""
+        write_atomically(self.folder / "training.json", record.text())
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is complete. Raises `StoreError` for a folder of an older schema, complete or not: it is
+        neither used nor gone on with."""
+        training = self.training()
+        for record in (self.record(), training):
+            if record is not None and record.schema_version != SCHEMA:
+                raise StoreError(
+                    f"{self.folder} was written by schema {record.schema_version} of bench, this version writes "
+                    f"{SCHEMA}. Move the folder away to train again; nothing in it was changed"
+                )
+        return training is not None
 
 
 def weights_hash(path: Path) -> str:
@@ -80,16 +141,3 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
         raise ConfigError(
             f"the adapter {path} does not fit this configuration (method options, encoder, language model): {problem}"
         ) from None
-
-
-def imported(folder: Path, method: str) -> dict[str, Any]:
-    """The record of an imported adapter. Raises `ConfigError` for a folder that holds none, or another method's."""
-    if not (folder / "adapter.json").is_file() or not (folder / "adapter.safetensors").is_file():
-        raise ConfigError(
-            f"adapter: {folder} holds no imported adapter (adapter.json and adapter.safetensors); make one with "
-            "`bench adapter import FOLDER_OR_HUB_ID --method METHOD`"
-        )
-    record = read_json(folder / "adapter.json")
-    if record.get("method") != method:
-        raise ConfigError(f"adapter: {folder} is of method {record.get('method')}, not of {method}")
-    return record

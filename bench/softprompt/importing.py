@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.errors import ConfigError, ResourceError
+from bench.hub import Repository
 from bench.models import local_folder
 from bench.progress import say
-from bench.softprompt.adapters import SCHEMA, weights_hash, write_tensors
-from bench.store import dump, write_atomically
+from bench.softprompt.adapters import adapter_folder
+from bench.softprompt.trained import ImportedAdapter
 
 if TYPE_CHECKING:
     import torch
@@ -39,16 +40,8 @@ def import_adapter(source: str, method: str, results: Path) -> Path:
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].contiguous().view(-1).float().numpy().tobytes())
     label = Path(source.partition("@")[0]).resolve().name
-    folder = results / "adapters" / f"imported-{method}-{label}-{digest.hexdigest()[:10]}"
-    write_tensors(folder / "adapter.safetensors", tensors)
-    record = {
-        "schema": SCHEMA,
-        "method": method,
-        "source": checkpoint.label,
-        "weights": weights_hash(folder / "adapter.safetensors"),
-        "tensors": {name: list(tensor.shape) for name, tensor in sorted(tensors.items())},
-    }
-    write_atomically(folder / "adapter.json", dump(record))
+    folder = adapter_folder(results, f"imported-{method}-{label}-{digest.hexdigest()[:10]}")
+    ImportedAdapter.write(folder, method, tensors, checkpoint.label)
     say(f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters in {len(tensors)} tensors")
     return folder
 
@@ -59,7 +52,8 @@ def _names(method: str) -> list[str]:
 
     plugin = registry.create("methods", method, {})
     if not hasattr(plugin, "adapter"):
-        raise ConfigError(f"method {method} has no adapter; methods that have one: dep, for example")
+        able = [name for name in registry.names("methods") if hasattr(registry.load("methods", name), "adapter")]
+        raise ConfigError(f"method {method} has no adapter; methods that have one: {', '.join(able)}")
     with torch.device("meta"):
         return list(plugin.adapter(4, 8).state_dict())
 
@@ -74,7 +68,7 @@ class _Checkpoint:
         self.label = source if self._folder is None else self._folder.resolve().name
 
     def files(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Which of `names` are in which file. Raises `ResourceError` if any is in none."""
+        """Which of `names` are in which file. Raises `ResourceError` if one of them is missing."""
         index = self._path(INDEX)
         if index is not None:
             try:
@@ -91,8 +85,8 @@ class _Checkpoint:
         missing = [name for name in names if name not in places]
         if missing:
             raise ResourceError(
-                f"{self.label} lacks {len(missing)} of the adapter's {len(names)} tensors, such as {missing[0]}: it is "
-                "not a checkpoint of this method"
+                f"{self.label} misses {len(missing)} of the adapter's {len(names)} tensors, such as {missing[0]}: it "
+                "is not a checkpoint of this method"
             )
         files: dict[str, list[str]] = {}
         for name in names:
@@ -129,18 +123,5 @@ class _Checkpoint:
         if self._folder is not None:
             path = self._folder / file
             return path if path.is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        try:
-            return Path(hf_hub_download(self._repository, file, revision=self._revision))
-        except LocalEntryNotFoundError as error:
-            raise self._unreachable(error) from error
-        except EntryNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: Exception) -> ResourceError:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        return ResourceError(f"checkpoint '{self.label}' cannot be fetched from the hub: {first}; give a local folder")
+        repository = Repository("model", self._repository, "give a local folder")
+        return repository.file(file, self._revision)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from bench import batching
+
 SMALL_SHARE = 8
 """A part of less than one in so many of the positions gets a gradient all the same: two passes would cost more."""
 
@@ -49,16 +51,9 @@ class Losses:
 
 
 def batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """`examples` in batches of like lengths, longest first, of at most `tokens` tokens with padding; an example that
-    is longer goes alone."""
-    batch: list[Example] = []
-    for example in sorted(examples, key=lambda example: -len(example.ids)):
-        if batch and (len(batch) + 1) * len(batch[0].ids) > tokens:
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
+    """`examples` in batches of like lengths (`bench.batching`), of at most `tokens` tokens with padding."""
+    for rows in batching.batches([len(example.ids) for example in examples], tokens):
+        yield [examples[row] for row in rows]
 
 
 def losses(model: Any, adapter: Callable[..., Any], examples: Sequence[Example]) -> Losses:

@@ -36,6 +36,7 @@ def as_the_first(decide: Callable[[], bool]) -> bool:
     """What the first process decides. All processes have to ask."""
     if world() == 1:
         return decide()
+    _check_launched()
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -58,6 +59,7 @@ def accelerator(clip: float) -> Accelerator:
         InitProcessGroupKwargs,
     )
 
+    _check_launched()
     made = Accelerator(
         cpu=_on_cpu(),
         mixed_precision="no",
@@ -76,10 +78,7 @@ def accelerator(clip: float) -> Accelerator:
             "`accelerate launch --multi_gpu` or `--use_deepspeed --zero_stage 1`"
         )
     if made.num_processes != world():
-        raise ConfigError(
-            f"the environment speaks of {world()} processes (WORLD_SIZE), but this one finds {made.num_processes}; "
-            "start them with `accelerate launch` or `torchrun`, or unset WORLD_SIZE"
-        )
+        raise _not_launched(f"this one finds {made.num_processes}")
     return made
 
 
@@ -103,6 +102,19 @@ def leave() -> None:
     for name in list(os.environ):
         if name in ("RANK", "WORLD_SIZE") or name.startswith(LAUNCHERS):
             del os.environ[name]
+
+
+def _check_launched() -> None:
+    """Raise `ConfigError` where the environment speaks of several processes, but no launcher started them."""
+    if world() > 1 and "RANK" not in os.environ:
+        raise _not_launched("this one has no number (RANK)")
+
+
+def _not_launched(but: str) -> ConfigError:
+    return ConfigError(
+        f"the environment speaks of {world()} processes (WORLD_SIZE), but {but}; start them with `accelerate launch` "
+        "or `torchrun`, or unset WORLD_SIZE"
+    )
 
 
 def _deepspeed() -> bool:

@@ -7,7 +7,6 @@ newest checkpoint and ends with the weights that it would have had.
 from __future__ import annotations
 
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ from bench.errors import DataError, ResourceError, StoreError
 from bench.models import resolve_model, without_progress_bars
 from bench.progress import Progress, duration, say
 from bench.records import Prompt
+from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
-from bench.softprompt.adapters import SCHEMA, read_tensors, write_tensors
+from bench.softprompt.adapters import AdapterFiles, read_tensors, write_tensors
 from bench.softprompt.objective import Example, batches, losses
-from bench.store import dump, read_rows, write_atomically
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,11 +60,12 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One adapter to be trained.
 
-    `adapter` makes a fresh one, `examples` gives the training examples in a fixed order; both are called only if there
-    is work to do. `aux_reduction` says how the method's own losses combine over the instances of a step.
+    `adapter` makes a fresh one for a language model's hidden size, `examples` gives the training examples in a fixed
+    order; both are called only if there is work to do. `aux_reduction` says how the method's own losses combine over
+    the instances of a step.
     """
 
     label: str
@@ -78,7 +78,7 @@ class Job:
     examples: Callable[[], Sequence[Example]]
 
 
-def train(job: Job) -> None:
+def train(job: TrainingJob) -> None:
     """Train, or go on training. Call under the folder's lock. Raises `BenchError`; what was finished is kept."""
     with _one_thread():
         accelerator = processes.accelerator(job.config.clip)
@@ -111,8 +111,9 @@ def _one_thread() -> Iterator[None]:
 class _Training:
     """The state of one training."""
 
-    def __init__(self, job: Job, accelerator: Accelerator) -> None:
+    def __init__(self, job: TrainingJob, accelerator: Accelerator) -> None:
         self.job = job
+        self.files = AdapterFiles(job.folder)
         self.config = job.config
         self.accelerator = accelerator
         self.main: bool = accelerator.is_main_process
@@ -137,7 +138,7 @@ class _Training:
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=job.learning_rate, betas=(0.9, 0.999))
         self.per_epoch = math.ceil(len(self.examples) / self.config.batch_size)
         self.steps = self.per_epoch * self.config.epochs
-        self.log: list[dict[str, Any]] = []
+        self.log: list[TrainingStep] = []
         self.done = 0
         checkpoint = self._read_checkpoint()
         # After the weights are in: DeepSpeed copies them.
@@ -149,7 +150,7 @@ class _Training:
         """All epochs that are missing, then training.json."""
         total = len(self.examples) * self.config.epochs
         progress = Progress(f"training {self.job.label}", total) if self.main else None
-        done = sum(row["instances"] for row in self.log)
+        done = sum(row.instances for row in self.log)
         started = time.perf_counter()
         trained = 0
         if progress is not None:
@@ -161,7 +162,7 @@ class _Training:
             trained += len(chosen)
             self.log.append(row)
             if progress is not None:
-                progress.update(finished=len(chosen), note=f"loss {row['loss']:.3f}")
+                progress.update(finished=len(chosen), note=f"loss {row.loss:.3f}")
             epoch_ends = (step + 1) % self.per_epoch == 0
             if epoch_ends:
                 self._write_epoch((step + 1) // self.per_epoch)
@@ -180,7 +181,7 @@ class _Training:
         size = self.config.batch_size
         return [self.examples[index] for index in order[number * size : (number + 1) * size]]
 
-    def _step(self, step: int, chosen: Sequence[Example]) -> dict[str, Any]:
+    def _step(self, step: int, chosen: Sequence[Example]) -> TrainingStep:
         """One optimiser step on the mean over `chosen`, which the processes share."""
         started = time.perf_counter()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -206,18 +207,18 @@ class _Training:
                 f"{generation}, own {own}, norm of the gradient {norm}); lower train.learning_rate. Nothing of this "
                 "step was kept"
             )
-        return {
-            "step": step + 1,
-            "epoch": step // self.per_epoch + 1,
-            "instances": len(chosen),
-            "tokens": sum(len(one.ids) for one in chosen),
-            "loss": generation + own_weight * own,
-            "generation": generation,
-            "own": own_weight * own,
-            "gradient_norm": norm,
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - started,
-        }
+        return TrainingStep(
+            step=step + 1,
+            epoch=step // self.per_epoch + 1,
+            instances=len(chosen),
+            tokens=sum(len(one.ids) for one in chosen),
+            loss=generation + own_weight * own,
+            generation=generation,
+            own=own_weight * own,
+            gradient_norm=norm,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+        )
 
     @contextmanager
     def _accumulating(self, last: bool) -> Iterator[None]:
@@ -252,16 +253,15 @@ class _Training:
 
     def _write_epoch(self, epoch: int) -> None:
         if self.main:
-            write_tensors(self.job.folder / f"epoch-{epoch}.safetensors", self.bare.state_dict())
+            write_tensors(self.files.weights(epoch), self.bare.state_dict())
 
     def _write_checkpoint(self, step: int) -> None:
         """The log first: rows beyond the checkpoint's step are dropped on resuming."""
         moments = self._moments(step)
         if self.main:
-            lines = "".join(json.dumps(row) + "\n" for row in self.log)
-            write_atomically(self.job.folder / "log.jsonl", lines)
+            self.files.write_steps(self.log)
             weights = {f"weights.{name}": tensor for name, tensor in self.bare.state_dict().items()}
-            write_tensors(self.job.folder / "checkpoint.safetensors", weights | moments, {"step": str(step)})
+            write_tensors(self.files.checkpoint, weights | moments, {"step": str(step)})
 
     def _moments(self, step: int) -> dict[str, Tensor]:
         """Adam's state of each parameter that has one, by name and the parameter's number. All processes have to ask:
@@ -284,14 +284,14 @@ class _Training:
 
     def _read_checkpoint(self) -> dict[str, Tensor]:
         """Take weights, step and log from the newest checkpoint; what it holds, nothing if there is none."""
-        path = self.job.folder / "checkpoint.safetensors"
+        path = self.files.checkpoint
         if not path.exists():
             return {}
         tensors, self.done = read_tensors(path), _metadata_step(path)
         self.bare.load_state_dict(
             {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
         )
-        self.log = [row for row in read_rows(self.job.folder / "log.jsonl") if row["step"] <= self.done]
+        self.log = [row for row in self.files.steps() if row.step <= self.done]
         if self.main and self.done < self.steps:
             say(f"training {self.job.label}: going on after step {self.done} of {self.steps}")
         return tensors
@@ -322,21 +322,20 @@ class _Training:
     def _finish(self, instances: int, seconds: float) -> None:
         trainable = sum(p.numel() for p in self.parameters)
         frozen = sum(p.numel() for p in self.model.parameters())
-        record = {
-            "schema": SCHEMA,
-            "epochs": self.config.epochs,
-            "steps": self.steps,
-            "instances": len(self.examples),
-            "parameters": trainable,
-            "share": trainable / (trainable + frozen),
-            "processes": self.accelerator.num_processes,
-            "seconds": sum(row["seconds"] for row in self.log),
-        }
-        write_atomically(self.job.folder / "training.json", dump(record))
+        record = TrainingRecord(
+            epochs=self.config.epochs,
+            steps=self.steps,
+            instances=len(self.examples),
+            parameters=trainable,
+            share=trainable / (trainable + frozen),
+            processes=self.accelerator.num_processes,
+            seconds=sum(row.seconds for row in self.log),
+        )
+        self.files.write_training(record)
         speed = f", {instances / seconds:.1f} instances/s" if instances else ""
         say(
             f"training {self.job.label}: {self.config.epochs} epochs of {len(self.examples)} instances in "
-            f"{duration(record['seconds'])}{speed}; {trainable:,} parameters ({100 * record['share']:.2f}%)"
+            f"{duration(record.seconds)}{speed}; {trainable:,} parameters ({100 * record.share:.2f}%)"
         )
 
 

@@ -18,7 +18,7 @@ from bench.softprompt.adapters import load_weights
 Matrix = NDArray[np.float32]
 
 
-class Vectors:
+class PromptVectors:
     """Makes the vectors of prompts with slots.
 
     `prompt` gives an instance's soft prompt; `instances` are those of the run, among whom other users' vectors are

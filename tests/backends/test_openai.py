@@ -61,7 +61,8 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self.log.parent, start_new_session=True
             )
-        for _ in range(1200):
+        # Half a minute; on a busy machine many times as long.
+        for _ in range(6000):
             assert self._process.poll() is None, self.log.read_text()[-3000:]
             try:
                 urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
@@ -98,7 +99,8 @@ def settings(model: Path, **openai: Any) -> dict[str, Any]:
 
 
 def connect(url: str, **openai: Any) -> OpenAIBackend:
-    return OpenAIBackend(build(settings(Path("org/tiny"), base_url=url, **openai)))
+    config = build(settings(Path("org/tiny"), base_url=url, **openai), {"backend": "openai"})
+    return OpenAIBackend(config, Chat(config.model), vectors=False)
 
 
 def calls(temperature: float, count: int = 12) -> list[Call]:
@@ -130,7 +132,7 @@ def in_process(tiny_qwen2: Path) -> dict[float, dict[tuple[str, str, int], Compl
     """What the engine in this process answers, greedy and sampled."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    backend = VLLMBackend(build(settings(tiny_qwen2)), Chat(str(tiny_qwen2)))
+    backend = VLLMBackend(build(settings(tiny_qwen2)), Chat(str(tiny_qwen2)), vectors=False)
     completions = {temperature: answers(backend, calls(temperature)) for temperature in (0.0, 0.8)}
     backend.close()
     return completions
@@ -398,8 +400,9 @@ from pathlib import Path
 from bench.backends.openai import OpenAIBackend
 from bench.config import build
 from bench.records import Call, Prompt
-config = build({"method": "nonperso", "model": "org/tiny", "openai": {"base_url": sys.argv[1], "concurrency": 2}})
-backend = OpenAIBackend(config)
+server = {"base_url": sys.argv[1], "concurrency": 2}
+config = build({"method": "nonperso", "model": "org/tiny", "backend": "openai", "openai": server})
+backend = OpenAIBackend(config, None, False)
 for number in range(2):
     backend.submit(Call((str(number), "review", 0), Prompt("review", "", str(number)), 0, 0.0, 1.0, 8))
 sys.stdin.readline()
@@ -414,7 +417,7 @@ def test_a_process_that_gives_up_does_not_wait_for_answers() -> None:
             assert process.poll() is None
             time.sleep(0.01)
         try:
-            process.communicate("give up\n", timeout=20)
+            process.communicate("give up\n", timeout=25)
         finally:
             process.kill()
     assert process.returncode == 0

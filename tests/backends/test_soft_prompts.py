@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from bench.backends import Engines
-from bench.backends.vllm import VLLMBackend
+from bench.backends.vllm import VLLMBackend, VLLMSettings
 from bench.chat import Chat
-from bench.config import RunConfig, build
+from bench.config import RunConfig, Section, build
 from bench.errors import BackendError, ConfigError, PluginError
+from bench.methods.dep import DEP
 from bench.models import resolve_model
 from bench.records import Call, Completion, Prompt
 
@@ -45,7 +46,7 @@ def dep_like(number: int, marks: bool) -> Prompt:
         blocks.append(f"- [Review Title]: {words}\n- [Review Embedding]:\n{pattern.format(index)}")
     user = "\n".join(["[User's Past Reviews]:", *blocks, f"[Output Review Title]: {WORDS[number]}"])
     slots = tuple(f"[HIS_TOKEN_{index}]" for index in range(len(blocks)))
-    return Prompt("dep_review", "Given an item, write a review of it.", user, slots=slots)
+    return Prompt("dep_review", "Given an item, write a review of it.", user, slots=slots, marks=DEP.marks)
 
 
 def pplug_like(number: int) -> Prompt:
@@ -181,7 +182,7 @@ def answers(backend: VLLMBackend, asked: Sequence[Call]) -> dict[Key, Answer]:
 
 def collect(backend: VLLMBackend, count: int) -> dict[Key, Answer]:
     tokens: dict[str, list[int]] = {}
-    step = backend._step
+    step = backend.engine.step
 
     def watched() -> list[Any]:
         outputs = step()
@@ -189,7 +190,7 @@ def collect(backend: VLLMBackend, count: int) -> dict[Key, Answer]:
         return outputs
 
     found: dict[Key, Answer] = {}
-    backend._step = watched  # type: ignore[method-assign]
+    backend.engine.step = watched
     try:
         while len(found) < count:
             before = len(found)
@@ -198,7 +199,7 @@ def collect(backend: VLLMBackend, count: int) -> dict[Key, Answer]:
                 found[call.key] = Answer(completion, tokens["\x1f".join(str(part) for part in call.key)])
             assert len(found) > before, "the engine is done, but not with every call"
     finally:
-        del backend._step
+        backend.engine.step = step
     return found
 
 
@@ -241,7 +242,7 @@ def text_engine() -> TextEngine:
         soft = Call(("a", "b", 0), pplug_like(0), 0, 0.0, 1.0, TOKENS, vectors=np.zeros((2, 192), np.float32))
         with pytest.raises(BackendError) as refused:
             backend.submit(soft)
-        takes_soft = backend._engine.model_config.enable_prompt_embeds
+        takes_soft = backend.engine.model_config.enable_prompt_embeds
         greedy, sampled = answers(backend, text_calls()), answers(backend, text_calls(0.8))
         return TextEngine(greedy, sampled, str(refused.value), takes_soft)
 
@@ -255,7 +256,7 @@ def lab(request: pytest.FixtureRequest, text_engine: TextEngine, tiny_qwen2: Pat
     name = str(request.param)
     config = settings(DEMO) if name == "demo" else settings(str(tiny_qwen2), prefix_caching=True)
     chat = Chat(config.model)
-    with Engines(soft=True) as engines:
+    with Engines(vectors=True) as engines:
         backend = engines.get(config, chat)
         assert isinstance(backend, VLLMBackend)
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -266,7 +267,7 @@ def lab(request: pytest.FixtureRequest, text_engine: TextEngine, tiny_qwen2: Pat
             yield lab
             for call in lab.pplug():
                 backend.submit(call)
-    assert (len(backend._open), len(backend._waiting)) == (0, 0), "closing drops what is in flight and what waits"
+    assert list(backend.completed()) == [], "closing drops what is in flight and what waits"
 
 
 @pytest.mark.parametrize("kind", ["dep", "pplug"])
@@ -317,8 +318,8 @@ def test_another_vector_is_another_text(lab: Lab, kind: str) -> None:
 
 
 def test_prefix_caching_is_off_whatever_the_configuration_says(lab: Lab) -> None:
-    assert lab.config.vllm.prefix_caching == (lab.name == "random")
-    assert lab.backend._engine.vllm_config.cache_config.enable_prefix_caching is False
+    assert (lab.config.options["vllm"].get("prefix_caching") is True) == (lab.name == "random")
+    assert lab.backend.engine.vllm_config.cache_config.enable_prefix_caching is False
 
 
 def test_sampled_texts_depend_on_the_seed_alone(lab: Lab) -> None:
@@ -337,43 +338,56 @@ def test_sampled_texts_depend_on_the_seed_alone(lab: Lab) -> None:
 
 
 def test_soft_calls_wait_for_room_and_text_calls_do_not(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[int] = []
-    mixed, step = lab.backend._mixed, lab.backend._step
+    built: list[str] = []
+    engine = lab.backend.engine
+    add, step = engine.add_request, engine.step
+    most = 0
 
-    def counted(call: Call, ids: list[int]) -> dict[str, Any]:
-        built.append(0)
-        return mixed(call, ids)
+    def counted(request: str, prompt: Any, *rest: Any) -> Any:
+        if "prompt_embeds" in prompt:
+            built.append(request)
+        return add(request, prompt, *rest)
 
     def watched() -> list[Any]:
-        soft = sum(bool(call.prompt.slots) for call, _ in lab.backend._open.values())
-        most[0] = max(most[0], soft)
-        return step()
+        nonlocal most
+        most = max(most, engine.get_num_unfinished_requests())
+        outputs: list[Any] = step()
+        return outputs
 
-    most = [0]
-    monkeypatch.setattr(lab.backend, "_mixed", counted)
+    monkeypatch.setattr(engine, "add_request", counted)
     asked = lab.dep() + lab.pplug()
     for call in asked + text_calls():
         lab.backend.submit(call)
     assert len(built) == ROOM, "no tensor is made before there is room for it"
-    assert len(lab.backend._open) == ROOM + len(text_calls())
-    monkeypatch.setattr(lab.backend, "_step", watched)
+    assert engine.get_num_unfinished_requests() == ROOM + len(text_calls())
+    monkeypatch.setattr(engine, "step", watched)
     found: dict[Key, str] = {}
     while len(found) < len(asked) + len(text_calls()):
         for call, completion in lab.backend.completed():
             found[call.key] = completion.text
             assert len(built) <= ROOM + len(found)
-    assert (most[0], len(built)) == (ROOM, len(asked))
+    assert (most, len(built)) == (ROOM + len(text_calls()), len(asked))
     assert list(lab.backend.completed()) == []
 
 
-def test_what_the_engine_gets_for_a_prompt(lab: Lab) -> None:
+def test_what_the_engine_gets_for_a_prompt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
+
+    given: list[Any] = []
+    add = lab.backend.engine.add_request
+
+    def watched(request: str, prompt: Any, *rest: Any) -> Any:
+        given.append(prompt)
+        return add(request, prompt, *rest)
+
+    monkeypatch.setattr(lab.backend.engine, "add_request", watched)
 
     call = lab.pplug()[0]
     assert call.vectors is not None
     ids = lab.chat.ids(call.prompt)
     assert max(ids) >= lab.table.weight.shape[0], "the placeholders are not of the model's vocabulary"
-    mixed = lab.backend._mixed(call, ids)
+    assert answers(lab.backend, [call])
+    (mixed,) = given
     slots = [place for place, counts in enumerate(mixed["prompt_is_token_ids"]) if not counts]
     assert len(slots) == 2
     assert [mixed["prompt_token_ids"][place] for place in slots] == [0, 0]
@@ -420,7 +434,7 @@ def test_marks_that_the_model_has_no_embedding_for_are_refused(lab: Lab, monkeyp
     if lab.name == "demo":
         return
     known = len(lab.chat.tokenizer)
-    monkeypatch.setattr(lab.backend._engine.model_config, "get_vocab_size", lambda: known)
+    monkeypatch.setattr(lab.backend.engine.model_config, "get_vocab_size", lambda: known)
     with pytest.raises(BackendError, match=r"prompt dep_review holds token ids .*<his_token_start>, <his_token_end>"):
         lab.backend.submit(call)
     assert list(lab.backend.completed()) == []
@@ -436,56 +450,85 @@ def test_a_soft_prompt_that_is_too_long_is_refused_by_name(lab: Lab) -> None:
 
 def test_one_engine_serves_all_methods(lab: Lab) -> None:
     assert lab.engines.get(lab.config, lab.chat) is lab.backend
-    assert lab.engines.get(lab.config, lab.chat, soft=True) is lab.backend
+    assert lab.engines.get(lab.config, lab.chat, vectors=True) is lab.backend
 
 
 class Started:
-    """In an engine's place."""
+    """In an engine's place: a backend of another package."""
 
-    def __init__(self, soft: bool) -> None:
-        self.soft = soft
+    settings: ClassVar[type[Section]] = VLLMSettings
+    takes_vectors: ClassVar[bool] = True
+    applies_template: ClassVar[bool] = True
+    timing: ClassVar[dict[str, object]] = {}
+    all: ClassVar[list[Started]] = []
+
+    def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
+        self.vectors = vectors
         self.closed = False
+        self.all.append(self)
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """It needs nothing."""
+
+    @classmethod
+    def device(cls) -> str:
+        return "paper"
+
+    def submit(self, call: Call) -> None:
+        raise AssertionError("nothing is asked here")
+
+    def completed(self) -> Iterator[tuple[Call, Completion]]:
+        yield from ()
 
     def close(self) -> None:
         self.closed = True
 
 
+class Deaf(Started):
+    """It takes no vectors."""
+
+    takes_vectors: ClassVar[bool] = False
+
+
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+def started(register: Callable[[str, str, type], None]) -> list[Started]:
     """The engines that were started, without any."""
-    found: list[Started] = []
+    Started.all.clear()
+    register("backends", "started", Started)
+    register("backends", "deaf", Deaf)
+    return Started.all
 
-    def start(config: RunConfig, chat: Chat, soft: bool = False) -> Started:
-        found.append(Started(soft))
-        return found[-1]
 
-    monkeypatch.setattr("bench.backends._start", start)
-    return found
+def stand_in(name: str, **more: int) -> RunConfig:
+    return build({"method": "nonperso", "model": DEMO, "backend": name, name: more})
 
 
 def test_an_engine_for_text_gives_way_to_one_for_soft_prompts(started: list[Started]) -> None:
-    config, chat = settings(DEMO), Chat(DEMO)
+    config, chat = stand_in("started"), Chat(DEMO)
     with Engines() as engines:
-        for soft in (False, False, True, False, True):
-            engines.get(config, chat, soft=soft)
-        assert [engine.soft for engine in started] == [False, True]
+        for vectors in (False, False, True, False, True):
+            engines.get(config, chat, vectors=vectors)
+        assert [engine.vectors for engine in started] == [False, True]
         assert [engine.closed for engine in started] == [True, False]
 
 
 def test_engines_for_both_start_with_soft_prompts_at_once(started: list[Started]) -> None:
-    config, chat = settings(DEMO), Chat(DEMO)
-    with Engines(soft=True) as engines:
+    config, chat = stand_in("started"), Chat(DEMO)
+    with Engines(vectors=True) as engines:
         engines.get(config, chat)
-        engines.get(config, chat, soft=True)
-        engines.get(settings(DEMO, max_num_seqs=2), chat)
-    assert [engine.soft for engine in started] == [True, True]
+        engines.get(config, chat, vectors=True)
+        engines.get(stand_in("started", max_num_seqs=2), chat)
+    assert [engine.vectors for engine in started] == [True, True]
 
 
-def test_a_server_takes_no_soft_prompts(started: list[Started]) -> None:
-    config = build({"method": "nonperso", "backend": "openai"})
-    with Engines(soft=True) as engines:
-        with pytest.raises(ConfigError, match=r"method nonperso puts vectors .* backend=vllm, not backend=openai"):
-            engines.get(config, Chat(DEMO), soft=True)
+def test_a_backend_without_vectors_takes_no_soft_prompts(started: list[Started]) -> None:
+    config = stand_in("deaf")
+    with Engines(vectors=True) as engines:
+        with pytest.raises(
+            ConfigError, match=r"method nonperso puts vectors .* backend=deaf does not take; use backend=vllm or "
+        ):
+            engines.get(config, Chat(DEMO), vectors=True)
         assert started == []
         engines.get(config, Chat(DEMO))
-    assert [engine.soft for engine in started] == [False]
+    assert [engine.vectors for engine in started] == [False]

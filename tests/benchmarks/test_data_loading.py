@@ -18,9 +18,13 @@ from typing import TypeVar
 import polars as pl
 import pytest
 
-from bench.data import prepared, published
 from bench.data.corpus import Corpus
+from bench.data.export import write
+from bench.data.layouts.prepared import Prepared, read_items
+from bench.data.layouts.published import Published
+from bench.data.manifest import Manifest, Summary
 from bench.data.peers import Peers
+from bench.data.splitting import INPUTS
 
 USERS, REVIEWS, ITEMS, CHARACTERS = 2000, 100, 20_000, 1600
 READING, PEERS = 4.0, 4.0  # multiples of the bare reading
@@ -59,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "title": [run(30) for _ in range(count)],
         "text": [run(CHARACTERS) for _ in range(count)],
         "timestamp": [10**12 + n for n in range(count)],
-        "role": (["history"] * (REVIEWS - prepared.INPUTS) + ["input"] * prepared.INPUTS) * USERS,
+        "role": (["history"] * (REVIEWS - INPUTS) + ["input"] * INPUTS) * USERS,
     }
     items = {"asin": asins, "title": [run(60) for _ in asins], "description": [run(600) for _ in asins]}
     folder = tmp_path_factory.mktemp("prepared")
@@ -67,14 +71,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home.mkdir()
     pl.DataFrame(reviews).write_parquet(home / "reviews.parquet")
     pl.DataFrame(items).write_parquet(home / "items.parquet")
-    summary = prepared.Summary("Books", {}, {}, USERS, {"train": 8 * USERS, "val": USERS, "test": USERS}, 99.0, 0.0)
-    prepared.Manifest("Books", [{"name": "generated"}], {}, summary, {}).write(home)
+    summary = Summary("Books", {}, {}, USERS, {"train": 8 * USERS, "val": USERS, "test": USERS}, 99.0, 0.0)
+    Manifest("Books", [{"name": "generated"}], {}, summary, {}).write(home)
     return folder
 
 
 @pytest.fixture(scope="module")
 def corpus(folder: Path) -> Corpus:
-    return prepared.read(folder, "Books")
+    return Prepared().read(folder, "Books")
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +93,16 @@ def bare(folder: Path) -> float:
 
 
 def test_a_prepared_folder_is_read_in_little_more_than_its_columns(folder: Path, bare: float) -> None:
-    corpus, seconds = measured("a prepared folder", lambda: prepared.read(folder, "Books"), tries=5)
+    corpus, seconds = measured("a prepared folder", lambda: Prepared().read(folder, "Books"), tries=5)
     assert len(corpus.split("train")) == 8 * USERS
     assert seconds < READING * bare
 
 
-def test_the_published_form_there_and_back(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_published_form_there_and_back(folder: Path, corpus: Corpus, tmp_path: Path) -> None:
+    items = read_items(folder / "Books").values()
     _, fingerprint = measured("the fingerprint", lambda: corpus.fingerprint)
-    _, there = measured("writing the published form", lambda: published.write(corpus, tmp_path))
-    again, back = measured("reading the published form", lambda: published.read(tmp_path, "Books"))
+    _, there = measured("writing the published form", lambda: write(corpus, tmp_path, items))
+    again, back = measured("reading the published form", lambda: Published().read(tmp_path, "Books"))
     assert again.fingerprint == corpus.fingerprint
     assert there < EXPORT_SECONDS
     assert back < PUBLISHED_SECONDS
@@ -106,5 +111,5 @@ def test_the_published_form_there_and_back(corpus: Corpus, tmp_path: Path) -> No
 
 def test_peers(corpus: Corpus, bare: float) -> None:
     peers, seconds = measured("collecting all peers", lambda: Peers(corpus), tries=2)
-    _, asking = measured("the peers of all items", lambda: [peers.of_item(asin) for asin in corpus.items], tries=2)
+    _, asking = measured("the peers of all items", lambda: [peers.of_group(asin) for asin in corpus.groups], tries=2)
     assert seconds + asking < PEERS * bare

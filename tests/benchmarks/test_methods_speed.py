@@ -7,6 +7,7 @@ instances a second; with a model: `bench time`. No bar in seconds: machines diff
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.backends import Engines
 from bench.config import build, read_config
 from bench.data.corpus import Corpus
-from bench.runner import Run, generate
+from bench.job import Job
+from bench.loop import Loop
+from bench.resolved import Inputs
 from bench.store import RunStore
 
 LIMIT, ROUNDS = 5, 3
@@ -29,13 +32,14 @@ CALLS = {"nonperso": 1, "rag": 1, "pag": 2, "dpl": 5}
 def test_instances_without_a_model(
     method: str, benchmark: BenchmarkFixture, demo: dict[str, Corpus], scripted: Any, tmp_path: Path
 ) -> None:
-    changed = {"method": method, "limit": LIMIT, "metrics": [], "results": str(tmp_path)}
-    run = Run(build(read_config("demo"), changed), demo)
-    numbers = count()
+    changed = {"method": method, "backend": "scripted", "limit": LIMIT, "metrics": [], "results": str(tmp_path)}
+    job = Job.of(build(read_config("demo"), changed), Inputs(demo))
+    record, numbers = job.record(), count()
 
     def one_pass() -> int:
-        with RunStore(tmp_path / f"pass-{next(numbers)}", {"identity": {}}) as store:
-            return len(generate(run, store, Engines()))
+        with RunStore(tmp_path / f"pass-{next(numbers)}", record) as store, Engines() as engines:
+            engine = partial(engines.get, job.config, job.run.chat)
+            return len(Loop(job.run, store, engine, job.vectors, job.label).predictions())
 
     # The first round puts vectors on disk, as a run does ahead.
     instances = benchmark.pedantic(one_pass, rounds=ROUNDS, warmup_rounds=1)

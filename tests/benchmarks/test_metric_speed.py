@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from metrics import _wordnet, meteor
-from metrics.meteor import Meteor
-from metrics.rouge import Rouge
+from bench.batch import Batch
+from bench.metrics import _wordnet, meteor
+from bench.metrics.meteor import Meteor
+from bench.metrics.rouge import Rouge
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
@@ -153,7 +154,7 @@ def test_rouge_is_30_times_as_fast(benchmark: BenchmarkFixture, texts: dict[str,
     some = PAIRS // 4
     pairs = list(zip(texts["predictions"][:some], texts["references"][:some], strict=True))
     package, expected = _timed(lambda: [scorer.score(reference, prediction) for prediction, reference in pairs])
-    rows = benchmark.pedantic(Rouge().rows, args=(texts["predictions"], texts["references"]), rounds=5)
+    rows = benchmark.pedantic(Rouge().rows, args=(Batch(texts["predictions"], texts["references"]),), rounds=5)
     np.testing.assert_allclose(rows[:some, 0], [score["rouge1"].fmeasure for score in expected], atol=1e-9)
     np.testing.assert_allclose(rows[:some, 1], [score["rougeL"].fmeasure for score in expected], atol=1e-9)
     _report(benchmark, "ROUGE-1 + ROUGE-L", package * PAIRS / some, 30)
@@ -167,11 +168,11 @@ def test_meteor_is_4_times_as_fast_from_cold(
     package, expected = _timed(nltk_scorer, texts["predictions"], texts["references"])
 
     def forget() -> None:
-        meteor._matcher.cache_clear()
+        meteor.matcher.cache_clear()
         _wordnet.load.cache_clear()
         _settle()
 
-    arguments = (texts["predictions"], texts["references"])
+    arguments = (Batch(texts["predictions"], texts["references"]),)
     rows = benchmark.pedantic(Meteor().rows, args=arguments, setup=forget, rounds=5)
     np.testing.assert_allclose(rows[:, 0], expected, rtol=0, atol=1e-9)
     _report(benchmark, "METEOR from cold", package, 4)
@@ -187,11 +188,11 @@ def test_meteor_is_9_times_as_fast_with_known_references(
     package, expected = _timed(nltk_scorer, texts["others"], texts["references"])
 
     def first_method() -> None:
-        meteor._matcher.cache_clear()
-        Meteor().rows(texts["predictions"], texts["references"])
+        meteor.matcher.cache_clear()
+        Meteor().rows(Batch(texts["predictions"], texts["references"]))
         _settle()
 
-    arguments = (texts["others"], texts["references"])
+    arguments = (Batch(texts["others"], texts["references"]),)
     rows = benchmark.pedantic(Meteor().rows, args=arguments, setup=first_method, rounds=5)
     np.testing.assert_allclose(rows[:, 0], expected, rtol=0, atol=1e-9)
     _report(benchmark, "METEOR with known references", package, 9)

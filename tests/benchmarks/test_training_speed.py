@@ -10,7 +10,6 @@ trainer's fault. `pytest tests/benchmarks -s` prints the ratio.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -24,9 +23,10 @@ import torch
 from torch.nn import functional
 
 from bench.config import TrainConfig
+from bench.methods.dep import DEP
+from bench.softprompt.adapters import AdapterFiles
 from bench.softprompt.objective import Example, batches, losses
-from bench.softprompt.trainer import Job, frozen_model, train
-from methods.dep import DEP
+from bench.softprompt.trainer import TrainingJob, frozen_model, train
 
 INSTANCES, PADDED, VOCABULARY, DIMENSION = 16, 5121, 2048, 1024
 BUDGET, BLOCKS, TARGET_TOKENS = 2048, 8, 2048
@@ -140,9 +140,9 @@ def straight(model: Any, adapter: torch.nn.Module, examples: list[Example]) -> l
     return found
 
 
-def job(folder: Path, model: Path, examples: list[Example]) -> Job:
+def job(folder: Path, model: Path, examples: list[Example]) -> TrainingJob:
     config = TrainConfig(epochs=1, dtype="float32", batch_size=INSTANCES, tokens_per_batch=2048)
-    return Job("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples)
+    return TrainingJob("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples)
 
 
 def test_the_lengths_are_the_published_ones(examples: list[Example]) -> None:
@@ -171,7 +171,7 @@ def test_training_is_5_times_as_fast_with_the_same_losses(model: Path, examples:
     start = time.process_time()
     train(job(tmp_path / "own", model, examples))
     own_seconds = time.process_time() - start
-    (row,) = [json.loads(line) for line in (tmp_path / "own" / "log.jsonl").read_text().splitlines()]
+    (row,) = AdapterFiles(tmp_path / "own").steps()
 
     straight(frozen, adapter(frozen.config.hidden_size), examples[:1])
     start = time.process_time()
@@ -180,7 +180,7 @@ def test_training_is_5_times_as_fast_with_the_same_losses(model: Path, examples:
 
     np.testing.assert_allclose([ours[id(example)] for example in examples], theirs, rtol=1e-4)
     assert np.std([generation for generation, _ in theirs]) > 0.01 * np.mean(theirs), "the losses tell instances apart"
-    np.testing.assert_allclose([row["generation"], row["own"]], np.mean(theirs, axis=0), rtol=1e-4)
+    np.testing.assert_allclose([row.generation, row.own], np.mean(theirs, axis=0), rtol=1e-4)
     ratio = seconds / own_seconds
     print(
         f"\ntraining: {INSTANCES / own_seconds:.2f} instances/s, straight {INSTANCES / seconds:.2f}, {ratio:.1f} times "

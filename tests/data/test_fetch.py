@@ -288,7 +288,7 @@ def test_all_categories_and_what_is_written_down(hub: Hub, tmp_path: Path) -> No
         test = corpus.split("test")[1]
         assert (test.user_id, corpus.reference(test)) == ("U1", f"{name} 5 😀")
         assert [old.text for old in test.profile] == [f"{name} {n} 😀" for n in range(5)]
-        assert corpus.items["i2"].description == name
+        assert test.profile[2].fields["item_description"] == name
 
 
 def test_only_what_is_asked_for_and_only_once(hub: Hub, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_connection_that_breaks(hub: Hub, tmp_path: Path, where: str) -> None:
 def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     message = fails(hub, MAIN, "--category", "Bocks", "--out", out)
-    assert "has no category 'Bocks' (did you mean Books?); it has: Books, CDs_and_Vinyl" in message
+    assert "has no category 'Bocks'; did you mean 'Books'? It has: Books, CDs_and_Vinyl" in message
     assert "the hub has no data set owner/other-main" in fails(hub, "owner/other-main", "--out", out)
     assert "is gated: ask for access" in fails(hub, GATED, "--out", out)
     assert "has no revision 'v9'; give a branch" in fails(hub, MAIN, "--revision", "v9", "--out", out)
@@ -407,7 +407,7 @@ def test_raw_files(hub: Hub, tmp_path: Path) -> None:
     assert set(record["categories"]["Books"]) == {"Books.jsonl", "meta_Books.jsonl"}
 
     assert "Books: already there" in succeeds(hub, "--raw", "Books", "--out", str(out))
-    assert "did you mean Books" in fails(hub, "--raw", "Boks", "--out", str(out))
+    assert "did you mean 'Books'?" in fails(hub, "--raw", "Boks", "--out", str(out))
     assert "came damaged" in fails(hub, "--raw", "Toys.wrong", "--out", str(out))
     assert [name for name in left(out) if not name.startswith(".Toys")] == [
         "Books.jsonl",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from bench.data import published
+from bench.data import published_hub
 from bench.data.corpus import Corpus
 from bench.data.load import load
-from bench.data.prepare import Thresholds, prepare
+from bench.data.prepare import prepare
+from bench.data.steps import Thresholds
 from bench.errors import DataError
+from bench.records import Instance, Record
 
 
 def prepared_folder(folder: Path, names: tuple[str, ...] = ("Books", "Toys")) -> Path:
@@ -61,13 +66,13 @@ def test_a_hub_id_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def read_hub(name: str, category: str, revision: str | None) -> Corpus:
         asked.append((name, category, revision))
-        return Corpus(category, {}, {}, {})
+        return Corpus(category, {}, {})
 
     def hub_categories(name: str, revision: str | None) -> list[str]:
         return ["Books", "CDs_and_Vinyl"]
 
-    monkeypatch.setattr(published, "read_hub", read_hub)
-    monkeypatch.setattr(published, "hub_categories", hub_categories)
+    monkeypatch.setattr(published_hub, "read_hub", read_hub)
+    monkeypatch.setattr(published_hub, "hub_categories", hub_categories)
     assert list(load("SnowCharmQ/DPL-main", ["Books"], "v1")) == ["Books"]
     assert list(load("SnowCharmQ/DPL-main", None)) == ["Books", "CDs_and_Vinyl"]
     assert asked == [
@@ -79,9 +84,7 @@ def test_a_hub_id_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_demo_and_its_categories() -> None:
     assert list(load("demo", ["Books"])) == ["Books"]
-    with pytest.raises(
-        DataError, match=r"data set demo has no category 'Bocks' \(did you mean Books\?\); it has: Books"
-    ):
+    with pytest.raises(DataError, match=r"data set demo has no category 'Bocks'; did you mean 'Books'\? It has: Books"):
         load("demo", ["Bocks"])
 
 
@@ -93,8 +96,8 @@ def test_an_unknown_name_lists_what_was_tried(tmp_path: Path, name: str, near: s
     with pytest.raises(DataError) as caught:
         load(name.format(tmp_path), None)
     message = str(caught.value)
-    assert f"did you mean {near.format(tmp_path)}" in message
-    assert "tried: the name 'demo', a folder of that path, and a data set on the hub" in message
+    assert f"did you mean '{near.format(tmp_path)}'?" in message
+    assert "Tried: the name 'demo', a folder of that path, and a data set on the hub" in message
 
 
 def test_a_path_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,7 @@ def test_a_path_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "toys-main").rename(tmp_path / "data/toys-main")
     monkeypatch.chdir(tmp_path)
     assert list(load("data/toys-main", None)) == ["Toys"]
-    with pytest.raises(DataError, match=r"no data set 'data/toy-main' \(did you mean data/toys-main\?\)"):
+    with pytest.raises(DataError, match=r"no data set 'data/toy-main'; did you mean 'data/toys-main'\?"):
         load("data/toy-main", None)
 
 
@@ -123,8 +126,62 @@ def test_a_category_folder_instead_of_its_parent(tmp_path: Path) -> None:
 
 def test_an_unknown_category(tmp_path: Path) -> None:
     folder = prepared_folder(tmp_path, ("Toys",))
-    with pytest.raises(DataError, match=r"no category 'Toy' \(did you mean Toys\?\); it has: Toys"):
+    with pytest.raises(DataError, match=r"no category 'Toy'; did you mean 'Toys'\? It has: Toys"):
         load(str(folder), ["Toy"])
+
+
+# Tasks.
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """A layout of another task: FOLDER/<category>.headlines holds a headline a line, the last one to be written."""
+
+    task: ClassVar[str] = "headlines"
+    form: ClassVar[str] = "<category>.headlines, a headline a line"
+
+    def categories(self, folder: Path) -> list[str]:
+        return sorted(path.stem for path in folder.glob("*.headlines"))
+
+    def read(self, folder: Path, category: str) -> Corpus:
+        *past, last = (folder / f"{category}.headlines").read_text().splitlines()
+        profile = tuple(Record("U", text, {}) for text in past)
+        one = Instance(f"{category}/test/U", category, "test", "U", {}, profile)
+        return Corpus(category, {"test": (one,)}, {one.id: last})
+
+
+@pytest.fixture
+def headlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the layout of an installed package."""
+    point = importlib.metadata.EntryPoint("lines", f"{__name__}:Headlines", "bench.layouts")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group == point.group else [])
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "sports.headlines").write_text("One\nTwo\nThree\n")
+    return tmp_path / "papers"
+
+
+def test_a_layout_of_another_package(headlines: Path) -> None:
+    corpus = load(str(headlines), None, task="headlines")["sports"]
+    (one,) = corpus.split("test")
+    assert ([old.text for old in one.profile], corpus.reference(one)) == (["One", "Two"], "Three")
+    with pytest.raises(DataError, match=r"no category 'sport'; did you mean 'sports'\? It has: sports"):
+        load(str(headlines), ["sport"], task="headlines")
+    with pytest.raises(DataError, match=r"nor main/<category>/, .* nor <category>\.headlines, a headline a line; make"):
+        load(str(headlines.parent), None, task="headlines")
+
+
+def test_data_of_another_task(headlines: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"papers is of task headlines, not reviews; .*--set task=headlines"):
+        load(str(headlines), None)
+    for name in (str(prepared_folder(tmp_path, ("Toys",))), "demo", "owner/DPL-main"):
+        with pytest.raises(DataError, match=rf"{name} is of task reviews, not headlines; .*--set task=reviews"):
+            load(name, None, task="headlines")
+
+
+def test_a_folder_with_data_of_two_tasks(headlines: Path) -> None:
+    published_folder(headlines)
+    assert list(load(str(headlines), None)) == ["Books"]
+    assert list(load(str(headlines), None, task="headlines")) == ["sports"]
 
 
 def test_importing_the_readers_loads_no_heavy_package() -> None:

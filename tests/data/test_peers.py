@@ -14,19 +14,18 @@ from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import PluginError
-from bench.prompts import Templates
-from bench.records import Instance, Item, Review
-
-ITEM = Item("A", "Title", "About.")
-
-
-def review(user: str, asin: str, text: str, timestamp: int = 1) -> Review:
-    return Review(user, asin, 4.0, "title", text, timestamp)
+from bench.records import Instance, Record
+from bench.tasks.reviews import Reviews
+from bench.templates import Templates
 
 
-def instance(user: str, split: str, profile: Sequence[Review], timestamp: int = 99, k: int | None = None) -> Instance:
+def record(user: str, group: str, text: str, timestamp: int = 1) -> Record:
+    return Record(user, text, {"title": "title"}, group, timestamp)
+
+
+def instance(user: str, split: str, profile: Sequence[Record], timestamp: int = 99, k: int | None = None) -> Instance:
     name = f"c/{split}/{user}" + ("" if k is None else f"/{k}")
-    return Instance(name, "c", split, user, ITEM, 5.0, "T", timestamp, tuple(profile))
+    return Instance(name, "c", split, user, {"output_title": "T"}, tuple(profile), "A", timestamp)
 
 
 def corpus(references: Mapping[Instance, str]) -> Corpus:
@@ -34,80 +33,76 @@ def corpus(references: Mapping[Instance, str]) -> Corpus:
     splits: dict[str, list[Instance]] = {}
     for one in references:
         splits.setdefault(one.split, []).append(one)
-    return Corpus(
-        "c",
-        {"A": ITEM},
-        {split: tuple(instances) for split, instances in splits.items()},
-        {one.id: text for one, text in references.items()},
-    )
+    instances = {split: tuple(rows) for split, rows in splits.items()}
+    return Corpus("c", instances, {one.id: text for one, text in references.items()}, frozenset({"A"}))
 
 
-def texts(reviews: Sequence[Review]) -> list[str]:
-    return [one.text for one in reviews]
+def texts(records: Sequence[Record]) -> list[str]:
+    return [one.text for one in records]
 
 
-def published(user: str, asin: str = "A") -> dict[Instance, str]:
+def published(user: str, group: str = "A") -> dict[Instance, str]:
     """DPL's instances of a user with two history reviews, shortened: train k=0, 1, then val and test."""
-    told = [review(user, asin, f"{user} {name}", time) for time, name in enumerate(("h0", "h1", "i0", "i1", "i2"))]
+    told = [record(user, group, f"{user} {name}", time) for time, name in enumerate(("h0", "h1", "i0", "i1", "i2"))]
     rows = [("train", 2, 0), ("train", 3, 1), ("val", 4, None), ("test", 5, None)]
     return {instance(user, split, told[:n], k=k): f"{user} i{n - 2}" for split, n, k in rows}
 
 
 def test_no_target_of_any_split_is_in_the_pool() -> None:
     peers = Peers(corpus(published("ann") | published("bob")))
-    assert texts(peers.of_item("A")) == ["ann h0", "ann h1", "bob h0", "bob h1"]
+    assert texts(peers.of_group("A")) == ["ann h0", "ann h1", "bob h0", "bob h1"]
     assert texts(peers.of_user("bob")) == ["bob h0", "bob h1"]
 
 
 def test_unused_targets_are_those_of_training_instances_before_the_last() -> None:
     peers = Peers(corpus(published("ann") | published("bob")), unused_targets=True)
     # i0 only train k=0 has to predict; i1 is that of the longest training profile, i2 and i3 are of val and test.
-    assert texts(peers.of_item("A", but=("bob",))) == ["ann h0", "ann h1", "ann i0"]
+    assert texts(peers.of_group("A", but=("bob",))) == ["ann h0", "ann h1", "ann i0"]
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("unused_targets", [False, True])
 def test_a_target_that_another_user_wrote_too_is_not_in_the_pool(split: str, unused_targets: bool) -> None:
-    copied = instance("bob", "test", [review("bob", "A", "the same words"), review("bob", "A", "own words")])
+    copied = instance("bob", "test", [record("bob", "A", "the same words"), record("bob", "A", "own words")])
     target = {instance("ann", split, []): "the same words"}
     others = {instance("cat", name, []): f"target {name}" for name in ("train", "val", "test")}
     peers = Peers(corpus({copied: "bob's target"} | target | others), unused_targets)
-    assert texts(peers.of_item("A")) == ["own words"]
+    assert texts(peers.of_group("A")) == ["own words"]
     assert texts(peers.of_user("bob")) == ["own words"]
 
 
 def test_the_longest_profile_of_a_user_counts_once() -> None:
-    told = [review("ann", "A", f"text {n}", n) for n in range(3)]
+    told = [record("ann", "A", f"text {n}", n) for n in range(3)]
     known = {instance("ann", "test", told): "t", instance("ann", "val", told[:2]): "v"}
-    assert texts(Peers(corpus(known)).of_item("A")) == ["text 0", "text 1", "text 2"]
+    assert texts(Peers(corpus(known)).of_group("A")) == ["text 0", "text 1", "text 2"]
 
 
 def test_the_order_is_that_of_user_ids() -> None:
-    known = {instance(user, "test", [review(user, "A", user)]): "t" for user in ("u2", "u10", "U3", "u1")}
+    known = {instance(user, "test", [record(user, "A", user)]): "t" for user in ("u2", "u10", "U3", "u1")}
     peers = Peers(corpus(known))
-    assert texts(peers.of_item("A")) == ["U3", "u1", "u10", "u2"]
-    assert texts(peers.of_item("A", but=("u1", "u2"))) == ["U3", "u10"]
+    assert texts(peers.of_group("A")) == ["U3", "u1", "u10", "u2"]
+    assert texts(peers.of_group("A", but=("u1", "u2"))) == ["U3", "u10"]
 
 
-class Counted(tuple[Review, ...]):
-    """A profile that counts how often its reviews are gone through."""
+class Counted(tuple[Record, ...]):
+    """A profile that counts how often its records are gone through."""
 
     times = 0
 
-    def __iter__(self) -> Iterator[Review]:
+    def __iter__(self) -> Iterator[Record]:
         Counted.times += 1
         return super().__iter__()
 
 
-def test_asking_for_an_item_costs_its_peers_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_for_a_group_costs_its_peers_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counted, "times", 0)
     known: dict[Instance, str] = {}
     for number in range(50):
-        told = Counted(review(f"u{number}", asin, f"{number} {asin}") for asin in ("A", f"own {number}"))
+        told = Counted(record(f"u{number}", group, f"{number} {group}") for group in ("A", f"own {number}"))
         for split, k in (("train", 0), ("train", 1), ("test", None)):
             known[replace(instance(f"u{number}", split, [], k=k), profile=told)] = f"target {number} {split} {k}"
     peers = Peers(corpus(known))
-    assert [len(peers.of_item(asin)) for asin in ("A", "own 3", "A", "other")] == [50, 1, 50, 0]
+    assert [len(peers.of_group(group)) for group in ("A", "own 3", "A", "other")] == [50, 1, 50, 0]
     assert Counted.times == 50, "each user's profile is gone through once, and not again for a question"
 
     class But(tuple[str, ...]):
@@ -117,20 +112,27 @@ def test_asking_for_an_item_costs_its_peers_and_no_more(monkeypatch: pytest.Monk
             self.asked.append(user)
             return super().__contains__(user)
 
-    assert peers.of_item("own 3", but=But(["u3"])) == []
-    assert But.asked == ["u3"], "only the item's own reviews are looked at"
+    assert peers.of_group("own 3", but=But(["u3"])) == []
+    assert But.asked == ["u3"], "only the group's own records are looked at"
 
 
-def test_items_and_users_that_are_not_there() -> None:
-    peers = Peers(corpus({instance("ann", "test", [review("ann", "A", "text")]): "t"}))
-    assert peers.of_item("B") == []
+def test_groups_and_users_that_are_not_there() -> None:
+    peers = Peers(corpus({instance("ann", "test", [record("ann", "A", "text")]): "t"}))
+    assert peers.of_group("B") == []
     assert peers.of_user("bob") == ()
-    assert peers.of_item("A", but=("ann",)) == []
+    assert peers.of_group("A", but=("ann",)) == []
+
+
+def test_records_without_a_group_have_no_peers() -> None:
+    alone = {instance(user, "test", [Record(user, f"by {user}", {})]): "t" for user in ("ann", "bob")}
+    peers = Peers(corpus(alone))
+    assert peers.of_group(None) == []
+    assert texts(peers.of_user("ann")) == ["by ann"]
 
 
 def test_without_any_instance() -> None:
-    peers = Peers(Corpus("c", {}, {"test": ()}, {}))
-    assert (peers.of_item("A"), peers.of_user("ann")) == ([], ())
+    peers = Peers(Corpus("c", {"test": ()}, {}))
+    assert (peers.of_group("A"), peers.of_user("ann")) == ([], ())
 
 
 def test_the_demo(demo: Mapping[str, Corpus]) -> None:
@@ -140,12 +142,12 @@ def test_the_demo(demo: Mapping[str, Corpus]) -> None:
         targets = set(whole.references.values())
         written = {one for instances in whole.instances.values() for row in instances for one in row.profile}
         wanted = {one for one in written if one.text not in targets}
-        found = {one for asin in whole.items for one in peers.of_item(asin)}
+        found = {one for group in whole.groups for one in peers.of_group(group)}
         assert found == wanted, category
         assert len(found) > 1000
         # The pool grows by the targets of a user's training instances 0 to 6 and by nothing else.
         growing = Peers(whole, unused_targets=True)
-        more = {one for asin in whole.items for one in growing.of_item(asin)}
+        more = {one for group in whole.groups for one in growing.of_group(group)}
         used = [row for split in ("val", "test") for row in whole.split(split)]
         used += [row for row in whole.split("train") if row.id.endswith("/7")]
         assert more == {one for one in written if one.text not in {whole.references[row.id] for row in used}}
@@ -159,18 +161,30 @@ def context(known: Corpus, pool: Peers | None, before_target: bool = False) -> C
     def no_embedder(texts: Sequence[str], encoder: str) -> np.typing.NDArray[np.float32]:
         raise AssertionError("nothing here embeds")
 
-    chat = Chat("no model")
-    return Context(known, Templates.load(), chat, None, 8, 100, 0, no_embedder, pool, before_target)
+    return Context(
+        task=Reviews(),
+        corpus=known,
+        method="dpl",
+        templates=Templates({}, {}),
+        chat=Chat("no model"),
+        retriever=None,
+        k=8,
+        input_budget=100,
+        run_seed=0,
+        embedder=no_embedder,
+        pool=pool,
+        before_target=before_target,
+    )
 
 
 ANN, BOB, CAT = (
-    instance(user, "test", [review(user, "A", f"{user} on A", time), review(user, "B", f"{user} on B", time)], 50)
+    instance(user, "test", [record(user, "A", f"{user} on A", time), record(user, "B", f"{user} on B", time)], 50)
     for user, time in (("ann", 10), ("bob", 50), ("cat", 49))
 )
 KNOWN = corpus({one: f"{one.user_id}'s target" for one in (ANN, BOB, CAT)})
 
 
-def test_never_the_own_review() -> None:
+def test_never_the_own_record() -> None:
     here = context(KNOWN, Peers(KNOWN))
     assert texts(here.peers(BOB.profile[0], BOB)) == ["ann on A", "cat on A"]
     assert texts(here.peers(BOB.profile[1], BOB)) == ["ann on B", "cat on B"]
@@ -188,9 +202,9 @@ def test_before_the_target() -> None:
 
 def test_an_item_or_user_without_peers() -> None:
     here = context(KNOWN, Peers(KNOWN))
-    assert here.peers(review("ann", "C", "alone"), ANN) == []
+    assert here.peers(record("ann", "C", "alone"), ANN) == []
     stranger = instance("eve", "test", [])
-    assert texts(here.peers(review("eve", "A", "new"), stranger)) == ["ann on A", "bob on A", "cat on A"]
+    assert texts(here.peers(record("eve", "A", "new"), stranger)) == ["ann on A", "bob on A", "cat on A"]
 
 
 def test_a_method_that_did_not_say_that_it_compares_users() -> None:

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.data import kcore, prepared
-from bench.data.layouts import ITEM_FIELDS, REVIEW_FIELDS, read_layout
-from bench.data.prepare import Thresholds, prepare
-from bench.data.raw import RawFile
+from bench.data import kcore, steps
+from bench.data.layouts.prepared import Prepared
+from bench.data.prepare import prepare
+from bench.data.raw.columns import ITEM_FIELDS, REVIEW_FIELDS, read_column_map
+from bench.data.steps import Thresholds
 from bench.errors import DataError
 
 Record = dict[str, Any]
@@ -306,14 +307,18 @@ def assert_same(
     summary = prepare(raw_reviews, raw_items, "Toys", folder / "out", silent, limits)
     assert pl.read_parquet(folder / "out/Toys/items.parquet").rows() == wanted.items
     assert pl.read_parquet(folder / "out/Toys/reviews.parquet").rows() == wanted.rows
-    corpus = prepared.read(folder / "out", "Toys")
+    corpus = Prepared().read(folder / "out", "Toys")
     found = [instance for split in corpus.instances.values() for instance in split]
     assert {instance.id for instance in found} == set(wanted.instances)
     for instance in found:
         (user, asin, rating, title, text, timestamp), profile = wanted.instances[instance.id]
-        assert (instance.user_id, instance.item.asin, instance.rating) == (user, asin, rating)
-        assert (instance.title, instance.timestamp, corpus.reference(instance)) == (title, timestamp, text)
-        assert [astuple(review) for review in instance.profile] == profile
+        assert (instance.user_id, instance.group, instance.timestamp) == (user, asin, timestamp)
+        assert (instance.given["output_rating"], instance.given["output_title"]) == (rating, title)
+        assert corpus.reference(instance) == text
+        assert [
+            (old.user_id, old.group, old.fields["rating"], old.fields["title"], old.text, old.timestamp)
+            for old in instance.profile
+        ] == profile
     sizes = [len(profile) for name, (_, profile) in wanted.instances.items() if "/test/" in name]
     assert summary.profile_mean == pytest.approx(statistics.fmean(sizes))
     assert summary.profile_sd == pytest.approx(statistics.pstdev(sizes))
@@ -359,13 +364,7 @@ def few(texts: pl.Series) -> pl.Series:
 @pytest.mark.parametrize("where", ["as read", "normalised", "mixed with users", "everywhere"])
 def test_texts_with_equal_hashes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     used: set[str] = set()
-    scan, mixed, hashed = RawFile.scan, kcore._mixed, pl.Series.hash
-
-    def scan_with_few_hashes(self: RawFile, *arguments: Any) -> Any:
-        if "hash" in self.values and where in ("as read", "everywhere"):
-            used.add("as read")
-            self.values["hash"] = "(strlen(text) % 3)::ubigint"
-        return scan(self, *arguments)
+    mixed, hashed = kcore.mixed, pl.Series.hash
 
     def hash_with_few_values(self: pl.Series, *arguments: Any, **options: Any) -> pl.Series:
         if self.dtype != pl.String or where not in ("normalised", "everywhere"):
@@ -379,9 +378,11 @@ def test_texts_with_equal_hashes_are_told_apart(tmp_path: Path, monkeypatch: pyt
         used.add("mixed with users")
         return mixed(users, texts) % 5
 
-    monkeypatch.setattr(RawFile, "scan", scan_with_few_hashes)
+    if where in ("as read", "everywhere"):
+        used.add("as read")
+        monkeypatch.setattr(steps, "TEXT_HASH", "(strlen(text) % 3)::ubigint")
     monkeypatch.setattr(pl.Series, "hash", hash_with_few_values)
-    monkeypatch.setattr(kcore, "_mixed", mixed_to_few_values)
+    monkeypatch.setattr(kcore, "mixed", mixed_to_few_values)
     left = 0
     for seed in range(12):
         rng = random.Random(f"collisions {seed}")
@@ -566,7 +567,7 @@ def test_several_categories_share_a_folder(tmp_path: Path) -> None:
     reviews, items = good_files(tmp_path)
     for name in ("Toys", "Books"):
         prepare(reviews, items, name, tmp_path / "out", silent, ALL)
-    assert prepared.categories(tmp_path / "out") == ["Books", "Toys"]
+    assert Prepared().categories(tmp_path / "out") == ["Books", "Toys"]
 
 
 def test_a_category_has_to_be_a_name(tmp_path: Path) -> None:
@@ -577,7 +578,7 @@ def test_a_category_has_to_be_a_name(tmp_path: Path) -> None:
 def test_a_failing_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     reviews, items = good_files(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"file is no folder; choose another --out"):
+    with pytest.raises(DataError, match=r"file is not a folder; choose another --out"):
         prepare(reviews, items, "Toys", tmp_path / "file", silent, ALL)
 
 
@@ -637,7 +638,8 @@ def test_bad_rows_are_left_out_and_the_rest_equals_the_plain_steps(tmp_path: Pat
 HALTING = """
 import sys, time
 from pathlib import Path
-from bench.data.prepare import Thresholds, prepare
+from bench.data.prepare import prepare
+from bench.data.steps import Thresholds
 
 def progress(message):
     print(message, flush=True)
@@ -673,7 +675,7 @@ def test_a_killed_process_does_not_read_again_what_it_read(tmp_path: Path) -> No
     with halting(*raw, tmp_path / "out"):
         pass
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".Toys.unfinished"]
-    assert prepared.categories(tmp_path / "out") == []
+    assert Prepared().categories(tmp_path / "out") == []
     said: list[str] = []
     assert prepare(*raw, "Toys", tmp_path / "out", said.append, ALL) == first
     assert [line for line in said if "interruption" in line] == READ_BEFORE
@@ -762,7 +764,7 @@ def test_another_task_starts_anew_after_an_interruption(tmp_path: Path) -> None:
     [
         {"thresholds": replace(ALL, text_min=2)},
         {"max_bad_lines": 1},
-        {"layout": read_layout("amazon-2023", "title")},
+        {"columns": read_column_map("amazon-2023", "title")},
     ],
 )
 def test_another_way_starts_anew_after_an_interruption(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.data import prepared
-from bench.data.prepare import Thresholds, prepare
-from bench.data.prepared import SCHEMA, Manifest
+from bench.data.corpus import collection_paused
+from bench.data.layouts.prepared import Prepared
+from bench.data.manifest import SCHEMA, Manifest
+from bench.data.prepare import prepare
+from bench.data.steps import Thresholds
 from bench.errors import DataError
-from bench.records import Item
+from bench.records import Fields, Record
 
 SMALL = Thresholds(1, 99, 1, 1, 11, 99, 1, 1)
 START = 10**12
@@ -53,25 +55,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_instances_and_references(folder: Path) -> None:
-    corpus = prepared.read(folder, "Toys")
+    corpus = Prepared().read(folder, "Toys")
     assert [instance.id for instance in corpus.split("test")] == ["Toys/test/A", "Toys/test/B"]
     assert [instance.id for instance in corpus.split("val")] == ["Toys/val/A", "Toys/val/B"]
     assert [instance.id for instance in corpus.split("train")] == [
         f"Toys/train/{u}/{k}" for u in "AB" for k in range(8)
     ]
     test, val, train = corpus.split("test")[0], corpus.split("val")[0], corpus.split("train")[3]
-    assert test.item == Item("i11", "Item 11", "d 11")
-    assert (test.rating, test.title, test.timestamp, test.user_id) == (2.0, "A11", START + 11, "A")
-    assert [review.asin for review in test.profile] == [f"i{n}" for n in range(11)]
-    assert [review.asin for review in val.profile] == [f"i{n}" for n in range(10)]
-    assert (train.item.asin, [review.asin for review in train.profile]) == ("i5", [f"i{n}" for n in range(5)])
+    assert (test.user_id, test.group, test.timestamp) == ("A", "i11", START + 11)
+    assert test.given == {
+        "item_title": "Item 11",
+        "item_description": "d 11",
+        "output_rating": 2.0,
+        "output_title": "A11",
+    }
+    assert [review.group for review in test.profile] == [f"i{n}" for n in range(11)]
+    assert [review.group for review in val.profile] == [f"i{n}" for n in range(10)]
+    assert (train.group, [review.group for review in train.profile]) == ("i5", [f"i{n}" for n in range(5)])
+    fields: Fields = {"item_title": "Item 2", "item_description": "d 2", "rating": 3.0, "title": "A2"}
+    assert test.profile[2] == Record("A", "by A on 2", fields, "i2", START + 2)
+    assert corpus.groups == {f"i{n}" for n in range(12)}
     assert corpus.reference(test) == "by A on 11"
     assert test.profile[4] is train.profile[4], "profiles share their reviews"
     assert corpus.notes == ("Toys: 2 users, prepared from r.jsonl and i.jsonl by the steps of DPL's authors.",)
 
 
 def test_the_same_files_give_the_same_fingerprint(folder: Path) -> None:
-    assert prepared.read(folder, "Toys").fingerprint == prepared.read(folder, "Toys").fingerprint
+    assert Prepared().read(folder, "Toys").fingerprint == Prepared().read(folder, "Toys").fingerprint
 
 
 def test_the_manifest_comes_back_as_written(folder: Path) -> None:
@@ -84,19 +94,19 @@ def test_the_manifest_comes_back_as_written(folder: Path) -> None:
 
 def test_garbage_collection_is_as_before(folder: Path) -> None:
     assert gc.isenabled()
-    prepared.read(folder, "Toys")
+    Prepared().read(folder, "Toys")
     assert gc.isenabled()
     (folder / "Toys" / "reviews.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError):
-        prepared.read(folder, "Toys")
+        Prepared().read(folder, "Toys")
     assert gc.isenabled()
-    with prepared.collection_paused():
+    with collection_paused():
         assert not gc.isenabled()
 
 
 def test_an_unfinished_folder_is_no_category(folder: Path) -> None:
     (folder / "Toys").rename(folder / ".Toys.123")
-    assert prepared.categories(folder) == []
+    assert Prepared().categories(folder) == []
 
 
 def rewrite(change: Callable[[pl.DataFrame], pl.DataFrame], name: str = "reviews") -> Callable[[Path], None]:
@@ -137,8 +147,8 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
         rewrite(lambda frame: frame.with_columns(pl.col("timestamp") - 9 * (pl.int_range(frame.height) == 20))),
         "user B are not in the order of time",
     ),
-    (rewrite(lambda frame: frame[1:], "items"), r"user A reviews item i0, which items\.parquet lacks"),
-    (rewrite(lambda frame: frame[:-1], "items"), r"user . reviews item i\d+, which items\.parquet lacks"),
+    (rewrite(lambda frame: frame[1:], "items"), r"user A reviews item i0, which items\.parquet does not have"),
+    (rewrite(lambda frame: frame[:-1], "items"), r"user . reviews item i\d+, which items\.parquet does not have"),
 ]
 
 
@@ -146,4 +156,4 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
 def test_a_spoilt_folder_is_one_clear_error(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
     spoil(folder / "Toys")
     with pytest.raises(DataError, match=message):
-        prepared.read(folder, "Toys")
+        Prepared().read(folder, "Toys")

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
-import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from bench.data import published
 from bench.data.corpus import Corpus
-from bench.data.load import load
+from bench.data.layouts import published
+from bench.data.layouts.published import Published
+from bench.data.published_hub import hub_categories, read_hub
 from bench.errors import DataError, ResourceError
-from bench.records import Item
+from bench.records import Record
 
-Record = dict[str, Any]
-Data = dict[str, list[Record]]
+Row = dict[str, Any]
+Data = dict[str, list[Row]]
 
 
-def review(n: int, asin: str | None = None) -> Record:
+def review(n: int, asin: str | None = None) -> Row:
     return {
         "rating": 1.0 + n % 5,
         "title": f"t{n}",
@@ -49,32 +47,32 @@ def data() -> Data:
     return splits | {"full": [{"asin": f"i{n}", "title": f"Item {n}", "description": f"about {n}"} for n in range(3)]}
 
 
-def write_parquet(path: Path, rows: list[Record]) -> None:
+def write_parquet(path: Path, rows: list[Row]) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
 
 
-def write_jsonl(path: Path, rows: list[Record]) -> None:
+def write_jsonl(path: Path, rows: list[Row]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.with_suffix(".jsonl").write_text(text, encoding="utf-8")
 
 
-def write_stream(path: Path, rows: list[Record]) -> None:
+def write_stream(path: Path, rows: list[Row]) -> None:
     table = pa.Table.from_pylist(rows)
     with pa.ipc.new_stream(path.with_suffix(".arrow"), table.schema) as writer:
         writer.write_table(table)
 
 
-def write_file(path: Path, rows: list[Record]) -> None:
+def write_file(path: Path, rows: list[Row]) -> None:
     table = pa.Table.from_pylist(rows)
     with pa.ipc.new_file(path.with_suffix(".arrow"), table.schema) as writer:
         writer.write_table(table)
 
 
-def save_to_disk(path: Path, rows: list[Record]) -> None:
+def save_to_disk(path: Path, rows: list[Row]) -> None:
     datasets.Dataset.from_list(rows).save_to_disk(path)
 
 
-Writer = Callable[[Path, list[Record]], None]
+Writer = Callable[[Path, list[Row]], None]
 WRITERS: list[Writer] = [write_parquet, write_jsonl, write_stream, write_file, save_to_disk]
 
 
@@ -86,6 +84,10 @@ def write(folder: Path, content: Data, writer: Writer = write_jsonl) -> Path:
     return folder
 
 
+def values(old: Record) -> tuple[Any, ...]:
+    return old.user_id, old.group, old.fields["rating"], old.fields["title"], old.text, old.timestamp
+
+
 def check(corpus: Corpus) -> None:
     assert {split: [instance.id for instance in rows] for split, rows in corpus.instances.items()} == {
         "train": ["Books/train/B/0", "Books/train/A/0", "Books/train/B/1", "Books/train/A/1"],
@@ -93,24 +95,30 @@ def check(corpus: Corpus) -> None:
         "test": ["Books/test/B", "Books/test/A"],
     }
     test, train = corpus.split("test")[1], corpus.split("train")[1]
-    assert test.item == Item("i1", "Item 1", "about 1")
-    assert (test.user_id, test.rating, test.title, test.timestamp) == ("A", 2.0, "t106", 1106)
+    assert (test.user_id, test.group, test.timestamp) == ("A", "i1", 1106)
+    assert test.given == {
+        "item_title": "Item 1",
+        "item_description": "about 1",
+        "output_rating": 2.0,
+        "output_title": "t106",
+    }
     assert corpus.reference(test) == "text 106\n😀"
     wanted = [review(100 + n) for n in range(6)]
-    assert [astuple(old) for old in test.profile] == [
+    assert [values(old) for old in test.profile] == [
         ("A", old["asin"], old["rating"], old["title"], old["text"], old["timestamp"]) for old in wanted
     ]
-    assert isinstance(test.rating, float)
-    assert isinstance(test.profile[0].rating, float)
+    assert test.profile[2].fields["item_description"] == "about 0"
+    assert isinstance(test.given["output_rating"], float)
+    assert isinstance(test.profile[0].fields["rating"], float)
     assert test.profile[0] is train.profile[0], "the same review is held once"
-    assert list(corpus.items) == ["i0", "i1", "i2"]
+    assert corpus.groups == {"i0", "i1", "i2"}
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_layout_gives_the_same(tmp_path: Path, writer: Writer) -> None:
     folder = write(tmp_path / "copy", data(), writer)
-    assert published.categories(folder) == ["Books"]
-    corpus = published.read(folder, "Books")
+    assert Published().categories(folder) == ["Books"]
+    corpus = Published().read(folder, "Books")
     check(corpus)
     assert corpus.notes == ("Books: 2 test users, from the published splits in folder copy.",)
 
@@ -118,7 +126,7 @@ def test_every_layout_gives_the_same(tmp_path: Path, writer: Writer) -> None:
 def test_whole_ratings_become_floats(tmp_path: Path) -> None:
     content = data()
     content["test"][0]["data"]["rating"] = 4
-    rating = published.read(write(tmp_path, content), "Books").split("test")[0].rating
+    rating = Published().read(write(tmp_path, content), "Books").split("test")[0].given["output_rating"]
     assert (rating, type(rating)) == (4.0, float)
 
 
@@ -127,8 +135,8 @@ def test_a_profile_out_of_order_is_sorted_and_said(tmp_path: Path) -> None:
     profile = content["test"][0]["profile"]
     profile[3]["timestamp"] = profile[0]["timestamp"]
     profile[3], profile[4] = profile[4], profile[3]
-    corpus = published.read(write(tmp_path, content), "Books")
-    assert [old.title for old in corpus.split("test")[0].profile] == ["t0", "t3", "t1", "t2", "t4", "t5"]
+    corpus = Published().read(write(tmp_path, content), "Books")
+    assert [old.fields["title"] for old in corpus.split("test")[0].profile] == ["t0", "t3", "t1", "t2", "t4", "t5"]
     assert corpus.notes[1] == "Books: 1 profiles were not in the order of time and were sorted."
 
 
@@ -142,10 +150,10 @@ def test_columns_and_rows_are_read_alike(tmp_path: Path, monkeypatch: pytest.Mon
     content["test"][0]["data"]["timestamp"] = 0  # older than its profile: no matter for the profile's order
     content["train"][3]["profile"] *= 2
     folder = write(tmp_path / "columns", content, writer)
-    plain = published.read(write(tmp_path / "rows", content, write_jsonl), "Books")
+    plain = Published().read(write(tmp_path / "rows", content, write_jsonl), "Books")
     for rows in (1, 3, 128):
-        monkeypatch.setattr(published, "_CHUNK", rows)
-        corpus = published.read(folder, "Books")
+        monkeypatch.setattr(published, "ROWS", rows)
+        corpus = Published().read(folder, "Books")
         assert (corpus.instances, corpus.references) == (plain.instances, plain.references)
         assert (
             corpus.notes[1:] == plain.notes[1:] == ("Books: 3 profiles were not in the order of time and were sorted.",)
@@ -157,18 +165,18 @@ def test_splits_of_different_layouts_share_their_reviews(tmp_path: Path) -> None
     folder = write(tmp_path, data(), write_parquet)
     (folder / "main/Books/test.parquet").unlink()
     write_jsonl(folder / "main/Books/test", data()["test"])
-    check(published.read(folder, "Books"))
+    check(Published().read(folder, "Books"))
 
 
 @pytest.mark.parametrize("change", [{"text": "new"}, {"title": "new"}, {"asin": "i2"}, {"rating": 5.0}])
-def test_reviews_that_differ_in_one_field_stay_apart(tmp_path: Path, change: Record) -> None:
+def test_reviews_that_differ_in_one_field_stay_apart(tmp_path: Path, change: Row) -> None:
     content = data()
     profile = content["test"][1]["profile"]
     profile.insert(1, profile[0] | change)
-    corpus = published.read(write(tmp_path, content, write_parquet), "Books")
+    corpus = Published().read(write(tmp_path, content, write_parquet), "Books")
     test = corpus.split("test")[1]
-    assert [(one.text, one.title, one.asin, one.rating) for one in test.profile[:2]] == [
-        (one["text"], one["title"], one["asin"], one["rating"]) for one in profile[:2]
+    assert [values(one) for one in test.profile[:2]] == [
+        ("A", one["asin"], one["rating"], one["title"], one["text"], one["timestamp"]) for one in profile[:2]
     ]
     assert test.profile[0] != test.profile[1]
 
@@ -193,34 +201,34 @@ def test_columns_of_other_types(tmp_path: Path, column: str, kind: pa.DataType, 
     )
     pyarrow.parquet.write_table(table.select(schema.names).cast(schema), path)
     if message is None:
-        check(published.read(folder, "Books"))
+        check(Published().read(folder, "Books"))
         return
     with pytest.raises(DataError, match=message):
-        published.read(folder, "Books")
+        Published().read(folder, "Books")
 
 
 def test_gaps_in_columns_are_one_clear_error(tmp_path: Path) -> None:
     content = data()
     content["val"][1]["profile"][0]["title"] = None
     with pytest.raises(DataError, match=r"val\.parquet, row 2: title is None, not a text"):
-        published.read(write(tmp_path / "title", content, write_parquet), "Books")
+        Published().read(write(tmp_path / "title", content, write_parquet), "Books")
     content = data()
     content["val"][1]["data"] = None
     with pytest.raises(DataError, match=r"val\.parquet, row 2: a review is not an object"):
-        published.read(write(tmp_path / "data", content, write_parquet), "Books")
+        Published().read(write(tmp_path / "data", content, write_parquet), "Books")
     content["train"][1]["profile"] = None
     with pytest.raises(DataError, match=r"train\.parquet, row 2: profile is not a list"):
-        published.read(write(tmp_path / "profile", content, write_parquet), "Books")
+        Published().read(write(tmp_path / "profile", content, write_parquet), "Books")
 
 
 def test_a_split_without_rows_and_a_category_without_items(tmp_path: Path) -> None:
     folder = write(tmp_path, data() | {"train": []})
-    corpus = published.read(folder, "Books")
+    corpus = Published().read(folder, "Books")
     assert (corpus.split("train"), len(corpus.split("test"))) == ((), 2)
     (folder / "main/Toys").mkdir()
-    assert published.categories(folder) == ["Books", "Toys"]
+    assert Published().categories(folder) == ["Books", "Toys"]
     with pytest.raises(DataError, match=r"meta/Toys has no full\.\{parquet,jsonl,arrow\}"):
-        published.read(folder, "Toys")
+        Published().read(folder, "Toys")
 
 
 def test_a_broken_record_of_where_it_comes_from(tmp_path: Path) -> None:
@@ -229,101 +237,14 @@ def test_a_broken_record_of_where_it_comes_from(tmp_path: Path) -> None:
     for text, message in (
         ("{", r"fetched\.json cannot be read"),
         ('{"schema": 9}', r"fetched\.json is not of schema 1"),
-        ('{"schema": 1, "categories": {"Books": {}}}', "lacks 'sources'; fetch or export"),
+        ('{"schema": 1, "categories": {"Books": {}}}', "has no 'sources'; fetch or export"),
     ):
         record.write_text(text)
         with pytest.raises(DataError, match=message):
-            published.read(folder, "Books")
+            Published().read(folder, "Books")
 
 
-# Writing.
-
-
-def same(one: Corpus, other: Corpus) -> bool:
-    return (one.items, one.instances, one.references) == (other.items, other.instances, other.references)
-
-
-def test_what_is_written_comes_back(tmp_path: Path, demo: Mapping[str, Corpus]) -> None:
-    for corpus in demo.values():
-        published.write(corpus, tmp_path / "out")
-    assert published.categories(tmp_path / "out") == sorted(demo)
-    for category, corpus in demo.items():
-        back = published.read(tmp_path / "out", category)
-        assert same(back, corpus)
-        assert back.fingerprint == corpus.fingerprint
-        assert back.notes[1:] == corpus.notes, "what a table has to say about the data is not lost"
-
-
-def test_a_written_folder_has_the_published_types(tmp_path: Path) -> None:
-    published.write(published.read(write(tmp_path / "in", data()), "Books"), tmp_path / "out")
-    files = {split: str(tmp_path / f"out/main/Books/{split}.parquet") for split in ("train", "val", "test")}
-    read = datasets.load_dataset("parquet", data_files=files, cache_dir=tmp_path / "cache")
-    assert {split: len(rows) for split, rows in read.items()} == {"train": 4, "val": 2, "test": 2}
-    text, whole, number = datasets.Value("string"), datasets.Value("int64"), datasets.Value("float64")
-    past = {"rating": number, "title": text, "text": text, "asin": text, "timestamp": whole}
-    assert read["test"].features == {"user_id": text, "profile": datasets.List(past), "data": past}
-    assert list(read["test"].features["data"]) == list(past)
-    assert read["test"][1] == data()["test"][1]
-    items = datasets.load_dataset("parquet", data_files=str(tmp_path / "out/meta/Books/full.parquet"), split="train")
-    assert items.column_names == ["title", "description", "asin"]
-
-
-def test_a_split_without_rows_is_written_too(tmp_path: Path) -> None:
-    corpus = published.read(write(tmp_path / "in", data() | {"val": []}), "Books")
-    published.write(corpus, tmp_path / "out")
-    assert same(published.read(tmp_path / "out", "Books"), corpus)
-
-
-def test_row_groups_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "_CHUNK", 3)
-    published.write(published.read(write(tmp_path / "in", data()), "Books"), tmp_path / "out")
-    metadata = pyarrow.parquet.ParquetFile(tmp_path / "out/main/Books/train.parquet").metadata
-    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [3, 1]
-
-
-def test_a_category_is_not_overwritten_and_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = published.read(write(tmp_path / "in", data()), "Books")
-    out = tmp_path / "out"
-
-    def fails(corpus: Corpus, split: str) -> Iterator[pa.Table]:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(published, "_main_tables", fails)
-        with pytest.raises(DataError, match=r"out cannot be written \(.*No space left on device\)"):
-            published.write(corpus, out)
-    assert not out.exists()
-    published.write(corpus, out)
-    with pytest.raises(DataError, match=r"main/Books exists already; remove it or write to another folder"):
-        published.write(corpus, out)
-    with pytest.raises(DataError, match="category Books has no split val; the published form needs train, val, test"):
-        published.write(Corpus("Books", {}, {"train": ()}, {}), tmp_path / "other")
-
-
-@pytest.mark.parametrize("hashes", ["the same for all", "the same in each chunk"])
-def test_reviews_whose_hashes_are_equal_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashes: str
-) -> None:
-    source = write(tmp_path / "in", data())
-    published.write(load(str(source), None)["Books"], tmp_path / "out")
-    wanted = load(str(tmp_path / "out"), None)["Books"]
-    monkeypatch.setattr(
-        pl.DataFrame,
-        "hash_rows",
-        lambda frame: pl.Series(np.arange(frame.height) * (hashes != "the same for all"), dtype=pl.UInt64),
-    )
-    assert same(load(str(tmp_path / "out"), None)["Books"], wanted)
-
-
-def test_exporting_the_same_again_is_nothing_to_do(tmp_path: Path) -> None:
-    corpus = load(str(write(tmp_path / "in", data())), None)["Books"]
-    published.export(corpus, tmp_path / "out")
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    published.export(corpus, tmp_path / "out")
-    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    other = Corpus("Books", corpus.items, corpus.instances, dict.fromkeys(corpus.references, "else"))
-    with pytest.raises(DataError, match="exists already"):
-        published.export(other, tmp_path / "out")
+# Malformed data.
 
 
 def spoilt(change: Callable[[Data], object]) -> Data:
@@ -355,7 +276,7 @@ CASES: list[tuple[Callable[[Data], object], str]] = [
 @pytest.mark.parametrize(("change", "message"), CASES)
 def test_malformed_data_is_one_clear_error(tmp_path: Path, change: Callable[[Data], object], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        published.read(write(tmp_path, spoilt(change)), "Books")
+        Published().read(write(tmp_path, spoilt(change)), "Books")
 
 
 def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
@@ -363,18 +284,18 @@ def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
     path = folder / "main/Books/val.jsonl"
     path.write_text("{}\nhello\n")
     with pytest.raises(DataError, match=r"val\.jsonl, line 1: user_id is None"):
-        published.read(folder, "Books")
+        Published().read(folder, "Books")
     path.write_text(json.dumps(data()["val"][0]) + "\nhello\n")
     with pytest.raises(DataError, match=r"val\.jsonl, line 2: not valid JSON"):
-        published.read(folder, "Books")
+        Published().read(folder, "Books")
     path.unlink()
     with pytest.raises(DataError, match=r"Books has no val\.\{parquet,jsonl,arrow\}"):
-        published.read(folder, "Books")
+        Published().read(folder, "Books")
     for suffix in ("parquet", "arrow"):
         broken = path.with_suffix(f".{suffix}")
         broken.write_bytes(b"ARROW1 not really")
         with pytest.raises(DataError, match=rf"val\.{suffix} cannot be read"):
-            published.read(folder, "Books")
+            Published().read(folder, "Books")
         broken.unlink()
 
 
@@ -407,8 +328,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_hub_form_gives_the_same(hub: Path) -> None:
-    assert published.hub_categories("owner/DPL-main", None) == ["Books"]
-    corpus = published.read_hub("owner/DPL-main", "Books", None)
+    assert hub_categories("owner/DPL-main", None) == ["Books"]
+    corpus = read_hub("owner/DPL-main", "Books", None)
     check(corpus)
     at = ",".join(made_commit(f"owner/DPL-{part}", None)[:12] for part in ("main", "meta"))
     origin = f"owner/DPL-main and owner/DPL-meta on the Hugging Face hub at revision {at}"
@@ -417,14 +338,14 @@ def test_the_hub_form_gives_the_same(hub: Path) -> None:
 
 def test_an_unknown_category_on_the_hub(hub: Path) -> None:
     with pytest.raises(DataError, match=r"owner/DPL-main cannot be read as category Bikes: .*Books"):
-        published.read_hub("owner/DPL-main", "Bikes", None)
+        read_hub("owner/DPL-main", "Bikes", None)
 
 
 def test_a_hub_data_set_without_a_split(hub: Path) -> None:
     readme = hub / "DPL-main/README.md"
     readme.write_text(readme.read_text().replace("split: val", "split: other"))
     with pytest.raises(DataError, match="owner/DPL-main, Books, split val: there is no such split"):
-        published.read_hub("owner/DPL-main", "Books", None)
+        read_hub("owner/DPL-main", "Books", None)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +362,7 @@ def test_which_revision_of_what_is_asked_for(
         return real(path, name)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    corpus = published.read_hub("owner/DPL-main", "Books", revision)
+    corpus = read_hub("owner/DPL-main", "Books", revision)
     assert asked == [
         ("owner/DPL-main", "Books", {"revision": made_commit("owner/DPL-main", main)}),
         ("owner/DPL-meta", "Books", {"revision": made_commit("owner/DPL-meta", meta)}),
@@ -454,11 +375,11 @@ def test_the_hub_cannot_be_reached(hub: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     message = "other/DPL-main could not be fetched .*check the name.*local copy .*`bench data prepare`"
     with pytest.raises(ResourceError, match=message):
-        published.read_hub("other/DPL-main", "Books", None)
+        read_hub("other/DPL-main", "Books", None)
     with pytest.raises(ResourceError, match=message):
-        published.hub_categories("other/DPL-main", None)
+        hub_categories("other/DPL-main", None)
 
 
 def test_a_name_without_main_has_no_items() -> None:
     with pytest.raises(DataError, match="has to end in '-main'"):
-        published.read_hub("owner/DPL", "Books", None)
+        read_hub("owner/DPL", "Books", None)

@@ -20,8 +20,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from bench.data.layouts import read_layout
-from bench.data.prepare import Thresholds, prepare
+from bench.data.prepare import prepare
+from bench.data.raw.columns import read_column_map
+from bench.data.steps import Thresholds
 from bench.errors import DataError
 
 Record = dict[str, Any]
@@ -424,17 +425,17 @@ def test_times_in_another_unit_are_an_error_that_says_so(tmp_path: Path) -> None
     assert_refused(
         tmp_path, r"line 1: .* \(in the other unit\? --timestamps s\); no row is usable, at most 0 may be", seconds
     )
-    assert prepared_texts(tmp_path, seconds, layout=read_layout("", unit="s")) == TEXTS
+    assert prepared_texts(tmp_path, seconds, columns=read_column_map("", unit="s")) == TEXTS
     times = pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["timestamp"].to_list()
     assert times == [record["timestamp"] for record in good_reviews()]
     (tmp_path / "ms").mkdir()
     message = r"line 1: 'timestamp' is not a time in seconds .*\(in the other unit\? --timestamps ms\)"
-    assert_refused(tmp_path / "ms", message, lines(good_reviews()), layout=read_layout("", unit="s"))
+    assert_refused(tmp_path / "ms", message, lines(good_reviews()), columns=read_column_map("", unit="s"))
 
 
 def test_one_column_may_hold_two_fields(tmp_path: Path) -> None:
-    layout = read_layout("amazon-2023,items.title=parent_asin,title=text")
-    assert prepared_texts(tmp_path, lines(good_reviews()), layout=layout) == TEXTS
+    columns = read_column_map("amazon-2023,items.title=parent_asin,title=text")
+    assert prepared_texts(tmp_path, lines(good_reviews()), columns=columns) == TEXTS
     assert pl.read_parquet(tmp_path / "out/Toys/items.parquet")["title"].to_list() == [f"i{n}" for n in range(11)]
     assert pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["title"].to_list() == TEXTS
 
@@ -603,7 +604,8 @@ def test_parquet_times_do_not_depend_on_where_one_is(tmp_path: Path, zone: str) 
     path = parquet_file(tmp_path / "r.parquet", good_reviews(), timestamp=pa.timestamp("ms", tz="UTC"))
     (tmp_path / "i.jsonl").write_bytes(lines(good_items()))
     code = (
-        "import sys; from pathlib import Path; from bench.data.prepare import Thresholds, prepare\n"
+        "import sys; from pathlib import Path\n"
+        "from bench.data.prepare import prepare; from bench.data.steps import Thresholds\n"
         "files = map(Path, sys.argv[1:3])\n"
         f"prepare(*files, 'Toys', Path(sys.argv[3]), print, Thresholds{(1, 99, 1, 1, 11, 99, 1, 1)})"
     )

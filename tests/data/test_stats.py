@@ -10,19 +10,19 @@ from dataclasses import replace
 import pytest
 
 from bench.data.corpus import Corpus
-from bench.data.stats import NEWEST, NearDuplicates, Share, Sizes, Trust, reviews_by_user, sizes, trust
+from bench.data.stats import NEWEST, NearDuplicates, Proportion, Sizes, Trust, records_by_user, sizes, trust
 from bench.errors import DataError
-from bench.records import Instance, Item, Review
+from bench.records import Instance, Record
 
-ITEMS = {asin: Item(asin, f"Title {asin}", "About.") for asin in ("A", "B", "C", "T")}
-
-
-def review(user: str, asin: str, text: str, timestamp: int) -> Review:
-    return Review(user, asin, 4.0, "title", text, timestamp)
+GROUPS = frozenset("ABCT")
 
 
-def instance(user: str, profile: Sequence[Review], timestamp: int, asin: str = "T", split: str = "test") -> Instance:
-    return Instance(f"c/{split}/{user}", "c", split, user, ITEMS[asin], 4.0, "title", timestamp, tuple(profile))
+def record(user: str, group: str, text: str, timestamp: int) -> Record:
+    return Record(user, text, {"title": "title"}, group, timestamp)
+
+
+def instance(user: str, profile: Sequence[Record], timestamp: int, group: str = "T", split: str = "test") -> Instance:
+    return Instance(f"c/{split}/{user}", "c", split, user, {"output_title": "t"}, tuple(profile), group, timestamp)
 
 
 def corpus(references: Mapping[Instance, str], category: str = "c") -> Corpus:
@@ -30,7 +30,7 @@ def corpus(references: Mapping[Instance, str], category: str = "c") -> Corpus:
     for one in references:
         splits[one.split].append(one)
     instances = {split: tuple(rows) for split, rows in splits.items()}
-    return Corpus(category, ITEMS, instances, {one.id: text for one, text in references.items()})
+    return Corpus(category, instances, {one.id: text for one, text in references.items()}, GROUPS)
 
 
 def words(count: int, start: int = 0) -> str:
@@ -46,8 +46,8 @@ TARGET = words(12)
 
 
 def test_sizes_by_hand() -> None:
-    ann = instance("ann", [review("ann", "A", "text", time) for time in range(2)], 9)
-    bob = instance("bob", [review("bob", "A", "text", time) for time in range(6)], 9)
+    ann = instance("ann", [record("ann", "A", "text", time) for time in range(2)], 9)
+    bob = instance("bob", [record("bob", "A", "text", time) for time in range(6)], 9)
     known = corpus({ann: "x" * 10, bob: "x" * 30})
     # The population's standard deviation of 2 and 6 is 2, the sample's would be 2.83.
     assert sizes([ann, bob], {"c": known}) == Sizes(2, 4.0, 2.0, 20.0, 10.0)
@@ -55,11 +55,11 @@ def test_sizes_by_hand() -> None:
     assert sizes([], {"c": known}) == Sizes(0, None, None, None, None)
 
 
-# -- reviews
+# -- records
 
 
-def test_the_reviews_of_a_user_are_the_longest_profile_and_the_targets() -> None:
-    told = [review("ann", "A", f"text {time}", time) for time in range(3)]
+def test_the_records_of_a_user_are_the_longest_profile_and_the_targets() -> None:
+    told = [record("ann", "A", f"text {time}", time) for time in range(3)]
     known = corpus(
         {
             # Its target is in the longest profile already.
@@ -68,7 +68,7 @@ def test_the_reviews_of_a_user_are_the_longest_profile_and_the_targets() -> None
             instance("bob", [], 4): "bob's only one",
         }
     )
-    found = {user: [one.text for one in reviews] for user, reviews in reviews_by_user(known).items()}
+    found = {user: [one.text for one in records] for user, records in records_by_user(known).items()}
     assert found == {"ann": ["text 0", "text 1", "text 2", "the test target"], "bob": ["bob's only one"]}
     whole = trust(known)
     assert (whole.users, whole.items, whole.reviews) == (2, 4, 5)
@@ -78,16 +78,16 @@ def test_the_reviews_of_a_user_are_the_longest_profile_and_the_targets() -> None
 
 
 def test_peers_of_the_newest_profile_reviews() -> None:
-    old = review("ann", "C", "too old to count", 0)
-    newest = [review("ann", "A", f"again {n}", 1 + n) for n in range(NEWEST - 1)] + [review("ann", "B", "b", 50)]
+    old = record("ann", "C", "too old to count", 0)
+    newest = [record("ann", "A", f"again {n}", 1 + n) for n in range(NEWEST - 1)] + [record("ann", "B", "b", 50)]
     known = corpus(
         {
             instance("ann", [old, *newest], 99): "ann's target",
             instance(
-                "bob", [review("bob", *told, 1) for told in (("A", "1"), ("A", "2"), ("C", "3"))], 99
+                "bob", [record("bob", *told, 1) for told in (("A", "1"), ("A", "2"), ("C", "3"))], 99
             ): "bob's target",
             # Not a peer: somebody has to predict this very text.
-            instance("cat", [review("cat", "B", "ann's target", 1)], 99): "cat's target",
+            instance("cat", [record("cat", "B", "ann's target", 1)], 99): "cat's target",
         }
     )
     # ann: seven times two reviews of A by bob, none of B; bob: seven of A by ann, twice, and her old one of C; cat:
@@ -96,21 +96,21 @@ def test_peers_of_the_newest_profile_reviews() -> None:
     whole = trust(known)
     assert whole.peers_mean == pytest.approx(sum(counts) / 12)
     assert whole.peers_median == (counts[5] + counts[6]) / 2 == 2
-    assert whole.without_peers == Share(1, 12)
+    assert whole.without_peers == Proportion(1, 12)
 
 
 def test_nobody_has_a_profile() -> None:
     whole = trust(corpus({instance("ann", [], 1): "a", instance("bob", [], 1): "b"}))
-    assert (whole.peers_mean, whole.peers_median, whole.without_peers) == (None, None, Share(0, 0))
-    assert whole.tied_targets == Share(0, 2)
+    assert (whole.peers_mean, whole.peers_median, whole.without_peers) == (None, None, Proportion(0, 0))
+    assert whole.tied_targets == Proportion(0, 2)
 
 
 # -- ties
 
 
 def test_ties_by_hand() -> None:
-    def profile(user: str, *times: int) -> list[Review]:
-        return [review(user, "A", f"{user} {n}", time) for n, time in enumerate(times)]
+    def profile(user: str, *times: int) -> list[Record]:
+        return [record(user, "A", f"{user} {n}", time) for n, time in enumerate(times)]
 
     whole = trust(
         corpus(
@@ -125,21 +125,30 @@ def test_ties_by_hand() -> None:
             }
         )
     )
-    assert whole.tied_users == Share(3, 5)
-    assert whole.tied_targets == Share(1, 5)
+    assert whole.tied_users == Proportion(3, 5)
+    assert whole.tied_targets == Proportion(1, 5)
+
+
+def test_records_without_times_or_groups() -> None:
+    own = {user: [Record(user, f"{user} {n}", {}) for n in range(3)] for user in ("ann", "bob")}
+    rows = {Instance(f"c/test/{user}", "c", "test", user, {}, tuple(own[user])): f"{user}'s target" for user in own}
+    whole = trust(corpus(rows))
+    assert (whole.tied_users, whole.tied_targets) == (Proportion(0, 2), Proportion(0, 2))
+    assert (whole.peers_mean, whole.without_peers) == (0.0, Proportion(6, 6))
+    assert (whole.users, whole.reviews) == (2, 8)
 
 
 # -- repeated texts
 
 
 def test_repeated_texts_by_hand() -> None:
-    ann = [review("ann", "A", "the same", 1), review("ann", "B", "the same", 2), review("ann", "C", "shared", 3)]
-    bob = [review("bob", "A", "shared", 1), review("bob", "B", "Shared", 2)]
+    ann = [record("ann", "A", "the same", 1), record("ann", "B", "the same", 2), record("ann", "C", "shared", 3)]
+    bob = [record("bob", "A", "shared", 1), record("bob", "B", "Shared", 2)]
     whole = trust(corpus({instance("ann", ann, 4): "own", instance("bob", bob, 4): "shared"}))
     # Within ann: both of "the same"; within bob: "shared" and the target.
-    assert whole.repeats_by_same_user == Share(4, 7)
+    assert whole.repeats_by_same_user == Proportion(4, 7)
     # "shared": once by ann, twice by bob; another case is another text.
-    assert whole.repeats_by_others == Share(3, 7)
+    assert whole.repeats_by_others == Proportion(3, 7)
 
 
 # -- users in several categories
@@ -150,9 +159,9 @@ def test_users_of_other_categories() -> None:
         return corpus({instance(user, [], 1): f"{user} {name}" for user in users}, name)
 
     first, second, third = category("1", "ann", "bob", "cat"), category("2", "bob"), category("3", "bob", "cat", "dan")
-    assert trust(first, [second, third]).in_other_categories == Share(2, 3)
-    assert trust(second, [first, third]).in_other_categories == Share(1, 1)
-    assert trust(third, [second]).in_other_categories == Share(1, 3)
+    assert trust(first, [second, third]).in_other_categories == Proportion(2, 3)
+    assert trust(second, [first, third]).in_other_categories == Proportion(1, 1)
+    assert trust(third, [second]).in_other_categories == Proportion(1, 3)
     assert trust(first).in_other_categories is None
 
 
@@ -219,25 +228,25 @@ def test_near_duplicates_equal_the_definition_on_random_texts() -> None:
 def test_copies_of_targets_are_counted_by_place_and_kind() -> None:
     near, other = f"{TARGET} and more", words(12, start=100)
     own = {
-        "ann": [review("ann", "A", TARGET, 1)],
-        "bob": [review("bob", "A", near.replace("word", "BOB"), 1)],
-        "cat": [review("cat", "A", other, 1), review("cat", "T", f"{other} once", 2)],
+        "ann": [record("ann", "A", TARGET, 1)],
+        "bob": [record("bob", "A", near.replace("word", "BOB"), 1)],
+        "cat": [record("cat", "A", other, 1), record("cat", "T", f"{other} once", 2)],
         # Peers of the item T, nearly what others have to write, and of another item, which does not count.
-        "dan": [review("dan", "T", TARGET + "!", 1), review("dan", "A", other + "?", 2)],
+        "dan": [record("dan", "T", TARGET + "!", 1), record("dan", "A", other + "?", 2)],
     }
     targets = {"ann": TARGET, "bob": TARGET.replace("word", "bob"), "cat": other, "dan": "nothing like it"}
     whole = trust(corpus({instance(user, profile, 9): targets[user] for user, profile in own.items()}))
-    assert whole.exact_in_profile == Share(2, 4)  # ann and cat
-    assert whole.near_in_profile == Share(2, 4)  # bob, and cat, who has both kinds
+    assert whole.exact_in_profile == Proportion(2, 4)  # ann and cat
+    assert whole.near_in_profile == Proportion(2, 4)  # bob, and cat, who has both kinds
     # dan's review is nearly ann's target; cat's of T is cat's own, no peer's.
-    assert whole.near_in_peers == Share(1, 4)
-    assert whole.exact_in_peers == Share(0, 4)
+    assert whole.near_in_peers == Proportion(1, 4)
+    assert whole.exact_in_peers == Proportion(0, 4)
 
 
 def test_an_exact_copy_is_never_among_the_peers() -> None:
-    known = corpus({instance("ann", [], 9): TARGET, instance("bob", [review("bob", "T", TARGET, 1)], 9): "bob's"})
+    known = corpus({instance("ann", [], 9): TARGET, instance("bob", [record("bob", "T", TARGET, 1)], 9): "bob's"})
     whole = trust(known)
-    assert (whole.exact_in_peers, whole.near_in_peers) == (Share(0, 2), Share(0, 2))
+    assert (whole.exact_in_peers, whole.near_in_peers) == (Proportion(0, 2), Proportion(0, 2))
 
 
 # -- the whole
@@ -251,7 +260,7 @@ def test_each_test_instance_is_told_of() -> None:
 
 def test_a_category_without_a_test_split() -> None:
     with pytest.raises(DataError, match="category c has no split 'test'"):
-        trust(Corpus("c", ITEMS, {"train": ()}, {}))
+        trust(Corpus("c", {"train": ()}, {}))
 
 
 def test_the_demo_has_no_copies_and_no_ties(demo: Mapping[str, Corpus]) -> None:
@@ -261,4 +270,4 @@ def test_the_demo_has_no_copies_and_no_ties(demo: Mapping[str, Corpus]) -> None:
         assert [getattr(whole, name).count for name in clean] == [0] * len(clean), category
         assert whole.users == 168
         assert isinstance(whole, Trust)
-        assert whole.in_other_categories == Share(0, 168)
+        assert whole.in_other_categories == Proportion(0, 168)

@@ -13,7 +13,7 @@ import pytest
 import bench.demo
 from bench.data import demo
 from bench.demo import chats, pretrain
-from bench.prompts import Templates
+from bench.records import Record
 
 FOLDER = Path(bench.demo.__file__).parent / "model"
 
@@ -99,8 +99,8 @@ def test_soft_prompt_tokens_are_single_and_last(tokenizer: Any) -> None:
 
 
 def _prompts(count: int) -> list[tuple[str, str, str]]:
-    """(with the own history, with another user's history, reference) of validation instances, K=2."""
-    templates = Templates.load()
+    """RAG's prompt with the own history and with another user's, and the reference, of `count` validation instances of
+    each category; the newest four records."""
     made = []
     for category, corpus in demo.generate(0).items():
         rows = corpus.split("val")[: count + 1]
@@ -109,30 +109,20 @@ def _prompts(count: int) -> list[tuple[str, str, str]]:
             prompts = []
             for source in (row, rows[index + 1]):
                 blocks = [
-                    templates.block(
-                        {
-                            "number": str(number),
-                            "item_title": corpus.item(review.asin).title,
-                            "item_description": corpus.item(review.asin).description,
-                            "rating": str(review.rating),
-                            "title": review.title,
-                            "text": review.text,
-                        }
-                    )
-                    for number, review in enumerate(reversed(source.profile[-4:]), 1)
+                    chats.templates_of("rag").part("block", _block(number, record))
+                    for number, record in enumerate(reversed(source.profile[-4:]), 1)
                 ]
-                values = {
-                    "item_title": row.item.title,
-                    "item_description": row.item.description,
-                    "output_rating": str(row.rating),
-                    "output_title": row.title,
-                    "history": "\n".join(blocks),
-                }
-                system, user = templates.render("rag_review", values)
+                given = {name: str(value) for name, value in row.given.items()}
+                system, user = chats.render("rag_review", given | {"history": "\n".join(blocks)})
                 prompts.append(chats.Chat("rag_review", system, user, "").prompt)
             assert row.category == category
             made.append((prompts[0], prompts[1], corpus.reference(row)))
     return made
+
+
+def _block(number: int, record: Record) -> dict[str, str]:
+    fields = {name: str(value) for name, value in record.fields.items()}
+    return {**fields, "number": str(number), "text": record.text}
 
 
 def _loss(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
@@ -173,7 +163,7 @@ def test_pretraining_is_seeded_and_its_export_loads(tmp_path: Path) -> None:
 
 
 def test_the_shipped_tokenizer_can_be_made_again() -> None:
-    tokenizer = pretrain.train_tokenizer(Templates.load(), pretrain.Recipe.seed)
+    tokenizer = pretrain.train_tokenizer(pretrain.Recipe.seed)
     shipped = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     assert json.loads(tokenizer.to_str()) == shipped
 
@@ -182,7 +172,7 @@ def test_auto_tokenizer_agrees_with_the_tokenizer_file(tokenizer: Any) -> None:
     from tokenizers import Tokenizer
 
     plain = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-    for chat in chats.chats("agreement", 1, (0, 0, 1), Templates.load()):
+    for chat in chats.chats("agreement", 1, (0, 0, 1)):
         assert tokenizer(chat.text, add_special_tokens=False)["input_ids"] == plain.encode(chat.text).ids
 
 
@@ -201,13 +191,12 @@ def test_an_untrained_model_can_already_copy() -> None:
 
 @pytest.mark.parametrize("kind", [name for name, _ in chats.KINDS])
 def test_pretraining_chats_take_the_shape_of_their_prompt(kind: str) -> None:
-    templates = Templates.load()
-    made = [chat for n in range(3) for chat in chats.chats(f"test/{n}", 4, (0, 0, 1), templates) if chat.kind == kind]
+    made = [chat for n in range(3) for chat in chats.chats(f"test/{n}", 4, (0, 0, 1)) if chat.kind == kind]
     assert made
     for chat in made:
         assert chat.answer
         assert "{{" not in chat.system + chat.user
-        system, _ = templates.render(kind, PLACEHOLDERS)
+        system, _ = chats.render(kind, PLACEHOLDERS)
         assert chat.system == system
         assert chat.user.count("- [Review 2]:") <= 1
         assert all(quote in chat.user and quote in chat.answer for quote in chat.quotes)
@@ -216,17 +205,16 @@ def test_pretraining_chats_take_the_shape_of_their_prompt(kind: str) -> None:
 PLACEHOLDERS = dict.fromkeys(
     (
         *("item_title", "item_description", "output_rating", "output_title", "history", "summary", "differences"),
-        *("own_rating", "own_title", "own_text"),
+        *("rating", "title", "own_text"),
     ),
     "",
-) | {"guidance": "\n" + Templates.load().block({}, "dep_guidance")}
+) | {"guidance": "\n" + chats.templates_of("dep").part("guidance", {})}
 
 
 def test_summaries_quote_only_what_is_shown() -> None:
-    templates = Templates.load()
     quoted = 0
     for number in range(6):
-        for chat in chats.chats(f"quotes/{number}", 4, (0, 0, 1, 1), templates):
+        for chat in chats.chats(f"quotes/{number}", 4, (0, 0, 1, 1)):
             if chat.kind == "pag_profile":
                 # The parts between quotation marks, at odd positions.
                 for phrase in chat.answer.split('"')[1::2]:

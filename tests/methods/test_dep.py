@@ -13,17 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench import registry
+from bench import registry, templates
 from bench.chat import Chat
 from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import ConfigError
-from bench.prompts import Templates
+from bench.methods.dep import DEP
 from bench.protocols import TrainedMethod
-from bench.records import Instance, Item, Prompt, Review
-from methods.dep import DEP
-from retrievers.recency import Recency
+from bench.records import Instance, Prompt, Record
+from bench.retrievers.recency import Recency
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
+from bench.templates import Templates
 
 Floats = NDArray[np.float64]
 
@@ -38,12 +40,13 @@ VECTORS: dict[str, list[float]] = {
 }
 
 
-def review(user: str, asin: str, text: str, timestamp: int, rating: float = 4.0) -> Review:
-    return Review(user, asin, rating, f"Says {user}", text, timestamp)
+def review(user: str, asin: str, text: str, timestamp: int, rating: float = 4.0) -> Record:
+    return reviews.review(user, ITEMS[asin], rating, f"Says {user}", text, timestamp)
 
 
-def instance(user: str, profile: Sequence[Review]) -> Instance:
-    return Instance(f"c/test/{user}", "c", "test", user, ITEMS["A0"], 5.0, "T", 99, tuple(profile))
+def instance(user: str, profile: Sequence[Record]) -> Instance:
+    target = reviews.review(user, ITEMS["A0"], 5.0, "T", f"target of {user}", 99)
+    return reviews.instance("c", "test", target, tuple(profile))
 
 
 # Newest first: an item with one peer, one that nobody else reviewed, one that everybody reviewed.
@@ -83,17 +86,31 @@ def context(
     me: Instance = ME,
     budget: int = 100_000,
     embedder: Embedder | None = None,
-    templates: Templates | None = None,
 ) -> Context:
     instances = (me, *OTHERS)
-    corpus = Corpus("c", ITEMS, {"test": instances}, {one.id: f"target of {one.user_id}" for one in instances})
+    corpus = Corpus("c", {"test": instances}, {one.id: f"target of {one.user_id}" for one in instances})
     return Context(
-        corpus, templates or Templates.load(), chat, Recency(), k, budget, 0, embedder or Embedder(), Peers(corpus)
+        task=Reviews(),
+        corpus=corpus,
+        method="dep",
+        templates=templates_of(DEP()),
+        chat=chat,
+        retriever=Recency(),
+        k=k,
+        input_budget=budget,
+        run_seed=0,
+        embedder=embedder or Embedder(),
+        marks=DEP.marks,
+        pool=Peers(corpus),
     )
 
 
+def templates_of(method: DEP) -> Templates:
+    return templates.load(method, "dep", Reviews(), "reviews")
+
+
 def prompt_of(method: DEP, here: Context, me: Instance = ME) -> Prompt:
-    steps = method.steps(me, here)
+    steps = method.steps(me, replace(here, templates=templates_of(method)))
     (prompt,) = next(steps)
     with pytest.raises(StopIteration) as stopped:
         steps.send(["the answer"])
@@ -203,12 +220,12 @@ def test_what_would_be_a_slot_in_a_review_is_taken_out(chat: Chat) -> None:
 
 
 def test_templates_that_hold_other_slots_are_refused(chat: Chat) -> None:
-    texts = dict(Templates.load().texts)
-    texts["dep_diff"] = texts["dep_his"]
+    shipped = templates_of(DEP())
+    changed = replace(shipped, texts={**shipped.texts, "diff": shipped.texts["his"]})
     with pytest.raises(
-        ConfigError, match=r"dep_his must hold \[HIS_TOKEN_\{\{index\}\}\] and dep_diff \[DIFF_TOKEN_\{\{index\}\}\]"
+        ConfigError, match=r"his must hold \[HIS_TOKEN_\{\{index\}\}\] and diff \[DIFF_TOKEN_\{\{index\}\}\]"
     ):
-        prompt_of(DEP(), context(chat, templates=Templates(texts)))
+        next(DEP().steps(ME, replace(context(chat), templates=changed)))
 
 
 # -- features ----------------------------------------------------------------------------------------------------
@@ -332,7 +349,7 @@ def nothing_embedded() -> Embedder:
 
 @pytest.mark.parametrize("method", [DEP(), DEP(slot_alignment="with_peers", embeddings="diff")])
 @pytest.mark.parametrize(("k", "profile"), [(0, MINE), (3, []), (0, [])])
-def test_without_history_there_are_no_slots(method: DEP, k: int, profile: list[Review], chat: Chat) -> None:
+def test_without_history_there_are_no_slots(method: DEP, k: int, profile: list[Record], chat: Chat) -> None:
     me = instance("me", profile)
     prompt = prompt_of(method, context(chat, k=k, me=me, embedder=nothing_embedded()), me)
     assert (prompt.slots, dict(prompt.features), prompt.blocks_shown) == ((), {}, 0)

@@ -13,17 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from bench import registry
+from bench import registry, templates
 from bench.chat import Chat
 from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import ConfigError
-from bench.prompts import Templates
+from bench.methods.dpl import DPL, representatives
 from bench.protocols import Method, Retriever
-from bench.records import Instance, Item, Prompt, Review
-from methods.dpl import DPL, _representatives
-from retrievers.recency import Recency
+from bench.records import Instance, Prompt, Record
+from bench.retrievers.recency import Recency
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
 
 Floats = NDArray[np.float32]
 
@@ -31,12 +32,13 @@ ITEMS = {asin: Item(asin, f"Title {asin}", f"About {asin}.") for asin in ("A0", 
 OTHERS = ("ann", "bob", "cat", "dan")
 
 
-def review(user: str, asin: str, timestamp: int = 1, rating: float = 4.0) -> Review:
-    return Review(user, asin, rating, f"Says {user}", f"{user} on {asin}", timestamp)
+def review(user: str, asin: str, timestamp: int = 1, rating: float = 4.0) -> Record:
+    return reviews.review(user, ITEMS[asin], rating, f"Says {user}", f"{user} on {asin}", timestamp)
 
 
-def instance(user: str, profile: Sequence[Review]) -> Instance:
-    return Instance(f"c/test/{user}", "c", "test", user, ITEMS["A0"], 5.0, "T", 99, tuple(profile))
+def instance(user: str, profile: Sequence[Record]) -> Instance:
+    target = reviews.review(user, ITEMS["A0"], 5.0, "T", f"target of {user}", 99)
+    return reviews.instance("c", "test", target, tuple(profile))
 
 
 # Four others reviewed A1, A2 and A4, three of them A3.
@@ -77,7 +79,7 @@ class Embedder:
 class Oldest:
     """A retriever that prefers what recency shows last."""
 
-    def rank(self, instance: Instance, candidates: Sequence[Review], context: Context) -> list[int]:
+    def rank(self, instance: Instance, candidates: Sequence[Record], context: Context) -> list[int]:
         return list(range(len(candidates)))
 
 
@@ -85,25 +87,27 @@ def context(
     chat: Chat,
     k: int = 2,
     me: Instance = ME,
-    theirs: Mapping[str, Sequence[Review]] = THEIRS,
+    theirs: Mapping[str, Sequence[Record]] = THEIRS,
     budget: int = 100_000,
     embedder: Callable[[Sequence[str], str], Floats] = vectors_by_name,
     retriever: Retriever | None = None,
     before_target: bool = False,
 ) -> Context:
     instances = (me, *(instance(user, profile) for user, profile in theirs.items()))
-    corpus = Corpus("c", ITEMS, {"test": instances}, {one.id: f"target of {one.user_id}" for one in instances})
+    corpus = Corpus("c", {"test": instances}, {one.id: f"target of {one.user_id}" for one in instances})
     return Context(
-        corpus,
-        Templates.load(),
-        chat,
-        retriever or Recency(),
-        k,
-        budget,
-        0,
-        embedder,
-        Peers(corpus),
-        before_target,
+        task=Reviews(),
+        corpus=corpus,
+        method="dpl",
+        templates=templates.load(DPL(), "dpl", Reviews(), "reviews"),
+        chat=chat,
+        retriever=retriever or Recency(),
+        k=k,
+        input_budget=budget,
+        run_seed=0,
+        embedder=embedder,
+        pool=Peers(corpus),
+        before_target=before_target,
     )
 
 
@@ -194,9 +198,11 @@ def test_the_calls_before_the_last_know_nothing_of_the_target(chat: Chat) -> Non
 
 
 def test_braces_in_what_users_and_the_model_wrote_stay(chat: Chat) -> None:
-    me = instance("me", [replace(one, title="{{history}}", text="{{own_rating}} {x}") for one in MINE])
+    me = instance(
+        "me", [replace(one, fields={**one.fields, "title": "{{history}}"}, text="{{rating}} {x}") for one in MINE]
+    )
     asked, _ = play(DPL(), context(chat, me=me, embedder=random_vectors), me, "{{{{difference}}}} {}")
-    assert "- [Review Title]: {{history}}\n- [Review Text]: {{own_rating}} {x}\n" in asked[0][0].user
+    assert "- [Review Title]: {{history}}\n- [Review Text]: {{rating}} {x}\n" in asked[0][0].user
     assert "- [Difference]: {{difference}} 1\n" in asked[1][0].user
 
 
@@ -274,7 +280,7 @@ def by_hand(vectors: Floats, clusters: int) -> list[int]:
 def test_representatives_are_those_of_scikit_learns_clusters(seed: int, size: int) -> None:
     vectors = np.random.default_rng(seed).normal(size=(size, 12)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    found = _representatives(vectors, 5)
+    found = representatives(vectors, 5)
     assert found == by_hand(vectors, 5)
     assert len(found) == 4
     assert 0 not in found
@@ -287,13 +293,13 @@ def test_of_two_members_the_first() -> None:
         one, two = generator.normal(size=(2, 30)).astype(np.float32)
         far = np.float32(100)
         vectors = np.stack([np.zeros(30, np.float32), one + far, two - far, -two - far, one * 2 + far])
-        assert sorted(_representatives(vectors, 3)) == [1, 2]
+        assert sorted(representatives(vectors, 3)) == [1, 2]
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_fewer_texts_than_clusters(size: int) -> None:
     vectors = np.random.default_rng(size).normal(size=(size, 3)).astype(np.float32)
-    assert sorted(_representatives(vectors, 5)) == list(range(1, size))
+    assert sorted(representatives(vectors, 5)) == list(range(1, size))
 
 
 def test_texts_that_occur_twice() -> None:
@@ -301,16 +307,16 @@ def test_texts_that_occur_twice() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # Rows 0 and 2 are one point, 1 and 4 another; two clusters stay empty.
-        found = _representatives(points[[0, 1, 0, 2, 1]], 5)
+        found = representatives(points[[0, 1, 0, 2, 1]], 5)
         assert sorted(found) == [1, 3]
         assert found == by_hand(points[[0, 1, 0, 2, 1]], 5)
-        assert _representatives(points[[0] * 6], 5) == []
+        assert representatives(points[[0] * 6], 5) == []
 
 
 def test_a_review_that_all_repeat_is_compared_with_nobody(chat: Chat) -> None:
-    me = instance("me", [replace(one, text="so so") if one.asin == "A4" else one for one in MINE])
+    me = instance("me", [replace(one, text="so so") if one.group == "A4" else one for one in MINE])
     theirs = {
-        user: [replace(one, text="so so") if one.asin == "A4" else one for one in profile]
+        user: [replace(one, text="so so") if one.group == "A4" else one for one in profile]
         for user, profile in THEIRS.items()
     }
     asked, _ = play(DPL(), context(chat, k=2, me=me, theirs=theirs, embedder=random_vectors), me)

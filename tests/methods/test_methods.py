@@ -13,7 +13,7 @@ from bench.data.corpus import Corpus
 from bench.data.load import load
 from bench.protocols import Method
 from bench.records import Instance, Prompt
-from bench.runner import Run
+from bench.resolved import Inputs, Run
 
 SECRET = "zyzzyva quux"
 
@@ -45,7 +45,7 @@ def corpora(shop: Path) -> Mapping[str, Corpus]:
 
 
 def make(shop_config: Path, corpora: Mapping[str, Corpus], **settings: object) -> Run:
-    return Run(build(read_config(str(shop_config)), settings), corpora)
+    return Run(build(read_config(str(shop_config)), settings), Inputs(corpora))
 
 
 def play(run: Run, instance: Instance, answers: str = "answer") -> tuple[list[Prompt], str]:

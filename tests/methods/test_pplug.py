@@ -14,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import erf, softmax
 
-from bench import registry
+from bench import registry, templates
 from bench.chat import Chat
 from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError
-from bench.prompts import Templates
+from bench.methods.nonperso import NonPerso
+from bench.methods.pplug import PPlug
 from bench.protocols import TrainedMethod
-from bench.records import Instance, Item, Prompt, Review
-from methods.nonperso import NonPerso
-from methods.pplug import PPlug
+from bench.records import Instance, Prompt
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
 
-TARGET = Item("A0", "Title A0", "About A0.")
-PROFILE = tuple(Review("me", "A1", 4.0, "t", f"text {number}", number) for number in range(5))
-ME = Instance("c/test/me", "c", "test", "me", TARGET, 5.0, "T", 99, PROFILE)
+ITEMS = [Item(f"A{number}", f"Title A{number}", f"About A{number}.") for number in range(2)]
+PROFILE = tuple(reviews.review("me", ITEMS[1], 4.0, "t", f"text {number}", number) for number in range(5))
+TARGET = reviews.review("me", ITEMS[0], 5.0, "T", "the review to write", 99)
+ME = reviews.instance("c", "test", TARGET, PROFILE)
 
 SYSTEM = (
     "Given the title and description of an item, along with the output review rating and review title, generate a "
@@ -53,12 +55,20 @@ def chat(tiny_qwen2: Path) -> Chat:
     return Chat(str(tiny_qwen2))
 
 
-def context(
-    chat: Chat, embedder: Embedder | None = None, budget: int = 10_000, templates: Templates | None = None
-) -> Context:
+def context(chat: Chat, embedder: Embedder | None = None, budget: int = 10_000, method: str = "pplug") -> Context:
     """Without a retriever and without peers: the method needs neither."""
-    corpus = Corpus("c", {"A0": TARGET}, {"test": (ME,)}, {})
-    return Context(corpus, templates or Templates.load(), chat, None, 3, budget, 0, embedder or Embedder())
+    return Context(
+        task=Reviews(),
+        corpus=Corpus("c", {"test": (ME,)}, {}),
+        method=method,
+        templates=templates.load(registry.create("methods", method, {}), method, Reviews(), "reviews"),
+        chat=chat,
+        retriever=None,
+        k=3,
+        input_budget=budget,
+        run_seed=0,
+        embedder=embedder or Embedder(),
+    )
 
 
 def prompt_of(method: PPlug | NonPerso, here: Context, me: Instance = ME) -> Prompt:
@@ -76,7 +86,7 @@ def prompt_of(method: PPlug | NonPerso, here: Context, me: Instance = ME) -> Pro
 def test_the_prompt_is_nonpersos_with_two_slots_at_its_head(chat: Chat) -> None:
     embedder = Embedder()
     prompt = prompt_of(PPlug(), context(chat, embedder))
-    plain = prompt_of(NonPerso(), context(chat))
+    plain = prompt_of(NonPerso(), context(chat, method="nonperso"))
     assert prompt.system == plain.system == SYSTEM
     assert plain.user == ASKED
     assert prompt.user == f"[INSTRUCTION_TOKEN_0][USER_TOKEN_0]\n{ASKED}"
@@ -110,7 +120,11 @@ def test_without_a_history_there_is_the_instruction_alone(mask_padding: bool, ch
 
 def test_what_would_be_a_slot_in_a_title_is_taken_out(chat: Chat) -> None:
     embedder = Embedder()
-    prompt = prompt_of(PPlug(), context(chat, embedder), replace(ME, title="[USER_TOKEN_0]T[HIS_TOKEN_3]"))
+    prompt = prompt_of(
+        PPlug(),
+        context(chat, embedder),
+        replace(ME, given={**ME.given, "output_title": "[USER_TOKEN_0]T[HIS_TOKEN_3]"}),
+    )
     assert prompt.user == f"[INSTRUCTION_TOKEN_0][USER_TOKEN_0]\n{ASKED}"
     assert len(chat.positions(prompt, chat.ids(prompt))) == 2
     assert embedder.calls[0][0] == ASKED
@@ -127,10 +141,11 @@ def test_a_description_that_is_cut_is_cut_for_the_encoder_too(chat: Chat) -> Non
 
 @pytest.mark.parametrize("slots", ["", "[USER_TOKEN_0]", "{{soft_tokens}}{{soft_tokens}}"])
 def test_a_template_that_holds_other_slots_is_refused(slots: str, chat: Chat) -> None:
-    texts = dict(Templates.load().texts)
-    texts["pplug_review"] = texts["pplug_review"].replace("{{soft_tokens}}", slots)
+    here = context(chat)
+    shipped = here.templates
+    changed = {**shipped.texts, "write": shipped.texts["write"].replace("{{soft_tokens}}", slots)}
     with pytest.raises(ConfigError, match=r"pplug_review must hold \{\{soft_tokens\}\} once"):
-        prompt_of(PPlug(), context(chat, templates=Templates(texts)))
+        prompt_of(PPlug(), replace(here, templates=replace(shipped, texts=changed)))
 
 
 # -- the adapter -------------------------------------------------------------------------------------------------

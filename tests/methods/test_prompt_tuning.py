@@ -11,21 +11,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bench import registry
+from bench import registry, templates
 from bench.chat import Chat
 from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError
-from bench.prompts import Templates
+from bench.methods.prompt_tuning import PromptTuning
+from bench.methods.rag import RAG
 from bench.protocols import TrainedMethod
-from bench.records import Instance, Item, Prompt, Review
-from methods.prompt_tuning import PromptTuning
-from methods.rag import RAG
-from retrievers.recency import Recency
+from bench.records import Instance, Prompt
+from bench.retrievers.recency import Recency
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
 
 ITEMS = {asin: Item(asin, f"Title {asin}", f"About {asin}.") for asin in ("A0", "A1")}
-PROFILE = tuple(Review("me", "A1", 4.0, "t", f"text {number}", number) for number in range(5))
-ME = Instance("c/test/me", "c", "test", "me", ITEMS["A0"], 5.0, "T", 99, PROFILE)
+PROFILE = tuple(reviews.review("me", ITEMS["A1"], 4.0, "t", f"text {number}", number) for number in range(5))
+TARGET = reviews.review("me", ITEMS["A0"], 5.0, "T", "the review to write", 99)
+ME = reviews.instance("c", "test", TARGET, PROFILE)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +35,22 @@ def chat(tiny_qwen2: Path) -> Chat:
     return Chat(str(tiny_qwen2))
 
 
-def context(chat: Chat, k: int = 2, budget: int = 10_000, templates: Templates | None = None) -> Context:
+def context(chat: Chat, k: int = 2, budget: int = 10_000, method: str = "prompt_tuning") -> Context:
     def no_embedder(texts: Sequence[str], encoder: str) -> NDArray[np.float32]:
         raise AssertionError("nothing here embeds")
 
-    corpus = Corpus("c", ITEMS, {"test": (ME,)}, {})
-    return Context(corpus, templates or Templates.load(), chat, Recency(), k, budget, 0, no_embedder)
+    return Context(
+        task=Reviews(),
+        corpus=Corpus("c", {"test": (ME,)}, {}),
+        method=method,
+        templates=templates.load(registry.create("methods", method, {}), method, Reviews(), "reviews"),
+        chat=chat,
+        retriever=Recency(),
+        k=k,
+        input_budget=budget,
+        run_seed=0,
+        embedder=no_embedder,
+    )
 
 
 def prompt_of(method: PromptTuning | RAG, here: Context, me: Instance = ME) -> Prompt:
@@ -83,7 +95,8 @@ def test_the_prompt(chat: Chat) -> None:
 @pytest.mark.parametrize("length", [1, 16, 40])
 @pytest.mark.parametrize("k", [0, 2, 9])
 def test_it_is_rags_with_slots_at_the_end(k: int, length: int, chat: Chat) -> None:
-    prompt, plain = prompt_of(PromptTuning(length=length), context(chat, k)), prompt_of(RAG(), context(chat, k))
+    prompt = prompt_of(PromptTuning(length=length), context(chat, k))
+    plain = prompt_of(RAG(), context(chat, k, method="rag"))
     assert prompt.system == plain.system
     assert prompt.user == plain.user + "\n" + "".join(slots_of(length))
     assert (prompt.blocks_shown, prompt.blocks_offered) == (plain.blocks_shown, plain.blocks_offered)
@@ -106,10 +119,11 @@ def test_what_would_be_a_slot_in_a_review_is_taken_out(chat: Chat) -> None:
 
 @pytest.mark.parametrize("slots", ["", "{{soft_tokens}}{{soft_tokens}}", "[PROMPT_TOKEN_0]"])
 def test_a_template_that_holds_other_slots_is_refused(slots: str, chat: Chat) -> None:
-    texts = dict(Templates.load().texts)
-    texts["prompt_tuning_review"] = texts["prompt_tuning_review"].replace("{{soft_tokens}}", slots)
+    here = context(chat)
+    shipped = here.templates
+    changed = {**shipped.texts, "write": shipped.texts["write"].replace("{{soft_tokens}}", slots)}
     with pytest.raises(ConfigError, match=r"its template must hold \{\{soft_tokens\}\} once"):
-        prompt_of(PromptTuning(), context(chat, templates=Templates(texts)))
+        prompt_of(PromptTuning(), replace(here, templates=replace(shipped, texts=changed)))
 
 
 def test_the_vectors_are_the_same_for_everyone() -> None:

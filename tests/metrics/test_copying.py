@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.records import Background
-from metrics.copying import Copying, longest_run
+from bench.batch import Background, Batch
+from bench.metrics.copying import Copying, longest_run
 
 Made = Callable[..., Background]
 HISTORY = ["I read it twice. Could not put it down!", "Down it went, and I slept."]
@@ -24,7 +24,7 @@ def test_by_hand(background_with: Made) -> None:
         "slept I, and",  # no four-gram, one word
         "",
     ]
-    rows = Copying(n=4).rows(texts, ["I read it twice"] * 4, background_with([HISTORY] * 4))
+    rows = Copying(n=4).rows(Batch(texts, ["I read it twice"] * 4, lambda: background_with([HISTORY] * 4)))
     assert rows.tolist() == [[4, 7, 0.7], [0, 3, 0.5], [0, 0, 1 / 3], [0, 0, 0]]
     scores = Copying(n=4).aggregate(rows)
     assert scores["copy_rate"] == pytest.approx(0.4)
@@ -33,7 +33,9 @@ def test_by_hand(background_with: Made) -> None:
 
 def test_each_text_is_held_against_its_own_user_and_all_of_the_profile(background_with: Made) -> None:
     text = "and then it sank in the pond behind our house"
-    rows = Copying().rows([text] * 3, [""] * 3, background_with([["No.", text, "Yes."], ["other words"], []]))
+    rows = Copying().rows(
+        Batch([text] * 3, [""] * 3, lambda: background_with([["No.", text, "Yes."], ["other words"], []]))
+    )
     assert rows.tolist() == [[6, 6, 1], [0, 6, 0], [0, 6, 0]]
 
 

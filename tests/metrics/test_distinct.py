@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from metrics._ngrams import ngrams, words
-from metrics.distinct import Distinct
+from bench.batch import Batch
+from bench.metrics._ngrams import ngrams, words
+from bench.metrics.distinct import Distinct
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_ngrams() -> None:
 
 
 def test_by_hand() -> None:
-    rows = Distinct().rows(["the cat, the CAT the dog", "one", " !", "a b c"], ["", "one one", "x", "a a"])
+    rows = Distinct().rows(Batch(["the cat, the CAT the dog", "one", " !", "a b c"], ["", "one one", "x", "a a"]))
     # 3 of 6 words; the-cat, cat-the, the-dog of 5 pairs. One word has no pair, and a mark is no word.
     assert rows.tolist() == [[0.5, 0.6], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]
     scores = Distinct().aggregate(rows)

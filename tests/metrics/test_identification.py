@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.batch import Background, Batch
 from bench.data.corpus import Corpus
-from bench.embedding import load_encoder
+from bench.encoders import load_encoder
 from bench.errors import ConfigError, DataError
-from bench.records import Background, Instance, Item, Review
+from bench.metrics.identification import Identification
+from bench.records import Instance, Record
+from bench.results import Prediction
 from bench.scoring import background_of
-from metrics.identification import Identification
+from bench.tasks.reviews import Reviews
 
-ITEM = Item("A1", "Red Kite", "A kite.")
 LETTERS = "xyz"
 Vector = NDArray[np.float32]
 
@@ -30,18 +32,18 @@ def by_letters(texts: Sequence[str], encoder: str) -> NDArray[np.float32]:
     return np.array([[text.count(letter) for letter in LETTERS] for text in texts], np.float32).reshape(-1, 3)
 
 
-def review(user: str, text: str, asin: str = "A9") -> Review:
-    return Review(user, asin, 5.0, "", text, 1)
+def record(user: str, text: str, group: str = "A9") -> Record:
+    return Record(user, text, {}, group)
 
 
-def case(histories: Mapping[str, Sequence[str | Review]]) -> Background:
-    """One instance of user "me"; a text is a review of another item."""
+def case(histories: Mapping[str, Sequence[str | Record]]) -> Background:
+    """One instance of user "me", of group A1; a text is a record of another group."""
     made = {
-        user: [review(user, text) if isinstance(text, str) else text for text in texts]
+        user: [record(user, text) if isinstance(text, str) else text for text in texts]
         for user, texts in histories.items()
     }
-    instance = Instance("C/test/me", "C", "test", "me", ITEM, 5.0, "", 1, ())
-    return Background([instance], [made], by_letters, Path("unused"))
+    instance = Instance("C/test/me", "C", "test", "me", {}, (), "A1")
+    return Background([instance], [made], ["A kite."], by_letters, Path("unused"))
 
 
 @pytest.mark.parametrize(
@@ -56,15 +58,15 @@ def case(histories: Mapping[str, Sequence[str | Review]]) -> Background:
         # Ties: with one of two, behind one and with one of three.
         ("x", {"me": ["x", "x"], "a": ["xx"]}, [1, 1 / 2, 3 / 4, 1 / 2, 3 / 4]),
         ("x", {"me": ["y"], "a": ["x"], "b": ["yy"]}, [1, 0, (1 / 2 + 1 / 3) / 2, 1 / 3, 11 / 18]),
-        # What peers wrote of the item itself does not count, and who wrote nothing else is no candidate.
-        ("x", {"me": ["xy"], "a": ["y", review("a", "xxxx", "A1")], "b": [review("b", "x", "A1")]},
+        # What peers wrote of the group itself does not count, and who wrote nothing else is not a candidate.
+        ("x", {"me": ["xy"], "a": ["y", record("a", "xxxx", "A1")], "b": [record("b", "x", "A1")]},
          [1, 1, 1, 1 / 2, 3 / 4]),
         # An empty text tells nobody.
         (" \n", {"me": ["x"], "a": ["y"]}, [1, 0, 0, 1 / 2, 3 / 4]),
     ],
 )  # fmt: skip
-def test_by_hand(text: str, histories: Mapping[str, Sequence[str | Review]], expected: list[float]) -> None:
-    rows = Identification().rows([text], ["z"], case(histories))
+def test_by_hand(text: str, histories: Mapping[str, Sequence[str | Record]], expected: list[float]) -> None:
+    rows = Identification().rows(Batch([text], ["z"], lambda: case(histories)))
     np.testing.assert_allclose(rows, [expected], atol=1e-12)
 
 
@@ -82,13 +84,13 @@ def joined(*cases: Background) -> Background:
         {"me": ["x"]},
         {"me": [], "a": ["x"]},
         {"me": ["x"], "a": []},
-        {"me": ["x"], "a": [review("a", "x", "A1")]},
-        {"me": [review("me", "x", "A1")], "a": ["y"]},
+        {"me": ["x"], "a": [record("a", "x", "A1")]},
+        {"me": [record("me", "x", "A1")], "a": ["y"]},
     ],
 )
-def test_who_cannot_be_told_from_anyone_is_left_out_and_said_to_be(histories: dict[str, list[str | Review]]) -> None:
+def test_who_cannot_be_told_from_anyone_is_left_out_and_said_to_be(histories: dict[str, list[str | Record]]) -> None:
     good = case({"me": ["x"], "a": ["y"]})
-    rows = Identification().rows(["x", "x", "y"], [""] * 3, joined(good, case(histories), good))
+    rows = Identification().rows(Batch(["x", "x", "y"], [""] * 3, lambda: joined(good, case(histories), good)))
     assert rows.tolist() == [[1, 1, 1, 0.5, 0.75], [0] * 5, [1, 0, 0.5, 0.5, 0.75]]
     scores = {name: float(value) for name, value in Identification().aggregate(rows).items()}
     assert scores == {
@@ -98,8 +100,8 @@ def test_who_cannot_be_told_from_anyone_is_left_out_and_said_to_be(histories: di
         "identification_chance_mrr": 0.75,
         "identification_share": pytest.approx(2 / 3),
     }
-    with pytest.raises(DataError, match="no other user with a history reviewed any of the 1 items; leave"):
-        Identification().rows(["x"], [""], case(histories))
+    with pytest.raises(DataError, match="none of the 1 instances has a peer with a history of other groups; leave"):
+        Identification().rows(Batch(["x"], [""], lambda: case(histories)))
 
 
 def test_a_resample_in_which_nobody_counts_has_the_plain_scores() -> None:
@@ -113,44 +115,45 @@ def test_a_resample_in_which_nobody_counts_has_the_plain_scores() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("weights", [None, 1.0])
 def test_where_nobody_counts_there_is_no_score(count: int, weights: float | None) -> None:
-    with pytest.raises(DataError, match=rf"no other user with a history reviewed the items of these {count} instances"):
+    with pytest.raises(
+        DataError, match=rf"none of these {count} instances has a peer with a history of other groups; take more"
+    ):
         Identification().aggregate(np.zeros((count, 5)), None if weights is None else np.full((2, count), weights))
 
 
 def random_case(size: int, generator: np.random.Generator, held: list[int]) -> tuple[Background, dict[str, Vector]]:
-    """Instances of users with histories of several items, repeated texts among them, and vectors of all texts. How
+    """Instances of users with histories of several groups, repeated texts among them, and vectors of all texts. How
     many are asked for at a time is noted in `held`."""
     vectors = {f"text {number}": generator.normal(size=8).astype(np.float32) for number in range(3 * size)}
-    items = [f"A{number}" for number in range(size // 2)]
+    groups = [f"A{number}" for number in range(size // 2)]
 
-    def drawn(user: str) -> tuple[Review, ...]:
+    def drawn(user: str) -> tuple[Record, ...]:
         count = int(generator.integers(0, 7))
         texts = generator.choice(list(vectors), count)
-        return tuple(review(user, str(text), str(generator.choice(items))) for text in texts)
+        return tuple(record(user, str(text), str(generator.choice(groups))) for text in texts)
 
     histories = {f"u{number}": drawn(f"u{number}") for number in range(size)}
     instances, known = [], []
     for number, user in enumerate(histories):
-        asin = items[number % len(items)]
-        item = Item(asin, "", "")
-        instances.append(Instance(f"C/test/{user}", f"C{number % 3}", "test", user, item, 5.0, "", 1, ()))
-        peers = [name for name, past in histories.items() if name != user and any(one.asin == asin for one in past)]
+        group = groups[number % len(groups)]
+        instances.append(Instance(f"C/test/{user}", f"C{number % 3}", "test", user, {}, (), group))
+        peers = [name for name, past in histories.items() if name != user and any(one.group == group for one in past)]
         known.append({name: histories[name] for name in (user, *peers)})
 
     def embed(texts: Sequence[str], encoder: str) -> Vector:
         held.append(len(texts))
         return np.stack([vectors[text] for text in texts])
 
-    return Background(instances, known, embed, Path("unused")), vectors
+    return Background(instances, known, [""] * size, embed, Path("unused")), vectors
 
 
 def straight(
-    prediction: str, instance: Instance, histories: Mapping[str, Sequence[Review]], vectors: Any
+    prediction: str, instance: Instance, histories: Mapping[str, Sequence[Record]], vectors: Any
 ) -> list[float]:
     """The row of an instance, from the mean of each candidate's vectors."""
     means = {}
     for user, past in histories.items():
-        if others := [vectors[one.text].astype(float) for one in past if one.asin != instance.item.asin]:
+        if others := [vectors[one.text].astype(float) for one in past if one.group != instance.group]:
             mean = np.mean(others, axis=0)
             means[user] = float(mean @ vectors[prediction] / np.linalg.norm(mean) / np.linalg.norm(vectors[prediction]))
     if len(means) < 2 or instance.user_id not in means:
@@ -167,7 +170,7 @@ def test_sums_of_histories_give_the_rows_of_their_means_without_holding_all_vect
     held: list[int] = []
     background, vectors = random_case(400, np.random.default_rng(0), held)
     predictions = [str(text) for text in np.random.default_rng(1).choice(list(vectors), 400)]
-    rows = Identification().rows(predictions, [""] * 400, background)
+    rows = Identification().rows(Batch(predictions, [""] * 400, lambda: background))
     expected = [
         straight(*one, vectors) for one in zip(predictions, background.instances, background.histories, strict=True)
     ]
@@ -180,14 +183,29 @@ def test_sums_of_histories_give_the_rows_of_their_means_without_holding_all_vect
 def test_in_the_demo_real_reviews_tell_their_users_and_another_users_are_at_chance(demo: dict[str, Corpus]) -> None:
     corpora = {"Books": demo["Books"]}
     instances = demo["Books"].split("test")
-    predictions = [{"instance": instance.id} for instance in instances]
-    encoder = load_encoder("hashed-ngrams")
-    background = background_of(predictions, corpora, lambda texts, _: encoder.encode(texts), Path("unused"))
     real = [demo["Books"].reference(instance) for instance in instances]
+    predictions = [
+        Prediction(
+            instance=instance.id,
+            category="Books",
+            user=instance.user_id,
+            prediction=text,
+            reference=text,
+            blocks_shown=0,
+            blocks_offered=0,
+            calls=0,
+            prompt_tokens=0,
+            completion_tokens=0,
+            cut_off=False,
+        )
+        for instance, text in zip(instances, real, strict=True)
+    ]
+    encoder = load_encoder("hashed-ngrams")
+    background = background_of(predictions, corpora, Reviews(), lambda texts, _: encoder.encode(texts), Path("unused"))
     metric = Identification()
-    own = metric.aggregate(metric.rows(real, real, background))
+    own = metric.aggregate(metric.rows(Batch(real, real, lambda: background)))
     others = random.Random(0).sample(real, len(real))
-    shuffled = metric.aggregate(metric.rows(others, real, background))
+    shuffled = metric.aggregate(metric.rows(Batch(others, real, lambda: background)))
     assert own["identification_top1"] > 0.75
     assert abs(shuffled["identification_top1"] - shuffled["identification_chance"]) < 0.08
     assert abs(shuffled["identification_mrr"] - shuffled["identification_chance_mrr"]) < 0.06

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from bench import registry
-from bench.config import OpenAIConfig
+from bench.backends.openai import OpenAISettings
+from bench.batch import Background, Batch
 from bench.errors import BackendError, ConfigError, DataError, StoreError
-from bench.records import Background
-from bench.store import read_rows
-from metrics.judge import Judge, fence, parse_score
+from bench.files import read_rows
+from bench.metrics.judge import Judge, fence, parse_score
 
 Made = Callable[..., Background]
 KEY = "sk-never-to-be-seen-0123456789"
@@ -65,11 +65,15 @@ class Server:
         Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
     def judge(self, **options: Any) -> Judge:
-        return Judge(model="m", openai=OpenAIConfig(base_url=self.url, retries=0, concurrency=2), **options)
+        return Judge(model="m", openai=OpenAISettings(base_url=self.url, retries=0, concurrency=2), **options)
 
     def close(self) -> None:
         self._http.shutdown()
         self._http.server_close()
+
+
+def batch(texts: list[str], background: Background) -> Batch:
+    return Batch(texts, ["real"] * len(texts), lambda: background)
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_what_is_asked(server: Server, background_with: Made, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     history = [f"Review {number}. " + "long " * 20 for number in range(4)]
     background = background_with([history])
-    rows = server.judge(reviews=2, excerpt=30).rows([" It flew. "], ["Up it went."], background)
+    rows = server.judge(reviews=2, excerpt=30).rows(Batch([" It flew. "], ["Up it went."], lambda: background))
     assert rows.tolist() == [[7, 1]]
     (asked,) = server.asked
     assert {name: asked[name] for name in ("model", "temperature", "seed", "max_tokens")} == {
@@ -136,15 +140,15 @@ def test_a_text_cannot_end_its_own_fence() -> None:
     ],
 )
 def test_scores_are_read_from_the_last_line(text: str, score: float | None) -> None:
-    assert parse_score({"text": text, "finish_reason": "stop"}) == score
-    assert parse_score({"text": text, "finish_reason": "length"}) is None, "1 may have been 10"
+    assert parse_score(text, "stop") == score
+    assert parse_score(text, "length") is None, "1 may have been 10"
 
 
 def test_what_cannot_be_read_is_counted_and_never_a_0(server: Server, background_with: Made) -> None:
     answers = {"first": "Score: 8", "second": "I will not.", "third": "Score: 2"}
     server.answer = lambda asked: next(answer for text, answer in answers.items() if f"\n{text}\n" in asked)
     judge = server.judge()
-    rows = judge.rows(["first", "second", "third", "  "], ["real"] * 4, background_with([["past"]] * 4))
+    rows = judge.rows(batch(["first", "second", "third", "  "], background_with([["past"]] * 4)))
     assert rows.tolist() == [[8, 1], [0, 0], [2, 1], [0, 1]]
     assert len(server.asked) == 3, "an empty text is not sent"
     scores = judge.aggregate(rows)
@@ -159,7 +163,7 @@ def test_what_cannot_be_read_is_counted_and_never_a_0(server: Server, background
 def test_no_score_at_all_is_an_error(server: Server, background_with: Made) -> None:
     server.answer = lambda asked: "I'd rather not."
     with pytest.raises(DataError, match=r"none of 2 answers about Toys ends in a line with a score .* run again to"):
-        server.judge().rows(["a", "b", ""], ["real"] * 3, background_with([["past"]] * 3))
+        server.judge().rows(batch(["a", "b", ""], background_with([["past"]] * 3)))
 
 
 def test_a_category_without_a_score_is_asked_again_and_the_answers_are_kept(
@@ -172,9 +176,9 @@ def test_a_category_without_a_score_is_asked_again_and_the_answers_are_kept(
     judge = server.judge(temperature=0.5, seed=7)
     for _ in range(2):
         with pytest.raises(DataError, match=r"none of 1 answers about Books .* kept in .*judge\.jsonl"):
-            judge.rows(["a", "b"], ["real"] * 2, background)
+            judge.rows(batch(["a", "b"], background))
     server.answer = lambda asked: "Score: 8"
-    assert judge.rows(["a", "b"], ["real"] * 2, background).tolist() == [[3, 1], [8, 1]]
+    assert judge.rows(batch(["a", "b"], background)).tolist() == [[3, 1], [8, 1]]
     assert sorted(asked["seed"] for asked in server.asked) == [7, 7, 8, 9], "once a time, each with a seed of its own"
     assert len(list(read_rows(background.folder / "judge.jsonl"))) == 4
 
@@ -183,34 +187,37 @@ def test_a_full_disk_tears_no_answer(server: Server, background_with: Made) -> N
     background = background_with([["past"]] * 3)
     path = background.folder / "judge.jsonl"
     judge = server.judge()
-    judge.rows(["a"], ["real"], replace(background, instances=background.instances[:1]))
+    judge.rows(batch(["a"], replace(background, instances=background.instances[:1], about=background.about[:1])))
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
     try:
         with pytest.raises(StoreError, match=r"judge\.jsonl cannot be written: .* run again to go on"):
-            judge.rows(["a", "b", "c"], ["real"] * 3, background)
+            judge.rows(batch(["a", "b", "c"], background))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
-    assert judge.rows(["a", "b", "c"], ["real"] * 3, background).tolist() == [[7, 1]] * 3
+    assert judge.rows(batch(["a", "b", "c"], background)).tolist() == [[7, 1]] * 3
 
 
 def test_an_answer_is_asked_for_once(server: Server, background_with: Made) -> None:
     background = background_with([["past"], ["gone"]])
     path = background.folder / "judge.jsonl"
-    first = server.judge().rows(["a", "b"], ["real"] * 2, background)
+    first = server.judge().rows(batch(["a", "b"], background))
     # A process that was killed left half a line.
     path.write_bytes(path.read_bytes() + b'{"instance": "Toys/te')
     server.answer = lambda asked: "Score: 1"
-    assert server.judge().rows(["a", "b"], ["real"] * 2, background).tolist() == first.tolist()
+    assert server.judge().rows(batch(["a", "b"], background)).tolist() == first.tolist()
     assert len(server.asked) == 2
     # Another text, another history or another setting is another question.
-    assert server.judge().rows(["a", "c"], ["real"] * 2, background).tolist() == [[7, 1], [1, 1]]
+    assert server.judge().rows(batch(["a", "c"], background)).tolist() == [[7, 1], [1, 1]]
     changed = replace(background, instances=background_with([["past"], ["new"]]).instances)
-    assert server.judge().rows(["a", "b"], ["real"] * 2, changed).tolist() == [[7, 1], [1, 1]]
+    assert server.judge().rows(batch(["a", "b"], changed)).tolist() == [[7, 1], [1, 1]]
     assert len(server.asked) == 4
-    assert server.judge(temperature=0.5).rows(["a", "b"], ["real"] * 2, background).tolist() == [[1, 1], [1, 1]]
+    assert server.judge(temperature=0.5).rows(batch(["a", "b"], background)).tolist() == [
+        [1, 1],
+        [1, 1],
+    ]
     assert len(list(read_rows(path))) == 6, "the torn line is gone, every answer is there"
 
 
@@ -223,12 +230,12 @@ def test_a_server_that_fails_costs_no_answer(server: Server, background_with: Ma
 
     server.answer = answer
     with pytest.raises(BackendError, match=r"judge: the server at http.* failed .* set by judge\.openai, not openai"):
-        server.judge().rows(list("abcdef"), ["real"] * 6, background)
+        server.judge().rows(batch(list("abcdef"), background))
     kept = len(list(read_rows(background.folder / "judge.jsonl")))
     assert kept >= 1
     server.asked.clear()
     server.status, server.answer = 200, lambda asked: "Score: 5"
-    rows = server.judge().rows(list("abcdef"), ["real"] * 6, background)
+    rows = server.judge().rows(batch(list("abcdef"), background))
     assert sorted(rows[:, 0].tolist()) == [4.0] * kept + [5.0] * (6 - kept)
     assert len(server.asked) == 6 - kept
 
@@ -236,13 +243,14 @@ def test_a_server_that_fails_costs_no_answer(server: Server, background_with: Ma
 PROGRAM = """
 import sys
 from pathlib import Path
-from bench.config import OpenAIConfig
-from bench.records import Background, Instance, Item
-from metrics.judge import Judge
-item = Item("A1", "Red Kite", "A kite of red cloth.")
-instances = [Instance(f"Toys/test/u{n}", "Toys", "test", f"u{n}", item, 5.0, "", 1, ()) for n in range(8)]
-judge = Judge(model="m", openai=OpenAIConfig(base_url=sys.argv[1], concurrency=1))
-judge.rows([f"text {n}" for n in range(8)], ["real"] * 8, Background(instances, [{}] * 8, None, Path(sys.argv[2])))
+from bench.backends.openai import OpenAISettings
+from bench.batch import Background, Batch
+from bench.metrics.judge import Judge
+from bench.records import Instance
+instances = [Instance(f"Toys/test/u{n}", "Toys", "test", f"u{n}", {}, ()) for n in range(8)]
+background = Background(instances, [{}] * 8, ["Red Kite\\nA kite of red cloth."] * 8, None, Path(sys.argv[2]))
+judge = Judge(model="m", openai=OpenAISettings(base_url=sys.argv[1], concurrency=1))
+judge.rows(Batch([f"text {n}" for n in range(8)], ["real"] * 8, lambda: background))
 """
 
 
@@ -264,7 +272,7 @@ def test_a_killed_scoring_goes_on(server: Server, background_with: Made) -> None
     assert 3 <= kept < 8
     server.asked.clear()
     server.answer = lambda asked: "Score: 9"
-    rows = server.judge().rows([f"text {n}" for n in range(8)], ["real"] * 8, background)
+    rows = server.judge().rows(batch([f"text {n}" for n in range(8)], background))
     assert sorted(rows[:, 0].tolist()) == [6.0] * kept + [9.0] * (8 - kept)
     assert len(server.asked) == 8 - kept
 

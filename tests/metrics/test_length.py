@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metrics.bleu import Bleu
-from metrics.length import Length
+from bench.batch import Batch
+from bench.metrics.bleu import Bleu
+from bench.metrics.length import Length
 
 
 def test_equals_sacrebleu(pairs: list[tuple[str, str]]) -> None:
@@ -16,13 +17,13 @@ def test_equals_sacrebleu(pairs: list[tuple[str, str]]) -> None:
     predictions, references = [p for p, _ in some], [r for _, r in some]
     # As they are, and with the longer half of the predictions cut, so that the penalty counts.
     for texts in (predictions, [text[:60] for text in predictions]):
-        rows = Length().rows(texts, references)
+        rows = Length().rows(Batch(texts, references))
         scores = Length().aggregate(rows)
         expected = BLEU(force=True).corpus_score([text.strip() for text in texts], [references])
         assert rows.sum(axis=0).tolist() == [expected.sys_len, expected.ref_len]
         assert scores["length_ratio"] == pytest.approx(expected.ratio, abs=1e-12)
         assert scores["brevity_penalty"] == pytest.approx(expected.bp, abs=1e-12)
-        np.testing.assert_array_equal(rows, Bleu().rows(texts, references)[:, -2:])
+        np.testing.assert_array_equal(rows, Bleu().rows(Batch(texts, references))[:, -2:])
     assert scores["brevity_penalty"] < 0.5
 
 
@@ -44,5 +45,5 @@ def test_by_hand(rows: list[list[int]], ratio: float, penalty: float) -> None:
 
 
 def test_marks_are_tokens_and_the_signature_says_whose() -> None:
-    assert Length().rows(["  Good, isn't it?\n", ""], ["A b.", "c"]).tolist() == [[5, 3], [0, 1]]
+    assert Length().rows(Batch(["  Good, isn't it?\n", ""], ["A b.", "c"])).tolist() == [[5, 3], [0, 1]]
     assert Length().signature().startswith("length|level:corpus|tok:13a|sacrebleu:")

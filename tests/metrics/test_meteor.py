@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bench.batch import Batch
 from bench.errors import DataError, ResourceError
-from metrics import _wordnet
-from metrics._words import Punkt, TreebankWords, find_punkt
-from metrics.meteor import Meteor
+from bench.metrics import _wordnet
+from bench.metrics._words import Punkt, TreebankWords, find_punkt
+from bench.metrics.meteor import Meteor
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,18 @@ def test_equals_nltk(pairs: list[tuple[str, str]], nltk_wordnet: object, tokeniz
         for prediction, reference in pairs
     ]
     metric = Meteor(tokenizer=tokenizer)
-    rows = metric.rows([p for p, _ in pairs], [r for _, r in pairs])
+    rows = metric.rows(Batch([p for p, _ in pairs], [r for _, r in pairs]))
     assert rows.shape == (len(pairs), 1)
     np.testing.assert_allclose(rows[:, 0], expected, rtol=0, atol=1e-9)
     assert metric.aggregate(rows)["meteor"] == pytest.approx(np.mean(expected), abs=1e-9)
     # The second time references come from memory.
-    again = metric.rows([p for p, _ in pairs], [r for _, r in pairs])
+    again = metric.rows(Batch([p for p, _ in pairs], [r for _, r in pairs]))
     assert (rows == again).all()
 
 
 def test_the_sentence_split_moves_the_number(nltk_data: Path) -> None:
     prediction, reference = "It was a dog. Loved it", "A dog loved that. It was"
-    scores = [Meteor(tokenizer=t).rows([prediction], [reference])[0, 0] for t in ("word_tokenize", "treebank")]
+    scores = [Meteor(tokenizer=t).rows(Batch([prediction], [reference]))[0, 0] for t in ("word_tokenize", "treebank")]
     assert scores[0] > scores[1]
 
 
@@ -69,13 +70,13 @@ def test_by_hand(nltk_data: Path) -> None:
         ("a b", "a b c d", (1 * 0.5) / (0.9 * 1 + 0.1 * 0.5) * (1 - 0.5 * (1 / 2) ** 3)),
         ("", "nothing", 0),
     ]
-    scores = Meteor().rows([case[0] for case in cases], [case[1] for case in cases])[:, 0]
+    scores = Meteor().rows(Batch([case[0] for case in cases], [case[1] for case in cases]))[:, 0]
     np.testing.assert_allclose(scores, [case[2] for case in cases], atol=1e-12)
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\U0001f600", "\ud800 lone"])
 def test_odd_texts_do_not_crash(nltk_data: Path, text: str) -> None:
-    assert Meteor().rows([text, "word"], ["word", text]).tolist() == [[0], [0]]
+    assert Meteor().rows(Batch([text, "word"], ["word", text])).tolist() == [[0], [0]]
 
 
 _PIECES = r"""
@@ -204,7 +205,7 @@ def test_missing_data_stops_with_the_one_command(
     wordnet_files: _wordnet.Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metric = Meteor()
-    for use in (metric.check, metric.signature, lambda: metric.rows(["a"], ["a"])):
+    for use in (metric.check, metric.signature, lambda: metric.rows(Batch(["a"], ["a"]))):
         with pytest.raises(ResourceError, match=r"run: python -m nltk\.downloader wordnet punkt_tab$"):
             use()
     with pytest.raises(ResourceError, match=r"run: python -m nltk\.downloader wordnet$"):
@@ -241,7 +242,7 @@ def test_another_wordnet_version_is_refused(nltk_data: Path, tmp_path: Path) -> 
 
 
 def test_nothing_to_aggregate_is_an_error(nltk_data: Path) -> None:
-    assert Meteor().rows([], []).shape == (0, 1)
+    assert Meteor().rows(Batch([], [])).shape == (0, 1)
     with pytest.raises(DataError, match="meteor: there are no rows to aggregate"):
         Meteor().aggregate(np.zeros((0, 1)))
     scores = Meteor().aggregate(np.array([[0.2], [0.6]]), np.array([[1.0, 1.0], [0.0, 2.0]]))

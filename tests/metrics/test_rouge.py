@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.batch import Batch
 from bench.errors import DataError
-from metrics.rouge import Rouge, lcs_length
+from bench.metrics.rouge import Rouge, lcs_length
 
 
 def test_equals_rouge_score(pairs: list[tuple[str, str]]) -> None:
@@ -19,21 +20,21 @@ def test_equals_rouge_score(pairs: list[tuple[str, str]]) -> None:
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
     scores = [scorer.score(reference, prediction.strip()) for prediction, reference in pairs]
     expected = [(score["rouge1"].fmeasure, score["rougeL"].fmeasure) for score in scores]
-    rows = Rouge().rows([p for p, _ in pairs], [r for _, r in pairs])
+    rows = Rouge().rows(Batch([p for p, _ in pairs], [r for _, r in pairs]))
     np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-9)
     assert rows.shape == (len(pairs), 2)
     assert 0.1 < rows[:, 0].mean() < 0.9
 
 
 def test_by_hand() -> None:
-    rows = Rouge().rows(["b a", "The cat sat.", "the THE the"], ["a b", "the cat ate the mouse", "the end"])
+    rows = Rouge().rows(Batch(["b a", "The cat sat.", "the THE the"], ["a b", "the cat ate the mouse", "the end"]))
     # Order matters to L only; 2 of 3 and 2 of 5; one "the" counts once, 1 of 3 and 1 of 2.
     np.testing.assert_allclose(rows, [[1.0, 0.5], [0.5, 0.5], [0.4, 0.4]], atol=1e-12)
 
 
 @pytest.mark.parametrize("empty", ["", " \n", "!?", "\U0001f600", "\ud800"])
 def test_a_text_without_tokens_scores_0(empty: str) -> None:
-    assert Rouge().rows([empty, "word", empty], ["word", empty, empty]).tolist() == [[0, 0]] * 3
+    assert Rouge().rows(Batch([empty, "word", empty], ["word", empty, empty])).tolist() == [[0, 0]] * 3
 
 
 def _table(first: list[int], second: list[int]) -> int:
@@ -65,9 +66,9 @@ def test_bootstrap_median_equals_rouge_score(pairs: list[tuple[str, str]]) -> No
     expected = aggregator.aggregate()
 
     metric = Rouge(average="bootstrap_median", seed=5)
-    rows = metric.rows([p for p, _ in some], [r for _, r in some])
+    rows = metric.rows(Batch([p for p, _ in some], [r for _, r in some]))
     scores = metric.aggregate(rows)
-    for column in metric.columns:
+    for column in (column.name for column in metric.columns):
         assert scores[column].shape == ()
         assert scores[column] == pytest.approx(expected[column].mid.fmeasure, abs=1e-12)
         assert scores[column] != Rouge(average="bootstrap_median", seed=6).aggregate(rows)[column]
@@ -84,7 +85,7 @@ def test_weights_count_rows(metric: Rouge) -> None:
 
 
 def test_nothing_to_aggregate_is_an_error() -> None:
-    rows = Rouge().rows([], [])
+    rows = Rouge().rows(Batch([], []))
     assert rows.shape == (0, 2)
     for metric in (Rouge(), Rouge(average="bootstrap_median")):
         with pytest.raises(DataError, match="rouge: there are no rows to aggregate"):

@@ -18,11 +18,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from bench.errors import DataError, StoreError
-from bench.report import tables
-from bench.report.figures import _figure, _style, draw
-from bench.report.tables import Cell, Group, Row, Table
+from bench.protocols import Column
+from bench.report.figures import draw, figure_of, style
+from bench.report.table import Cell, Group, Row, Table
+from bench.report.text import csv
 
 PAPER_CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
+SCORES = {
+    "rouge1": Column("rouge1", "R-1"),
+    "bleu": Column("bleu", "BLEU"),
+    "meteor": Column("meteor", "METEOR"),
+}
 NASTY = (
     r"_a $\frac{1$ x^2 100% \\ & <b> A method with a name that is much longer than anybody would want it" + " 漢" * 3
 )
@@ -46,7 +52,8 @@ def table(
     ]
     if len(rows) > 1 and len(categories) > 1:
         del rows[1].cells[categories[1], columns[0]]  # type: ignore[attr-defined]
-    return Table("figure5", "Scores by $K_1$", categories, columns, rows, notes, [Group("", True)])
+    scores = [SCORES.get(name, Column(name)) for name in columns]
+    return Table("figure5", "Scores by $K_1$", categories, scores, rows, notes, [Group("", True)])
 
 
 def whiskers(axes: Axes) -> list[list[tuple[float, float, float]]]:
@@ -65,18 +72,18 @@ def whiskers(axes: Axes) -> list[list[tuple[float, float, float]]]:
 
 @pytest.fixture(scope="module")
 def lines() -> Figure:
-    with _style():
-        return _figure(table(), "lines", "Reviews K")
+    with style():
+        return figure_of(table(), "lines", "Reviews K")
 
 
 def test_lines_hold_the_numbers_of_the_table(lines: Figure) -> None:
     shown = table()
     assert len(lines.axes) == 2
     by_number = sorted(shown.rows, key=lambda row: float(row.label))
-    for axes, name in zip(lines.axes, shown.columns, strict=True):
+    for axes, column in zip(lines.axes, shown.columns, strict=True):
         drawn = [line for line in axes.get_lines() if len(line.get_xdata()) == 4 and line.get_linestyle() != "None"]
         for line, ends, category in zip(drawn, whiskers(axes), shown.categories, strict=True):
-            cells = [row.cells.get((category, name)) for row in by_number]
+            cells = [row.cells.get((category, column.name)) for row in by_number]
             # Categories stand side by side, so close that each point stays at its number.
             assert line.get_xdata() == pytest.approx([0, 1, 2.5, 8], abs=0.1)
             assert line.get_ydata() == pytest.approx([math.nan if c is None else c.value for c in cells], nan_ok=True)
@@ -118,8 +125,8 @@ def test_a_table_that_cannot_be_drawn(labels: tuple[str, ...], message: str, tmp
 def test_bars_hold_the_numbers_of_the_table() -> None:
     shown = table(("Non-Perso", "DPL", "DEP"), ("Unique", "Non-Unique"), ("meteor",))
     shown.rows[2].cells["Unique", "meteor"] = Cell(-3.0, -4.0, -2.5)  # type: ignore[index]
-    with _style():
-        (axes,) = (figure := _figure(shown, "bars", "Users")).axes
+    with style():
+        (axes,) = (figure := figure_of(shown, "bars", "Users")).axes
     bars = [container for container in axes.containers if isinstance(container, BarContainer)]
     for container, ends, row in zip(bars, whiskers(axes), shown.rows, strict=True):
         cells = [row.cells.get((category, "meteor")) for category in shown.categories]
@@ -138,20 +145,22 @@ def test_bars_hold_the_numbers_of_the_table() -> None:
 
 
 def test_an_interval_beside_its_value_is_drawn_as_it_is() -> None:
-    shown = Table("t", "T", ["A"], ["bleu"], [Row("r", "", {("A", "bleu"): Cell(5, 1, 2)})], [], [Group("", True)])
-    with _style():
-        assert whiskers(_figure(shown, "bars", "").axes[0])[0][0][1:] == (1, 2)
+    shown = Table(
+        "t", "T", ["A"], [SCORES["bleu"]], [Row("r", "", {("A", "bleu"): Cell(5, 1, 2)})], [], [Group("", True)]
+    )
+    with style():
+        assert whiskers(figure_of(shown, "bars", "").axes[0])[0][0][1:] == (1, 2)
 
 
 def test_many_series_look_different() -> None:
     shown = table([f"m{i}" for i in range(10)], ["A"], ["bleu"])
-    with _style():
-        (axes,) = _figure(shown, "bars", "").axes
+    with style():
+        (axes,) = figure_of(shown, "bars", "").axes
     bars = [container[0] for container in axes.containers if isinstance(container, BarContainer)]
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 10
     shown = table(["1"], [f"C{i}" for i in range(10)], ["bleu"])
-    with _style():
-        (axes,) = _figure(shown, "lines", "").axes
+    with style():
+        (axes,) = figure_of(shown, "lines", "").axes
     drawn = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 10
 
@@ -165,8 +174,8 @@ def test_long_and_hostile_labels_are_text_and_not_cut_off(kind: str) -> None:
     names = [f"{NASTY} {i}" for i in range(5)]
     columns = ["rouge1", "share_of_the_words_that_are_copied_from_the_history", "W" * 40, "bleu"]
     shown = table(("0", "1"), names, columns) if kind == "lines" else table(names, PAPER_CATEGORIES, columns)
-    with _style():
-        figure = _figure(shown, kind, f"{NASTY} {'W' * 60}")  # type: ignore[arg-type]
+    with style():
+        figure = figure_of(shown, kind, f"{NASTY} {'W' * 60}")  # type: ignore[arg-type]
         # Would raise if "$\frac{1$" were read as a formula.
         figure.draw_without_rendering()
     assert not any(text.get_parse_math() for text in figure.findobj(Text))
@@ -198,7 +207,7 @@ def test_files_of_a_figure_are_the_same_whatever_the_users_settings(tmp_path: Pa
     assert b"/Type3" not in pdf
     # A column of a page, at 200 dots an inch.
     assert struct.unpack(">I", png[16:20]) == (660,)
-    assert as_csv.decode() == tables.csv(shown)
+    assert as_csv.decode() == csv(shown)
     assert text.decode().startswith(
         "### Scores by \\$K\\_1\\$\n\n![](figure5.png)\n\n- Whiskers: 95% bootstrap intervals"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -17,15 +20,21 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from bench.config import build, read_config
+from bench.chat import Chat
+from bench.config import RunConfig, Section, build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
+from bench.files import dump
 from bench.finished import FinishedRun, finished, run_folders
+from bench.job import Job
+from bench.protocols import Column
 from bench.records import Call, Completion
-from bench.report.html import labels, write_report
-from bench.report.tables import Cell, Group, Row, Table, write
-from bench.runner import Run
-from bench.store import Rows, read_generations
+from bench.report.files import write_table
+from bench.report.html import write_report
+from bench.report.labels import labels
+from bench.report.table import Cell, Group, Row, Table
+from bench.results import SCHEMA, RunRecord, Summary
+from bench.store import Generations, read_generations
 
 SCRIPT = "</script><img src=x onerror=window.injected=1>"
 COMMENT = "<!--<script>"
@@ -46,8 +55,22 @@ class Answers:
     """A backend without a model: the hostile text, the stage's name, and more words the later the instance; PAG's
     profile is harmless, as it is quoted."""
 
-    def __init__(self) -> None:
+    settings: ClassVar[type[Section]] = Section
+    takes_vectors: ClassVar[bool] = False
+    applies_template: ClassVar[bool] = True
+    timing: ClassVar[Mapping[str, object]] = {}
+
+    def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
         self._waiting: list[Call] = []
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """It needs nothing."""
+
+    @classmethod
+    def device(cls) -> str:
+        """It runs on nothing."""
+        return "nothing"
 
     def submit(self, call: Call) -> None:
         self._waiting.append(call)
@@ -89,8 +112,30 @@ def write_data(folder: Path) -> None:
     path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plugins() -> Iterator[None]:
+    """`Answers` and a metric of which less is better are installed."""
+    from bench_parrot.size import Size
+
+    package = ModuleType("bench_of_the_report")
+    found = []
+    for group, name, plugin in (("backends", "hostile", Answers), ("metrics", "small", Size)):
+        setattr(package, plugin.__name__, plugin)
+        found.append(importlib.metadata.EntryPoint(name, f"{package.__name__}:{plugin.__name__}", f"bench.{group}"))
+
+    known = importlib.metadata.entry_points
+
+    def entry_points(group: str) -> list[importlib.metadata.EntryPoint]:
+        return [*known(group=group), *(point for point in found if point.group == group)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, package.__name__, package)
+        patch.setattr(importlib.metadata, "entry_points", entry_points)
+        yield
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(plugins: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four finished runs, one that is not, two tables and a figure."""
     folder = tmp_path_factory.mktemp("report")
     write_data(folder / "data")
@@ -98,17 +143,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {
         "dataset": str(folder / "data"),
         "k": 2,
-        "metrics": ["rouge", "bleu"],
+        "backend": "hostile",
+        "metrics": ["rouge", "small", "bleu"],
         "resamples": 20,
         "results": str(folder / "results"),
         "notes": [f"A note {HOSTILE}"],
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.backends._start", lambda *_: Answers())
-        wanted: list[dict[str, Any]] = [{"method": "rag"}, {"method": "rag", "k": 1}, {"method": "pag"}]
-        wanted += [{"method": "copy"}]
-        execute([Run(build(read_config(str(config)), run)) for run in wanted], lambda _: None)
+    wanted: list[dict[str, Any]] = [{"method": "rag"}, {"method": "rag", "k": 1}, {"method": "pag"}]
+    wanted += [{"method": "copy"}]
+    execute([Job.of(build(read_config(str(config)), run)) for run in wanted], lambda _: None)
     half = folder / "results" / "runs" / "half<i>"
     half.mkdir()
     shutil.copy(run_folders(folder / "results")[0] / "run.json", half)
@@ -116,8 +160,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cells = {("Books", "bleu"): Cell(7.5, 7.0, 8.0)}
         rows = [Row(f"Row {HOSTILE}", "", cells)]
         groups = [Group("", True)]
-        write(
-            Table(f"table{number}", f"Title {number}", ["Books"], ["bleu"], rows, [HOSTILE], groups),
+        bleu = Column("bleu", "BLEU")
+        write_table(
+            Table(f"table{number}", f"Title {number}", ["Books"], [bleu], rows, [HOSTILE], groups),
             folder / "results/tables",
         )
     for name in ("my_table", "timing"):
@@ -240,19 +285,19 @@ def leaderboard(page: webdriver.Chrome) -> list[str]:
 
 def test_the_leaderboard_is_sorted_by_click_and_by_key(page: webdriver.Chrome, results: Path) -> None:
     runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
-    values = dict(zip(labels(runs), [run.summary["scores"][CATEGORY]["bleu"]["value"] for run in runs], strict=True))
+    values = dict(zip(labels(runs), [run.summary.scores[CATEGORY]["bleu"].value for run in runs], strict=True))
     heads = all_of(page, ".leaderboard thead tr:last-child th")
-    assert [content(head) for head in heads] == ["Run", "R-1 ↑", "R-L ↑", "BLEU ↑"]
+    assert [content(head) for head in heads] == ["Run", "R-1 ↑", "R-L ↑", "Size ↓", "BLEU ↑"]
     assert CATEGORY in content(one(page, ".leaderboard th[scope=colgroup]"))
-    one(heads[3], "button").click()
-    assert heads[3].get_attribute("aria-sort") == "descending"
+    one(heads[4], "button").click()
+    assert heads[4].get_attribute("aria-sort") == "descending"
     assert [values[label] for label in leaderboard(page)] == sorted(values.values(), reverse=True)
-    one(heads[3], "button").send_keys(Keys.ENTER)
-    assert heads[3].get_attribute("aria-sort") == "ascending"
+    one(heads[4], "button").send_keys(Keys.ENTER)
+    assert heads[4].get_attribute("aria-sort") == "ascending"
     assert [values[label] for label in leaderboard(page)] == sorted(values.values())
     one(heads[0], "button").send_keys(Keys.SPACE)
     assert leaderboard(page) == sorted(values)
-    assert [head.get_attribute("aria-sort") for head in heads] == ["ascending", None, None, None]
+    assert [head.get_attribute("aria-sort") for head in heads] == ["ascending", None, None, None, None]
 
 
 def test_the_best_of_the_rows_shown_is_bold(page: webdriver.Chrome) -> None:
@@ -267,19 +312,40 @@ def test_the_best_of_the_rows_shown_is_bold(page: webdriver.Chrome) -> None:
     assert int(one(page, ".leaderboard td.best").value_of_css_property("font-weight")) >= 700
 
 
+def test_of_a_score_that_should_be_low_the_lowest_is_best_and_stands_first(
+    page: webdriver.Chrome, results: Path
+) -> None:
+    runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
+    values = dict(zip(labels(runs), [run.summary.scores[CATEGORY]["size"].value for run in runs], strict=True))
+    (head,) = [head for head in all_of(page, ".leaderboard thead th") if content(head) == "Size ↓"]
+    one(head, "button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [values[label] for label in leaderboard(page)] == sorted(values.values())
+    rows = all_of(page, ".leaderboard tbody tr")
+    assert [content(one(row, "th")) for row in rows if all_of(row, "td.best:nth-child(4)")] == ["copy"]
+
+
 def test_an_instance_is_shown_word_for_word(page: webdriver.Chrome) -> None:
     position(page, "1 of 9")
     assert asked(page) == "u0<b>"
     assert content(one(page, "#viewer h3")) == f"Item 1 {HOSTILE}"
+    facts = f"User: u0<b> · Rating: 4.0 · Review title: Title {HOSTILE} · Group: A1"
+    assert content(one(page, "#viewer h3 + p")) == facts
+    assert content(one(page, "#viewer p + details summary")) == "Item description"
+    assert content(one(page, "#viewer p + details .text")) == HOSTILE
+    assert content(one(page, ".real h4")) == "The real review"
     assert content(one(page, ".real .text")) == f"{REFERENCE} 0"
     assert content(one(card(page, "rag, recency, K=2"), ".text")) == f"{ANSWER} rag_review".replace(SURROGATE, "\ufffd")
     assert "Cut off" in content(card(page, "rag, recency, K=2"))
     assert "Cut off" not in content(card(page, "pag, recency, K=2"))
     assert content(one(card(page, "copy"), ".text")) == f"Fine, {HOSTILE}"
-    history, peers = all_of(page, ".reviews")
+    history, peers = all_of(page, ".records")
     assert [content(text) for text in all_of(history, ".text")] == [f"Fine, {HOSTILE}", f"{HISTORY} 0"]
     assert [content(text) for text in all_of(peers, ".text")] == [f"Fine, {HOSTILE}"]
-    assert "u1<b>" in content(peers)
+    head = f"Item 3 {HOSTILE} · 1970-01-01 · Rating: 4.0 · Review title: Title {HOSTILE}"
+    assert content(all_of(history, ".head")[0]) == head
+    # All that a peer shares with the instance is left out: the item.
+    assert content(one(peers, ".head")) == f"u1<b> · 1970-01-01 · Rating: 4.0 · Review title: Title {HOSTILE}"
 
 
 def test_scores_are_those_of_the_text(page: webdriver.Chrome, results: Path) -> None:
@@ -293,7 +359,7 @@ def test_scores_are_those_of_the_text(page: webdriver.Chrome, results: Path) -> 
         content(one(div, "dt")): content(one(div, "dd")) for div in all_of(card(page, "pag, recency, K=2"), "dl div")
     }
     assert shown | expected == shown
-    assert set(shown) == {"R-1", "R-L", "BLEU"}
+    assert set(shown) == {"R-1", "R-L", "Size", "BLEU"}
 
 
 def test_shared_phrases_are_marked(page: webdriver.Chrome) -> None:
@@ -350,7 +416,7 @@ def test_instances_are_chosen_by_step_search_and_category(page: webdriver.Chrome
     position(page, "2 of 9")
     wait(page, lambda: asked(page) == "u1<b>")
     # The user's own review of the item is no peer's.
-    assert content(all_of(page, ".reviews summary")[1]) == "What others wrote of the item (0)"
+    assert content(all_of(page, ".records summary")[1]) == "What peers wrote (0)"
     # The limit leaves out u9 to u11.
     Select(one(page, "#instance")).select_by_index(8)
     wait(page, lambda: asked(page) == "u8<b>")
@@ -375,6 +441,25 @@ def test_runs_are_chosen(page: webdriver.Chrome) -> None:
     boxes[0].click()
     wait(page, lambda: len(all_of(page, "#viewer article")) == 4)
     assert content(boxes[0]).strip() not in [content(head) for head in all_of(page, "#viewer h4")]
+
+
+def test_a_task_without_peers_and_times(chromium: webdriver.Chrome, tmp_path: Path, example: None) -> None:
+    work = [[f"Headline {n}", f"Article {n}."] for n in range(5)]
+    (tmp_path / "City.newsroom").write_text(json.dumps({"name": "ann", "work": work}) + "\n")
+    settings = {"task": "headline", "dataset": str(tmp_path), "method": "rag", "retriever": "random"}
+    settings |= {"backend": "scripted", "results": str(tmp_path / "results"), "resamples": 10}
+    execute([Job.of(build(settings))], lambda _: None)
+    open_page(chromium, write_report(tmp_path / "results", tmp_path / "report.html"))
+    assert content(one(chromium, "#viewer h3")) == "Article 4."
+    assert content(one(chromium, "#viewer h3 + p")) == "User: ann"
+    assert [content(head) for head in all_of(chromium, "#viewer article h4")] == [
+        "The real headline",
+        "rag, random, K=8",
+    ]
+    assert [content(head) for head in all_of(chromium, ".records summary")] == ["The user's history (4)"]
+    assert content(one(chromium, ".records .head")) == "Article 3."
+    assert one(chromium, "#search").get_attribute("placeholder") == "article, user or id"
+    assert "review" not in content(one(chromium, "#instances")).lower()
 
 
 def test_the_policy_lets_nothing_else_run_or_load(chromium: webdriver.Chrome, report: Path) -> None:
@@ -459,11 +544,11 @@ def test_labels(results: Path) -> None:
     run = runs[-1]
 
     def changed(name: str, **settings: Any) -> FinishedRun:
-        record = json.loads(json.dumps(run.record))
-        record["identity"]["settings"] |= settings
-        return FinishedRun(run.folder.with_name(name), record, run.summary)
+        own = run.record.identity
+        changes = {"identity": own | {"settings": own["settings"] | settings}}
+        return FinishedRun(run.folder.with_name(name), run.record.model_copy(update=changes), run.summary)
 
-    method = run.record["identity"]["settings"]["method"]
+    method = run.record.identity["settings"]["method"]
     first, *rest = labels([run, changed("a-1", seed=3), changed("b-2", seed=3), changed("c-3", temperature=0.5)])
     assert first.startswith(method)
     # Most have the temperature 0.8: only another one is told.
@@ -516,9 +601,9 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tm
     (foreign / "summary.json").write_text(json.dumps(summary))
     written = write_report(copy, tmp_path / "report.html").read_text()
     assert "2 finished runs" in written
-    assert f"<li><bdi>{torn.name}</bdi>: it/scores.jsonl lacks bleu&#x27;s row of " in written
+    assert f"<li><bdi>{torn.name}</bdi>: it/scores.jsonl has no row of bleu for " in written
     assert f"<li><bdi>{foreign.name}</bdi>: there is no metric &#x27;gone&#x27;" in written
-    with pytest.raises(StoreError, match="lacks bleu's row of"):
+    with pytest.raises(StoreError, match="has no row of bleu for"):
         write_report(copy, tmp_path / "report.html", ["pag"])
 
 
@@ -538,12 +623,12 @@ def test_only_generations_of_the_instances_shown_are_kept(
     kept: list[set[str]] = []
     real = read_generations
 
-    def read(*arguments: Any) -> Rows:
+    def read(*arguments: Any) -> Generations:
         rows = real(*arguments)
         kept.append({instance for instance, _, _ in rows})
         return rows
 
-    monkeypatch.setattr("bench.report.html.read_generations", read)
+    monkeypatch.setattr("bench.report.instances.read_generations", read)
     report = write_report(results, tmp_path / "report.html", ["pag", "rag-recency-k2"], instances=3)
     assert kept == [{instance["id"] for instance in index(report)["instances"]}] * 2
 
@@ -558,3 +643,22 @@ def test_data_that_changed_are_not_shown(results: Path, tmp_path: Path) -> None:
     assert "No instances can be shown, for their data cannot be read: data set " in written
     assert "was changed since" in written
     assert "class='leaderboard'" in written
+
+
+def test_runs_of_an_older_schema_are_reported(results: Path, tmp_path: Path) -> None:
+    """Their data had other fingerprints: what they had to predict tells whether the data are still the same."""
+    copy = copied(results, tmp_path)
+    for folder in (path.parent for path in (copy / "runs").glob("*/summary.json")):
+        for name, kind in (("run.json", RunRecord), ("summary.json", Summary)):
+            content = kind.read(folder / name).json_object() | {"schema": SCHEMA - 1}
+            if kind is RunRecord:
+                content["identity"]["data"] = {CATEGORY: "0" * 64}
+            (folder / name).write_text(dump(content))
+    written = write_report(copy, tmp_path / "report.html")
+    assert f"4 of these 4 runs are of an older schema (1; this version writes {SCHEMA})." in written.read_text()
+    assert [run["problem"] for run in index(written)["runs"]] == [""] * 4
+    assert len(index(written)["instances"]) == 12
+    path = next((copy / "runs").glob("pag-*")) / "predictions.jsonl"
+    path.write_text(path.read_text().replace("The kite flew", "The kite fell"))
+    labels_shown = [run["label"] for run in index(write_report(copy, tmp_path / "report.html"))["runs"]]
+    assert labels_shown == ["copy", "rag, recency, K=1", "rag, recency, K=2"]

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from bench.batch import Batch
 from bench.config import build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
 from bench.finished import find_run
+from bench.job import Job
+from bench.protocols import Array, Column
 from bench.report.runs import list_runs, show_instance, show_run
-from bench.runner import Run
-from metrics.rouge import Rouge
 
 
-def make(shop_config: Path, **settings: object) -> Run:
-    return Run(build(read_config(str(shop_config)), settings))
+@dataclass(frozen=True)
+class Fussy:
+    """A metric that gives a single text no score under one of its two names."""
+
+    columns: ClassVar[tuple[Column, ...]] = (Column("whole"), Column("each"))
+    statistics: ClassVar[tuple[str, ...]] = ("each",)
+
+    def check(self) -> None:
+        """It needs nothing."""
+
+    def signature(self) -> str:
+        """It has no options."""
+        return "fussy"
+
+    def rows(self, batch: Batch) -> Array:
+        """A half for each text."""
+        return np.full((len(batch.predictions), 1), 0.5)
+
+    def aggregate(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        """The mean, and nothing for a single row."""
+        mean = rows.mean(axis=0)[0] if weights is None else (weights @ rows)[:, 0] / weights.sum(axis=1)
+        return {"whole": mean * (np.nan if len(rows) == 1 else 1), "each": mean}
+
+
+def make(shop_config: Path, **settings: object) -> Job:
+    return Job.of(build(read_config(str(shop_config)), settings))
 
 
 @pytest.fixture
@@ -28,17 +56,17 @@ def results(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def finished(shop_config: Path, scripted: Any) -> Run:
-    run = make(shop_config, method="pag")
-    execute([run], lambda _: None)
-    return run
+def finished(shop_config: Path, scripted: Any) -> Job:
+    job = make(shop_config, method="pag")
+    execute([job], lambda _: None)
+    return job
 
 
 def test_no_runs(results: str) -> None:
     assert list_runs(results) == f"no runs in {results}/runs; make one with: bench run --method rag"
 
 
-def test_a_line_a_run(finished: Run, results: str) -> None:
+def test_a_line_a_run(finished: Job, results: str) -> None:
     copy = Path(results) / "runs" / "copy-half"
     copy.mkdir()
     (copy / "run.json").write_text((finished.folder / "run.json").read_text())
@@ -50,7 +78,40 @@ def test_a_line_a_run(finished: Run, results: str) -> None:
     assert whole.split()[:4] == [finished.folder.name, "complete", "3", "6"]
 
 
-def test_a_part_of_the_name_finds_a_run(finished: Run, shop_config: Path, results: str) -> None:
+def age(folder: Path) -> None:
+    """Make a run's files those of schema 1."""
+    for name in ("run.json", "summary.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | {"schema": 1}))
+
+
+def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: str) -> None:
+    age(finished.folder)
+    _, _, line, note = list_runs(results).splitlines()
+    assert line.split()[:6] == [finished.folder.name, "complete", "(schema", "1)", "3", "6"]
+    assert note == (
+        "1 of an older schema (1; this version writes 2): they can be shown, compared and reported, and are not gone "
+        "on with"
+    )
+    assert "\nof an older schema (1; this version writes 2): it is read" in show_run(results, "pag")
+    shown = show_instance(results, "pag", "u1")
+    assert "=== prediction\nanswer pag_review Toys/test/u1\n" in shown
+    assert "--- answer (3 tokens, stop)\n" in shown
+
+
+def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(finished: Job, results: str) -> None:
+    for name, content in (("torn", "{"), ("future", json.dumps({"schema": 99}))):
+        folder = Path(results) / "runs" / name
+        folder.mkdir()
+        (folder / "run.json").write_text(content)
+    _, _, line, future, torn = list_runs(results).splitlines()
+    assert line.split()[:2] == [finished.folder.name, "complete"]
+    assert future.startswith("future is left out: ")
+    assert "schema 99" in future
+    assert re.match(r"torn is left out: .*run\.json cannot be read", torn)
+
+
+def test_a_part_of_the_name_finds_a_run(finished: Job, shop_config: Path, results: str) -> None:
     copy = make(shop_config, method="copy")
     execute([copy], lambda _: None)
     assert find_run(Path(results), "pag") == finished.folder
@@ -66,14 +127,14 @@ def test_a_part_of_the_name_finds_a_run(finished: Run, shop_config: Path, result
         find_run(Path(results), finished.folder.name.replace("pag", "pgg"))
 
 
-def test_the_whole_name_wins_over_a_part(finished: Run, results: str) -> None:
+def test_the_whole_name_wins_over_a_part(finished: Job, results: str) -> None:
     longer = finished.folder.with_name(finished.folder.name + "-old")
     longer.mkdir()
     (longer / "run.json").write_text((finished.folder / "run.json").read_text())
     assert find_run(Path(results), finished.folder.name) == finished.folder
 
 
-def test_show_run(finished: Run, results: str) -> None:
+def test_show_run(finished: Job, results: str) -> None:
     shown = show_run(results, "pag").splitlines()
     assert shown[0] == finished.folder.name
     assert shown[1].startswith("created 20")
@@ -82,15 +143,18 @@ def test_show_run(finished: Run, results: str) -> None:
     assert any(line.startswith("bleu: ") for line in shown)
 
 
-def test_show_an_unfinished_run(finished: Run, results: str) -> None:
+def test_show_an_unfinished_run(finished: Job, results: str) -> None:
     (finished.folder / "summary.json").unlink()
     assert show_run(results, "pag").endswith("unfinished: 6 completions are there")
 
 
-def test_show_instance(finished: Run, results: str) -> None:
+def test_show_instance(finished: Job, results: str) -> None:
     shown = show_instance(results, "pag", "u1")
-    assert shown.startswith("Toys/test/u1: Old Map (A4), 5.0 stars, 'Lovely map'\n")
-    assert "=== profile: 3 reviews, the newest last\n- Red Kite, 5.0 stars, 'Flies high': Up it went" in shown
+    assert shown.startswith(
+        "Toys/test/u1\nItem: Old Map\nRating: 5.0\nReview title: Lovely map\nGroup: A4\n\n"
+        "=== profile: 3 reviews, the newest last\n"
+        "- Item: Red Kite; Rating: 5.0; Review title: Flies high\n  Up it went"
+    )
     assert "=== prompt of pag_profile (2 of 2 blocks)\n--- system\nGiven a user's" in shown
     assert "--- answer (3 tokens, stop)\nanswer pag_profile Toys/test/u1\n" in shown
     assert "[User Profile]: answer pag_profile Toys/test/u1\n" in shown
@@ -109,18 +173,18 @@ def test_scores_of_a_metric_that_came_later_are_shown(shop_config: Path, scripte
 
 
 def test_only_scores_of_the_last_scoring_are_shown(
-    shop_config: Path, scripted: Any, results: str, monkeypatch: pytest.MonkeyPatch
+    shop_config: Path, scripted: Any, results: str, register: Callable[[str, str, type], None]
 ) -> None:
     """Scores of a metric that is no longer taken are not; one that one text does not have is named."""
-    execute([make(shop_config, method="copy", metrics=["rouge", "bleu", "length"])], lambda _: None)
-    execute([make(shop_config, method="copy", metrics=["rouge", "bleu"])], lambda _: None)
-    monkeypatch.setattr(Rouge, "aggregate", lambda self, rows: {"rouge1": np.array(np.nan), "rougeL": np.array(0.5)})
+    register("metrics", "fussy", Fussy)
+    execute([make(shop_config, method="copy", metrics=["fussy", "bleu", "length"])], lambda _: None)
+    execute([make(shop_config, method="copy", metrics=["fussy", "bleu"])], lambda _: None)
     scores = show_instance(results, "copy", "u1").partition("=== scores\n")[2].splitlines()
-    assert scores[:2] == ["rouge1: none for this instance", "rougeL: 0.5000"]
+    assert scores[:2] == ["whole: none for this instance", "each: 0.5000"]
     assert [line.partition(":")[0] for line in scores[2:]] == ["bleu"]
 
 
-def test_show_an_instance_that_is_not_generated_yet(finished: Run, results: str) -> None:
+def test_show_an_instance_that_is_not_generated_yet(finished: Job, results: str) -> None:
     generations = finished.folder / "generations.jsonl"
     rows = [row for row in generations.read_text().splitlines() if "pag_review" not in row]
     generations.write_text("".join(row + "\n" for row in rows))
@@ -133,14 +197,14 @@ def test_show_an_instance_that_is_not_generated_yet(finished: Run, results: str)
     assert shown.endswith("=== scores\n(not scored yet)")
 
 
-def test_which_instance(finished: Run, results: str) -> None:
+def test_which_instance(finished: Job, results: str) -> None:
     with pytest.raises(ConfigError, match=r"'test/u' names 3 instances of pag-.*: Toys/test/u1, Toys/test/u2, Toys"):
         show_instance(results, "pag", "test/u")
     with pytest.raises(ConfigError, match=r"'u9' names 0 instances of .*: the first are Toys/test/u1, "):
         show_instance(results, "pag", "u9")
 
 
-def test_a_run_of_another_time(finished: Run, results: str) -> None:
+def test_a_run_of_another_time(finished: Job, results: str) -> None:
     path = finished.folder / "run.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"schema": 0}))
@@ -158,3 +222,20 @@ def test_an_instance_of_a_run_with_plugin_options(shop_config: Path, scripted: A
     options = {"contriever": {"model": "hashed-ngrams"}}
     execute([make(shop_config, method="rag", retriever="contriever", **options)], lambda _: None)
     assert "(2 of 2 blocks)" in show_instance(results, "rag", "u1")
+
+
+def test_an_instance_without_peers_and_times(
+    tmp_path: Path, shop_config: Path, scripted: Any, example: None, results: str
+) -> None:
+    """Of another task: its own facts, and no word of reviews."""
+    work = [[f"Headline {n}", f"Article {n}."] for n in range(5)]
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "City.newsroom").write_text(json.dumps({"name": "ann", "work": work}) + "\n")
+    other = {"task": "headline", "dataset": str(tmp_path / "paper"), "metrics": ["rouge"]}
+    execute([make(shop_config, method="rag", retriever="random", **other)], lambda _: None)
+    shown = show_instance(results, "rag", "ann")
+    assert shown.startswith(
+        "City/test/ann\nArticle: Article 4.\n\n=== profile: 4 headlines\n- Article: Article 0.\n  Headline 0\n"
+    )
+    assert "=== reference\nHeadline 4\n" in shown
+    assert "review" not in shown.partition("=== prompt")[0].lower()

@@ -12,34 +12,33 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
 
-from bench.errors import DataError, ResourceError, StoreError
-from bench.report import names
-from bench.report.names import category_name, paper_value
-from bench.report.tables import (
-    Cell,
-    Group,
-    Row,
-    Table,
-    csv,
-    escape_latex,
-    escape_markdown,
-    html,
-    latex,
-    latex_alone,
-    markdown,
-    marks,
-    plain,
-    write,
-)
+from bench.errors import DataError, StoreError
+from bench.protocols import Column
+from bench.report.files import write_table
+from bench.report.latex import document, escape_latex, latex
+from bench.report.markup import escape_markdown, html, markdown
+from bench.report.names import category_name
+from bench.report.table import Cell, Group, Row, Table, marks
+from bench.report.text import csv, plain
 
 PAPER_CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
 METRICS = ("rouge1", "meteor", "bleu", "bertscore")
+SCORES = {
+    "rouge1": Column("rouge1", "R-1"),
+    "meteor": Column("meteor", "METEOR"),
+    "bleu": Column("bleu", "BLEU", interval_decimals=2),
+    "bertscore": Column("bertscore", "BERTScore"),
+}
 NASTY = (
     r"[50%_of] #1 & {2} ~3^4 \par $x$ <i>|`\\ -- --set k=4 "
     + '"q" naïve Žižek Łódź “x” λ≥0 § · … – — ß ş 漢字 😀\n new_line'
 )
+
+
+def scores(*names: str) -> list[Column]:
+    """Columns by their names; those of `SCORES` or with nothing but a name."""
+    return [SCORES.get(name, Column(name)) for name in names]
 
 
 def number(category: str, metric: str, row: int) -> Cell:
@@ -59,17 +58,17 @@ def table(categories: Sequence[str] = PAPER_CATEGORIES, columns: Sequence[str] =
         rows.append(Row(label, "Methods" if index < 6 else "Controls", cells))
     groups = [Group("Methods", ranked=True), Group("Controls", ranked=False)]
     values = {"id": "table1", "title": "Scores", "notes": ["Tiny model."], "rows": rows, "groups": groups}
-    return Table(categories=categories, columns=columns, **(values | other))  # type: ignore[arg-type]
+    return Table(categories=categories, columns=scores(*columns), **(values | other))  # type: ignore[arg-type]
 
 
-def column_of(*values: float, ranked: bool = True, metric: str = "rouge1") -> Table:
-    rows = [Row(f"r{i}", "g", {("Books", metric): Cell(v, v, v, None)}) for i, v in enumerate(values)]
-    return Table("t", "T", ["Books"], [metric], rows, [], [Group("g", ranked)])
+def column_of(*values: float, ranked: bool = True, column: Column = SCORES["rouge1"]) -> Table:
+    rows = [Row(f"r{i}", "g", {("Books", column.name): Cell(v, v, v, None)}) for i, v in enumerate(values)]
+    return Table("t", "T", ["Books"], [column], rows, [], [Group("g", ranked)])
 
 
 def marked(values: Table) -> list[str | None]:
     found = marks(values)
-    return [found.get((i, ("Books", values.columns[0]))) for i in range(len(values.rows))]
+    return [found.get((i, ("Books", values.columns[0].name))) for i in range(len(values.rows))]
 
 
 # ---- marks
@@ -78,7 +77,7 @@ def marked(values: Table) -> list[str | None]:
 def test_best_and_second_best_by_hand() -> None:
     assert marked(column_of(0.2, 0.4, 0.1, 0.3)) == [None, "best", None, "second"]
     assert marked(column_of(-0.2, -0.4, -0.1)) == ["second", None, "best"]
-    assert marked(column_of(9.5, 13.2, metric="bleu")) == ["second", "best"]
+    assert marked(column_of(9.5, 13.2, column=SCORES["bleu"])) == ["second", "best"]
 
 
 def test_ties_share_a_mark_and_are_judged_by_what_is_shown() -> None:
@@ -99,7 +98,7 @@ def test_groups_are_ranked_apart_and_controls_take_no_mark() -> None:
         for group, value in [("7B", 0.1), ("32B", 0.3), ("7B", 0.2), ("32B", 0.4), ("Controls", 0.9), ("Controls", 0.8)]
     ]
     groups = [Group("7B", True), Group("32B", True), Group("Controls", False)]
-    shown = Table("t", "T", ["Books"], ["rouge1"], rows, [], groups)
+    shown = Table("t", "T", ["Books"], scores("rouge1"), rows, [], groups)
     assert {index: mark for (index, _), mark in marks(shown).items()} == {
         0: "second",
         1: "second",
@@ -123,18 +122,23 @@ def test_groups_may_be_ranked_together() -> None:
     shown = column_of(0.1, 0.3, 0.2)
     rows = [Row(row.label, group, row.cells) for row, group in zip(shown.rows, ("", "w/o", "w/"), strict=True)]
     groups = [Group("", True, "all"), Group("w/o", True, "all"), Group("w/", True, "all")]
-    together = Table("t", "T", ["Books"], ["rouge1"], rows, [], groups)
+    together = Table("t", "T", ["Books"], scores("rouge1"), rows, [], groups)
     assert marked(together) == [None, "best", "second"]
     assert marked(dataclasses.replace(together, groups=[Group(group.name, True) for group in groups])) == [None] * 3
 
 
-def test_lower_may_be_better_and_neither(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(names.COLUMNS, "errors", names.Column("Errors", better="lower"))
-    monkeypatch.setitem(names.COLUMNS, "length", names.Column("Length", better=None))
-    assert marked(column_of(0.2, 0.4, 0.1, metric="errors")) == ["second", None, "best"]
-    assert marked(column_of(0.2, 0.4, 0.1, metric="length")) == [None, None, None]
-    assert "Errors ↓ |" in markdown(column_of(0.2, metric="errors"))
-    assert "Length |" in markdown(column_of(0.2, metric="length"))
+def test_lower_may_be_better_and_neither() -> None:
+    errors, length = Column("errors", "Mistakes", 1, better="lower"), Column("length_of_it", better=None)
+    shown = column_of(0.2, 0.4, 0.1, column=errors)
+    assert marked(shown) == ["second", None, "best"]
+    assert marked(column_of(0.2, 0.4, 0.1, column=length)) == [None, None, None]
+    assert "Mistakes ↓ |" in markdown(shown)
+    assert ">Mistakes ↓</th>" in html(shown)
+    assert r"\shortstack[r]{Mistakes\\$\downarrow$}" in latex(shown)
+    for rendered, best in ((markdown(shown), "**0.1**"), (latex(shown), r"\textbf{0.1}"), (plain(shown), "*0.1")):
+        assert best in rendered
+    # Without a head of its own a column shows its name.
+    assert "length of it |" in markdown(column_of(0.2, column=length))
 
 
 # ---- spread, significance, differences
@@ -149,7 +153,7 @@ RICH = {
 
 def rich() -> Table:
     rows = [Row(name, "d" if cell.signed else "", {("Books", "meteor"): cell}) for name, cell in RICH.items()]
-    return Table("rich", "Rich", ["Books"], ["meteor"], rows, [], [Group("", True), Group("d", False)])
+    return Table("rich", "Rich", ["Books"], scores("meteor"), rows, [], [Group("", True), Group("d", False)])
 
 
 def test_every_rendering_tells_spread_significance_and_differences() -> None:
@@ -248,7 +252,6 @@ def test_latex_and_text_hold_every_number() -> None:
             assert f"\\tiny {re.sub('^0', '', low)}--{re.sub('^0', '', high)}" in tex
             assert f"{cell.value:.4f} [{low}, {high}]" in text
             assert cell.paper is None or f"\\itshape {cell.paper:.4f}" in tex
-    assert r"\tiny" not in latex(shown, intervals=False)
 
 
 def test_csv_is_long_and_exact() -> None:
@@ -271,7 +274,7 @@ def test_csv_is_long_and_exact() -> None:
 def test_text_by_hand() -> None:
     cells = {("Books", "rouge1"): Cell(0.25, 0.2, 0.3, 0.3149), ("Books", "bleu"): Cell(12, 11, 13.5)}
     rows = [Row("RAG", "", cells), Row("DEP", "", {("Books", "rouge1"): Cell(0.5, 0.4, 0.6)})]
-    shown = Table("t", "Title", ["Books"], ["rouge1", "bleu"], rows, ["A note."], [Group("", True)])
+    shown = Table("t", "Title", ["Books"], scores("rouge1", "bleu"), rows, ["A note."], [Group("", True)])
     assert plain(shown) == (
         "Title\n\nBooks\n"
         "Method                           R-1                    BLEU\n"
@@ -337,7 +340,7 @@ def test_markdown_escapes(text: str, expected: str) -> None:
 
 def test_markdown_columns_survive_bars_in_labels() -> None:
     rows = [Row("a | b", "x|y", {("Books", "rouge1"): Cell(0.1, 0.1, 0.1)})]
-    text = markdown(Table("t", "T", ["Books"], ["rouge1"], rows, [], [Group("x|y", False)]))
+    text = markdown(Table("t", "T", ["Books"], scores("rouge1"), rows, [], [Group("x|y", False)]))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {3}
 
@@ -360,7 +363,7 @@ CASES: dict[str, Callable[[], Table]] = {
     "no rows": lambda: table(rows=[]),
     "seven categories": lambda: table([f"A_Category_of_Products_{i}" for i in range(7)]),
     "many columns": lambda: table(["Books"], [f"metric_with_a_long_name_{i}" for i in range(14)]),
-    "wide numbers": lambda: column_of(-123456.5, 1.0, metric="bleu"),
+    "wide numbers": lambda: column_of(-123456.5, 1.0, column=SCORES["bleu"]),
     "nasty": lambda: table(
         title=NASTY,
         notes=[NASTY, LONG * 3],
@@ -374,7 +377,7 @@ CASES: dict[str, Callable[[], Table]] = {
 def test_pdflatex_sets_the_table_without_a_box_too_wide(
     case: str, tmp_path: Path, pdflatex: Callable[[Path, str], str]
 ) -> None:
-    write(CASES[case](), tmp_path)
+    write_table(CASES[case](), tmp_path)
     log = pdflatex(tmp_path, f"{CASES[case]().id}_alone.tex")
     assert "Overfull" not in log
     assert "Float too large" not in log
@@ -393,9 +396,9 @@ def test_three_categories_stand_side_by_side_and_more_continue() -> None:
 
 def test_latex_is_ascii_and_a_float_of_its_own_width() -> None:
     assert latex(CASES["nasty"]()).isascii()
-    assert latex_alone(table()).count(r"\input{table1.tex}") == 1
-    assert r"\setcounter{table}{8}" in latex_alone(table(id="table9-paper-7b"))
-    assert "setcounter" not in latex_alone(table(id="style"))
+    assert document("table1").count(r"\input{table1.tex}") == 1
+    assert r"\setcounter{table}{8}" in document("table9-paper-7b")
+    assert "setcounter" not in document("style")
     assert r"\begin{table*}" in latex(table())
     assert r"\begin{table}" in latex(table(["Books"]))
 
@@ -404,19 +407,19 @@ def test_latex_is_ascii_and_a_float_of_its_own_width() -> None:
 
 
 def test_write_gives_the_same_files_twice(tmp_path: Path) -> None:
-    paths = write(table(), tmp_path / "new" / "folder")
+    paths = write_table(table(), tmp_path / "new" / "folder")
     assert [path.name for path in paths] == [
         *("table1.tex", "table1_alone.tex", "table1.md", "table1.html", "table1.csv")
     ]
     texts = [path.read_bytes() for path in paths]
     assert texts[2].decode() == markdown(table())
-    assert [path.read_bytes() for path in write(table(), tmp_path / "new" / "folder")] == texts
+    assert [path.read_bytes() for path in write_table(table(), tmp_path / "new" / "folder")] == texts
 
 
 def test_write_says_where_it_failed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/table1\.tex cannot be written"):
-        write(table(), tmp_path / "file")
+        write_table(table(), tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -438,40 +441,3 @@ def test_write_says_where_it_failed(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_shown_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         table(**change)
-
-
-# ---- the paper's numbers
-
-
-def test_every_record_of_the_paper_is_there_once() -> None:
-    records = yaml.safe_load(names.PAPER.read_text(encoding="utf-8"))["records"]
-    assert len(records) == 369
-    assert len({(r["table"], r["row"], r["dataset"], r["metric"]) for r in records}) == 369
-    assert sum(r["table"] == "table1" for r in records) == 120
-
-
-@pytest.mark.parametrize(
-    ("cell", "value"),
-    [
-        (("table1", "Non-Perso-32B", "Books", "rouge1"), 0.3025),
-        (("table1", "RAG-7B", "Movies_and_TV", "bleu"), 1.3021),
-        (("table1", "PAG-7B", "CDs_and_Vinyl", "meteor"), 0.1979),
-        (("table1", "DPL-32B", "CDs_and_Vinyl", "bertscore"), 0.4910),
-        (("table1", "DEP-7B", "Books", "bleu"), 13.53),
-        (("table1", "DEP-7B", "Toys", "bleu"), None),
-        (("table1", "copy", "Books", "bleu"), None),
-    ],
-)
-def test_cells_of_the_papers_first_table(cell: tuple[str, str, str, str], value: float | None) -> None:
-    assert paper_value(*cell) == value
-
-
-def test_lost_or_broken_numbers_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "PAPER", tmp_path / "numbers.yaml")
-    names._paper_values.cache_clear()
-    with pytest.raises(ResourceError, match="restore it with git checkout"):
-        paper_value("table1", "RAG-7B", "Books", "bleu")
-    names.PAPER.write_text("records: [{table: table1}]")
-    with pytest.raises(DataError, match="not the paper's numbers"):
-        paper_value("table1", "RAG-7B", "Books", "bleu")
-    names._paper_values.cache_clear()

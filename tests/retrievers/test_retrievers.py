@@ -8,7 +8,7 @@ import math
 import random as stdlib_random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from bench.data.corpus import Corpus
 from bench.errors import DataError, PluginError
-from bench.records import Instance, Item, Review
-from bench.retrieval import document_text, query_text
-from retrievers.bm25 import BM25, bm25_scores
-from retrievers.contriever import Contriever, inner_products
-from retrievers.random import Random
-from retrievers.recency import Recency
+from bench.protocols import Task
+from bench.records import Instance, Record
+from bench.retrievers.bm25 import BM25, bm25_scores
+from bench.retrievers.contriever import Contriever, inner_products
+from bench.retrievers.random import Random
+from bench.retrievers.recency import Recency
+from bench.tasks import reviews
+from bench.tasks.reviews import Item, Reviews
 
 DIMENSION = 24
 
@@ -38,6 +40,7 @@ class StandIn:
     """What retrievers use of `bench.context.Context`."""
 
     corpus: Corpus
+    task: Task = field(default_factory=Reviews)
     k: int = 8
     run_seed: int = 0
     embed: Callable[[Sequence[str], str], NDArray[np.float32]] = embed
@@ -54,16 +57,17 @@ def make(
     descriptions: Sequence[str], titles: Sequence[str] | None = None, times: Sequence[int] | None = None, **target: str
 ) -> tuple[Instance, Any]:
     """An instance whose profile reviews one item for each description, and a context."""
-    items = {f"A{i}": Item(f"A{i}", f"item {i}", text) for i, text in enumerate(descriptions)}
     titles = titles or [""] * len(descriptions)
     times = times or range(len(descriptions))
     profile = tuple(
-        Review("u", f"A{i}", 5.0, title, f"text {i}", time)
-        for i, (title, time) in enumerate(zip(titles, times, strict=True))
+        reviews.review("u", Item(f"A{i}", f"item {i}", text), 5.0, title, f"text {i}", time)
+        for i, (text, title, time) in enumerate(zip(descriptions, titles, times, strict=True))
     )
     goal = Item("T", "target", target.get("description", ""))
-    instance = Instance(target.get("id", "Books/test/u"), "Books", "test", "u", goal, 4.0, target["title"], 99, profile)
-    corpus = Corpus("Books", items | {"T": goal}, {"test": (instance,)}, {instance.id: "the answer"})
+    review = reviews.review("u", goal, 4.0, target["title"], "the answer", 99)
+    instance = reviews.instance("Books", "test", review, profile)
+    instance = replace(instance, id=target.get("id", instance.id))
+    corpus = Corpus("Books", {"test": (instance,)}, {instance.id: "the answer"})
     return instance, stand_in(corpus)
 
 
@@ -71,9 +75,9 @@ ALL = [Recency(), Random(), BM25(), Contriever()]
 
 
 def test_query_and_document_text_pair_a_review_title_with_an_item_description() -> None:
-    instance, context = make(["a long story"], ["Loved it"], title="Meh", description="a short story")
-    assert query_text(instance) == "Meh a short story"
-    assert document_text(instance.profile[0], context.corpus.item("A0")) == "Loved it a long story"
+    instance, _ = make(["a long story"], ["Loved it"], title="Meh", description="a short story")
+    assert Reviews().query(instance) == "Meh a short story"
+    assert Reviews().document(instance.profile[0]) == "Loved it a long story"
 
 
 @pytest.mark.parametrize("retriever", ALL, ids=lambda r: type(r).__name__)
@@ -178,7 +182,7 @@ def test_bm25_equals_rank_bm25_on_random_documents() -> None:
         if not any(text.split() for text in texts):
             continue
         expected = BM25Okapi([text.split() for text in texts]).get_scores(["a", "E", "b", "q", "b"])
-        assert bm25_scores(query_text(instance), texts).tolist() == expected.tolist()
+        assert bm25_scores(Reviews().query(instance), texts).tolist() == expected.tolist()
         order = sorted(range(count), key=lambda i: (-expected[i], i))
         assert BM25().rank(instance, instance.profile, context) == order
 
@@ -228,9 +232,40 @@ def test_inner_products_refuses_what_is_no_number() -> None:
         inner_products(np.array([1.0, np.nan], np.float32), np.ones((3, 2), np.float32))
 
 
-def test_a_review_of_an_unknown_item_is_a_data_error() -> None:
-    instance, context = make(["a"], title="q")
-    stray = [Review("u", "nowhere", 5.0, "t", "x", 1)]
-    for retriever in (BM25(), Contriever()):
-        with pytest.raises(DataError, match="nowhere"):
-            retriever.rank(instance, stray, context)
+@dataclass(frozen=True)
+class Plain(Reviews):
+    """A task whose queries and documents are other texts."""
+
+    def query(self, instance: Instance) -> str:
+        return "2"
+
+    def document(self, record: Record) -> str:
+        return record.text
+
+
+def test_the_task_says_what_is_looked_for_and_where() -> None:
+    asked: list[str] = []
+
+    def spy(texts: Sequence[str], encoder: str) -> NDArray[np.float32]:
+        asked.extend(texts)
+        return embed(texts, encoder)
+
+    instance, context = make(["a", "b", "c", "d"], title="b")
+    plain = stand_in(context.corpus, task=Plain(), embed=spy)
+    assert BM25().rank(instance, instance.profile, context) == [1, 0, 2, 3]
+    assert BM25().rank(instance, instance.profile, plain) == [2, 0, 1, 3]
+    Contriever().rank(instance, instance.profile, plain)
+    assert asked == ["2", "text 0", "text 1", "text 2", "text 3"]
+
+
+def test_recency_refuses_a_record_without_a_time() -> None:
+    instance, context = make(["a", "b"], title="q")
+    stray = [instance.profile[0], replace(instance.profile[1], timestamp=None)]
+    with pytest.raises(DataError, match=r"retriever recency: a record of user u has no time; use another retriever"):
+        Recency().rank(instance, stray, context)
+    for retriever in (BM25(), Contriever(), Random()):
+        assert sorted(retriever.rank(instance, stray, context)) == [0, 1]
+
+
+def test_only_recency_says_that_it_needs_times() -> None:
+    assert [type(one).__name__ for one in ALL if getattr(one, "timed", False)] == ["Recency"]

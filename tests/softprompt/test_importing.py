@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from bench.cli import main
 from bench.config import build, read_config
+from bench.job import Job
 from bench.records import Call
-from bench.runner import Run
+from bench.results import AdapterRecord, Summary
+from bench.softprompt.adapters import weights_hash
 
 DIMENSION, LATENT, HIDDEN = 512, 16, 128
 SHAPES = {
@@ -122,9 +124,10 @@ def test_the_adapter_alone_is_taken_out(checkpoint: Path, tmp_path: Path, capsys
     folder = only_adapter(tmp_path / "results")
     holds_the_adapter_alone(folder, published())
     assert f"use it: bench run --method dep --set adapter={folder} " in capsys.readouterr().out
-    record = json.loads((folder / "adapter.json").read_text())
-    assert (record["method"], record["source"]) == ("dep", "released")
-    assert record["tensors"] == {name: list(tensor.shape) for name, tensor in published().items()}
+    record = AdapterRecord.read(folder / "adapter.json")
+    assert (record.method, record.source) == ("dep", "released")
+    assert record.tensors == {name: list(tensor.shape) for name, tensor in published().items()}
+    assert record.weights == weights_hash(folder / "adapter.safetensors")
     assert str(tmp_path) not in (folder / "adapter.json").read_text()
 
 
@@ -157,12 +160,14 @@ def test_a_tensor_that_is_missing(checkpoint: Path, tmp_path: Path, capsys: pyte
     del index["weight_map"]["align_mlp_diff.2.bias"]
     (checkpoint / INDEX).write_text(json.dumps(index))
     assert bring(checkpoint, tmp_path / "results") == 2
-    assert "lacks 1 of the adapter's 12 tensors, such as align_mlp_diff.2.bias" in refusal(capsys, tmp_path / "results")
+    assert "misses 1 of the adapter's 12 tensors, such as align_mlp_diff.2.bias" in refusal(
+        capsys, tmp_path / "results"
+    )
 
 
 def test_a_plain_language_model(language_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bring(language_model, tmp_path / "results") == 2
-    assert "lacks 12 of the adapter's 12 tensors" in refusal(capsys, tmp_path / "results")
+    assert "misses 12 of the adapter's 12 tensors" in refusal(capsys, tmp_path / "results")
 
 
 def test_an_index_that_promises_too_much(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +262,7 @@ def test_the_hub_is_out_of_reach(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert bring("org/name@v1", tmp_path / "results") == 2
     said = refusal(capsys, tmp_path / "results")
-    assert "checkpoint 'org/name@v1' cannot be fetched from the hub: " in said
+    assert "model org/name could not be fetched from the Hugging Face hub (" in said
     assert "give a local folder" in said
     assert bring("no-such-folder", tmp_path / "results") == 2
     assert "neither a folder that exists nor a hub id" in refusal(capsys, tmp_path / "results")
@@ -268,7 +273,7 @@ def test_of_a_hub_checkpoint_only_the_shards_that_matter_are_fetched(
 ) -> None:
     asked: list[tuple[str, str | None, str]] = []
 
-    def download(repository: str, file: str, revision: str | None = None) -> str:
+    def download(repository: str, file: str, revision: str | None = None, **_: Any) -> str:
         asked.append((repository, revision, file))
         return str(checkpoint / file)
 
@@ -297,8 +302,8 @@ def config(shop_config: Path, language_model: Path) -> Path:
     return shop_config
 
 
-def run(config: Path, adapter: Path, **settings: Any) -> Run:
-    return Run(build(read_config(str(config)), {"method": "dep", "adapter": str(adapter), **settings}))
+def run(config: Path, adapter: Path, **settings: Any) -> Job:
+    return Job.of(build(read_config(str(config)), {"method": "dep", "adapter": str(adapter), **settings}))
 
 
 def gelu(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -347,7 +352,9 @@ def test_a_run_through_vllm_with_the_adapters_vectors(
     assert not (tmp_path / "results" / "adapters").exists()
     assert list((tmp_path / "results").rglob("*.safetensors")) == []
     (summary,) = (tmp_path / "results" / "runs").glob("*/summary.json")
-    assert json.loads(summary.read_text())["adapter"]["name"] == adapter.name
+    used = Summary.read(summary).adapter
+    assert used is not None
+    assert used.name == adapter.name
     assert len(calls) == 3
     capsys.readouterr()
     assert main(arguments) == 0
@@ -368,10 +375,10 @@ def test_identity_is_of_the_weights_not_of_their_place(config: Path, adapter: Pa
     changed = run(config, moved)
     assert changed.identity != before.identity
     assert changed.folder != before.folder
-    trained = Run(build(read_config(str(config)), {"method": "dep"}))
+    trained = Job.of(build(read_config(str(config)), {"method": "dep"}))
     assert trained.identity != before.identity
-    assert not before.learns
-    assert trained.learns
+    assert before.trains is None
+    assert trained.trains is not None
 
 
 @pytest.mark.parametrize("latent", [LATENT // 2, 512])
@@ -391,8 +398,8 @@ def test_an_adapter_of_other_sizes(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("adapter.json", "holds no imported adapter"),
-        ("adapter.safetensors", "holds no imported adapter"),
+        ("adapter.json", "does not hold an imported adapter"),
+        ("adapter.safetensors", "does not hold an imported adapter"),
         ("method", "is of method pplug, not of dep"),
     ],
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,29 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.backends.vllm import VLLMBackend
-from bench.chat import Chat
+from bench.backends import Engines
 from bench.cli import main
+from bench.commands.options import add_settings, settings_of
 from bench.config import TrainConfig, build
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DataError, StoreError
-from bench.execute import _examples, execute, train_adapter
+from bench.execute import execute, train_adapter
+from bench.job import Job
 from bench.records import Call, Instance, Prompt
-from bench.runner import Run
-from bench.softprompt import trainer
-from bench.softprompt.adapters import is_trained
+from bench.resolved import Inputs, Run
+from bench.results import Selection, TrainingStep
+from bench.softprompt import processes, trainer
+from bench.softprompt.adapters import AdapterFiles
 from bench.softprompt.objective import Example
-from bench.softprompt.trainer import Job, learning_rate_at
+from bench.softprompt.trained import TrainedAdapter
+from bench.softprompt.trainer import TrainingJob, learning_rate_at
+from bench.work import first_prompt
 
 DEMO_MODEL = "python:bench/demo/model"
 BOOKS = {"dataset": "demo", "categories": ["Books"], "model": DEMO_MODEL, "k": 2, "input_budget": 400}
 ENCODER = {"encoder": "hashed-ngrams"}
+WIDTH = 192
+"""Of the demo model's embeddings."""
 
 Weights = dict[str, Tensor]
 
@@ -48,15 +54,15 @@ def config(**changes: Any) -> TrainConfig:
 
 
 @pytest.fixture
-def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Callable[..., Job]:
+def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Callable[..., TrainingJob]:
     """A training of the made-up adapter on ten made-up examples: job(folder, **settings)."""
     examples = [
         made_up(seed, 10 + 3 * seed, 1 + seed, (0, 4) if seed % 3 else (7,), loud=seed == 2) for seed in range(10)
     ]
 
-    def make(folder: str = "one", reduction: str = "mean", **settings: Any) -> Job:
+    def make(folder: str = "one", reduction: str = "mean", **settings: Any) -> TrainingJob:
         chosen = config(**settings)
-        return Job(
+        return TrainingJob(
             label="projection",
             folder=tmp_path / folder,
             model=str(tiny_qwen2),
@@ -70,12 +76,12 @@ def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Call
     return make
 
 
-def weights(job: Job, epoch: int) -> Weights:
-    return load_file(job.folder / f"epoch-{epoch}.safetensors")
+def weights(job: TrainingJob, epoch: int) -> Weights:
+    return load_file(AdapterFiles(job.folder).weights(epoch))
 
 
-def log(job: Job) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (job.folder / "log.jsonl").read_text().splitlines()]
+def log(job: TrainingJob) -> list[TrainingStep]:
+    return AdapterFiles(job.folder).steps()
 
 
 def farthest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
@@ -97,50 +103,71 @@ def books(demo: dict[str, Corpus]) -> dict[str, Corpus]:
 
 def run_of(method: str, results: Path, books: dict[str, Corpus], **settings: Any) -> Run:
     options = {method: ENCODER} if method in ("dep", "pplug") else {}
-    return Run(build(BOOKS, {"method": method, "results": str(results)}, options, settings), books)
+    return Run(build(BOOKS, {"method": method, "results": str(results)}, options, settings), Inputs(books))
 
 
-@pytest.mark.parametrize("method", ["dep", "pplug", "prompt_tuning"])
+EngineInput = Callable[[Run, Prompt], dict[str, Any]]
+
+
+@pytest.fixture
+def engine_input(books: dict[str, Corpus], tmp_path: Path) -> Iterator[EngineInput]:
+    """What vLLM is given for a run's prompt, the vector of its n-th slot full of n."""
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    given: list[dict[str, Any]] = []
+    quick = {"vllm": {"dtype": "float32", "enforce_eager": True}, "max_new_tokens": 1}
+    run = run_of("prompt_tuning", tmp_path, books, **quick)
+    with pytest.MonkeyPatch.context() as patch, Engines(vectors=True) as engines:
+        backend = engines.get(run.config, run.chat, vectors=True)
+        add = LLMEngine.add_request
+
+        def watched(engine: LLMEngine, request: str, prompt: Any, *rest: Any) -> Any:
+            given.append(prompt)
+            return add(engine, request, prompt, *rest)
+
+        patch.setattr(LLMEngine, "add_request", watched)
+
+        def submitted(run: Run, prompt: Prompt) -> dict[str, Any]:
+            rows = np.repeat(np.arange(1, len(prompt.slots) + 1, dtype=np.float32)[:, None], WIDTH, axis=1)
+            backend.submit(Call((str(len(given)), prompt.stage, 0), prompt, 0, 0.0, 1.0, 1, vectors=rows))
+            return given[-1]
+
+        yield submitted
+
+
 def test_training_sees_the_tokens_of_inference_then_the_real_review(
-    method: str, tmp_path: Path, books: dict[str, Corpus]
+    tmp_path: Path, books: dict[str, Corpus], engine_input: EngineInput
 ) -> None:
-    run = run_of(method, tmp_path, books, split="train")
-    for instance in run.instances[7:40:8]:
-        prompt = run.first_prompt(instance)
-        reference = books["Books"].reference(instance)
-        made = trainer.example(run.chat, prompt, f" {reference}\n", 2048)
-        tokenizer = run.chat.tokenizer
-        answer = tokenizer(reference, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        assert tokenizer.decode(answer) == f"{reference}<|im_end|>"
-        asked = run.chat.ids(prompt)
-        assert made.ids.tolist() == asked + answer
-        assert made.targets == len(asked)
-        assert made.features is prompt.features
-
-        engine = vllm_input(run.chat, prompt)
-        slots = set(made.slots.tolist())
-        assert len(slots) == len(prompt.slots) > 0
-        assert [place for place, is_id in enumerate(engine["prompt_is_token_ids"]) if not is_id] == sorted(slots)
-        for place, token in enumerate(engine["prompt_token_ids"]):
-            assert place in slots or token == made.ids[place]
-        assert len(engine["prompt_token_ids"]) == made.targets
-        for row, place in enumerate(made.slots):
-            assert torch.equal(engine["prompt_embeds"][place], torch.full((5,), float(row + 1)))
+    for method in ("dep", "pplug", "prompt_tuning"):
+        run = run_of(method, tmp_path, books, split="train")
+        for instance in run.instances[7:40:8]:
+            prompt = first_prompt(run, instance)
+            reference = books["Books"].reference(instance)
+            made = trainer.example(run.chat, prompt, f" {reference}\n", 2048)
+            tokenizer = run.chat.tokenizer
+            answer = tokenizer(reference, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            assert tokenizer.decode(answer) == f"{reference}<|im_end|>"
+            asked = run.chat.ids(prompt)
+            assert made.ids.tolist() == asked + answer
+            assert made.targets == len(asked)
+            assert made.features is prompt.features
+            assert len(made.slots) == len(prompt.slots) > 0
+            is_what_the_engine_gets(made, engine_input(run, prompt))
 
 
-def vllm_input(chat: Chat, prompt: Prompt) -> dict[str, Any]:
-    """What vLLM is given for a prompt, the vector of its n-th slot full of n."""
-    backend = VLLMBackend.__new__(VLLMBackend)
-    backend._chat = chat
-    backend._engine = SimpleNamespace(model_config=SimpleNamespace(get_hidden_size=lambda: 5, dtype=torch.float32))
-    rows = np.repeat(np.arange(1, len(prompt.slots) + 1, dtype=np.float32)[:, None], 5, axis=1)
-    call = Call(("i", prompt.stage, 0), prompt, 0, 0.0, 1.0, 1, vectors=rows)
-    return backend._mixed(call, chat.ids(prompt))
+def is_what_the_engine_gets(made: Example, engine: Mapping[str, Any]) -> None:
+    slots = set(made.slots.tolist())
+    assert [place for place, is_id in enumerate(engine["prompt_is_token_ids"]) if not is_id] == sorted(slots)
+    for place, token in enumerate(engine["prompt_token_ids"]):
+        assert place in slots or token == made.ids[place]
+    assert len(engine["prompt_token_ids"]) == made.targets
+    for row, place in enumerate(made.slots):
+        assert torch.equal(engine["prompt_embeds"][place], torch.full((WIDTH,), float(row + 1)))
 
 
 def test_a_long_review_is_cut(tmp_path: Path, books: dict[str, Corpus]) -> None:
     run = run_of("prompt_tuning", tmp_path, books, split="train")
-    prompt = run.first_prompt(run.instances[0])
+    prompt = first_prompt(run, run.instances[0])
     reference = books["Books"].reference(run.instances[0])
     whole = trainer.example(run.chat, prompt, reference, 2048)
     cut = trainer.example(run.chat, prompt, reference, 11)
@@ -156,13 +183,13 @@ def test_training_takes_of_each_user_the_instance_with_the_longest_profile(
         by_user.setdefault(instance.user_id, []).append(instance)
     assert min(map(len, by_user.values())) > 1
     wanted = [max(instances, key=lambda one: len(one.profile)) for instances in list(by_user.values())[:3]]
-    found = _examples(run.at_epoch(1))
+    found = TrainedAdapter(run).examples()
     for made, instance in zip(found, wanted, strict=True):
         text = run.chat.tokenizer.decode(made.ids[made.targets :])
         assert text == f"{books['Books'].reference(instance)}<|im_end|>"
 
 
-def test_without_a_soft_token_there_is_nothing_to_learn(job: Callable[..., Job]) -> None:
+def test_without_a_soft_token_there_is_nothing_to_learn(job: Callable[..., TrainingJob]) -> None:
     none = replace(job(), examples=lambda: [Example(np.arange(5, dtype=np.int32), np.zeros(0, np.int32), 3, {})])
     with pytest.raises(DataError, match="no training instance has a prompt with a soft token"):
         trainer.train(none)
@@ -185,7 +212,7 @@ def test_the_learning_rate_is_that_of_transformers_schedule(steps: int, warmup: 
         schedule.step()
 
 
-def plain_loop(job: Job) -> list[Weights]:
+def plain_loop(job: TrainingJob) -> list[Weights]:
     """The same training with transformers' own loss of one example at a time, its schedule and torch's clipping; the
     weights after each epoch."""
     from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
@@ -232,7 +259,7 @@ def plain_loop(job: Job) -> list[Weights]:
 
 
 @pytest.mark.parametrize(("reduction", "clip"), [("mean", 0.05), ("mean", 100.0), ("sum", 100.0)])
-def test_weights_are_those_of_a_plain_loop(job: Callable[..., Job], reduction: str, clip: float) -> None:
+def test_weights_are_those_of_a_plain_loop(job: Callable[..., TrainingJob], reduction: str, clip: float) -> None:
     made = job(reduction=reduction, clip=clip, weight_decay=0.3)
     trainer.train(made)
     expected = plain_loop(made)
@@ -242,13 +269,13 @@ def test_weights_are_those_of_a_plain_loop(job: Callable[..., Job], reduction: s
     assert farthest(expected[1], expected[0]) > 1e-3, "there was something to learn"
     assert start.keys() == expected[0].keys()
     rows = log(made)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["instances"] for row in rows] == [4, 4, 2, 4, 4, 2]
-    clipped = [row["gradient_norm"] > clip for row in rows]
+    assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row.instances for row in rows] == [4, 4, 2, 4, 4, 2]
+    clipped = [row.gradient_norm > clip for row in rows]
     assert all(clipped) if clip < 1 else not any(clipped)
     for row in rows:
-        assert row["loss"] == pytest.approx(row["generation"] + row["own"])
-        assert math.isfinite(row["loss"])
+        assert row.loss == pytest.approx(row.generation + row.own)
+        assert math.isfinite(row.loss)
 
 
 class Idle(nn.Module):
@@ -264,7 +291,7 @@ class Idle(nn.Module):
         return [torch.stack([row] * len(one["x"])) for one in features], None
 
 
-def test_weights_decay_in_matrices_and_not_in_biases(job: Callable[..., Job]) -> None:
+def test_weights_decay_in_matrices_and_not_in_biases(job: Callable[..., TrainingJob]) -> None:
     made = replace(job(weight_decay=0.5), adapter=Idle)
     trainer.train(made)
     after = weights(made, 2)
@@ -276,7 +303,7 @@ def test_weights_decay_in_matrices_and_not_in_biases(job: Callable[..., Job]) ->
     torch.testing.assert_close(after["matrix"], torch.full((2, 128), kept), rtol=0, atol=1e-6)
 
 
-def test_parts_of_a_batch_add_up_to_the_batch(job: Callable[..., Job]) -> None:
+def test_parts_of_a_batch_add_up_to_the_batch(job: Callable[..., TrainingJob]) -> None:
     whole, parts = job("whole", "sum"), job("parts", "sum", tokens_per_batch=40)
     trainer.train(whole)
     trainer.train(parts)
@@ -284,7 +311,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(job: Callable[..., Job]) -> None:
         assert farthest(weights(whole, epoch), weights(parts, epoch)) < 1e-6
 
 
-def test_a_small_step_reaches_the_weights_under_a_bfloat16_model(job: Callable[..., Job]) -> None:
+def test_a_small_step_reaches_the_weights_under_a_bfloat16_model(job: Callable[..., TrainingJob]) -> None:
     made = job(dtype="bfloat16", learning_rate=1e-5, warmup=0.0, weight_decay=0.0, epochs=1, batch_size=10)
     trainer.train(made)
     torch.manual_seed(made.config.seed)
@@ -299,7 +326,7 @@ def test_a_small_step_reaches_the_weights_under_a_bfloat16_model(job: Callable[.
         # What a bfloat16 copy would have made of it.
         if name != "scale":
             assert float((start.bfloat16() - (start + 1e-5).bfloat16()).abs().gt(0).float().mean()) < 0.5
-    assert all(math.isfinite(row["loss"]) and row["loss"] > 0 for row in log(made))
+    assert all(math.isfinite(row.loss) and row.loss > 0 for row in log(made))
 
 
 class Broken(nn.Module):
@@ -322,86 +349,87 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_checkpoint(
-    where: str, job: Callable[..., Job]
+    where: str, job: Callable[..., TrainingJob]
 ) -> None:
     made = replace(job(checkpoint_every=1), adapter=lambda hidden_size: Broken(hidden_size, where))
     with pytest.raises(StoreError, match=r"step 2 is not finite.*lower train\.learning_rate"):
         trainer.train(made)
     kept = load_file(made.folder / "checkpoint.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())
-    assert [row["step"] for row in log(made)] == [1]
-    assert not is_trained(made.folder)
+    assert [row.step for row in log(made)] == [1]
+    assert not AdapterFiles(made.folder).is_trained
     assert not list(made.folder.glob("epoch-*"))
 
 
 # -- stops and restarts ------------------------------------------------------------------------------------------
 
 
-def stopped_after(step: int, made: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until a checkpoint is written, no further."""
-    write = trainer._Training._write_checkpoint
+def stopped_after(step: int, made: TrainingJob) -> None:
+    """Train until the checkpoint of a step is written, no further."""
+    checkpoint = AdapterFiles(made.folder).checkpoint
 
-    def stop(training: Any, at: int) -> None:
-        write(training, at)
-        if at == step:
-            raise KeyboardInterrupt
+    def stop(*_: Any) -> None:
+        if checkpoint.exists():
+            with safe_open(checkpoint, "pt") as file:
+                if int(file.metadata()["step"]) == step:
+                    raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "_write_checkpoint", stop)
-        with pytest.raises(KeyboardInterrupt):
-            trainer.train(made)
+    def adapter(hidden_size: int) -> nn.Module:
+        module = made.adapter(hidden_size)
+        module.register_forward_pre_hook(stop)
+        return module
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(replace(made, adapter=adapter))
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_stopped_training_ends_with_the_same_bits(
-    step: int, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    step: int, job: Callable[..., TrainingJob], capsys: pytest.CaptureFixture[str]
 ) -> None:
     through, stopped = job("through", checkpoint_every=1), job("stopped", checkpoint_every=1)
     trainer.train(through)
-    stopped_after(step, stopped, monkeypatch)
-    assert not is_trained(stopped.folder)
+    stopped_after(step, stopped)
+    assert not AdapterFiles(stopped.folder).is_trained
     capsys.readouterr()
     trainer.train(stopped)
     assert f"training projection: going on after step {step} of 6" in capsys.readouterr().err
     for epoch in (1, 2):
         assert same_bits(weights(through, epoch), weights(stopped, epoch))
-    timeless = [[{n: v for n, v in row.items() if n != "seconds"} for row in log(one)] for one in (through, stopped)]
+    timeless = [[row.model_copy(update={"seconds": 0.0}) for row in log(one)] for one in (through, stopped)]
     assert timeless[0] == timeless[1]
-    assert is_trained(stopped.folder)
+    assert AdapterFiles(stopped.folder).is_trained
 
 
-def test_a_parameter_without_a_gradient_so_far_is_no_obstacle(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parameter_without_a_gradient_so_far_is_no_obstacle(job: Callable[..., TrainingJob]) -> None:
     # One example a step: the one that gives `scale`, the first parameter, a gradient does not come first.
     through, stopped = (job(name, batch_size=1, checkpoint_every=1) for name in ("through", "stopped"))
     order = np.random.default_rng([42, 0]).permutation(10).tolist()
     loud = order.index(2)
     assert 1 < loud < 9
     trainer.train(through)
-    stopped_after(1, stopped, monkeypatch)
+    stopped_after(1, stopped)
     kept = load_file(stopped.folder / "checkpoint.safetensors")
     assert {name for name in kept if name.startswith("step")} == {"step.1", "step.2"}
-    stopped_after(loud + 2, stopped, monkeypatch)
+    stopped_after(loud + 2, stopped)
     trainer.train(stopped)
     assert same_bits(weights(through, 2), weights(stopped, 2))
 
 
-def test_rows_beyond_the_checkpoint_are_dropped(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_checkpoint_are_dropped(job: Callable[..., TrainingJob]) -> None:
     made = job(checkpoint_every=1)
-    stopped_after(3, made, monkeypatch)
+    stopped_after(3, made)
     with (made.folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(log(made)[-1] | {"step": 4}) + "\n" + '{"step": 5, "lo')
+        beyond = log(made)[-1].model_copy(update={"step": 4})
+        file.write(json.dumps(beyond.json_object()) + "\n" + '{"step": 5, "lo')
     trainer.train(made)
-    assert [row["step"] for row in log(made)] == [1, 2, 3, 4, 5, 6]
+    assert [row.step for row in log(made)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_torn_checkpoint_is_named_and_a_missing_one_starts_over(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torn_checkpoint_is_named_and_a_missing_one_starts_over(job: Callable[..., TrainingJob]) -> None:
     through, made = job("through"), job("made", checkpoint_every=1)
     trainer.train(through)
-    stopped_after(4, made, monkeypatch)
+    stopped_after(4, made)
     path = made.folder / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StoreError, match=r"checkpoint\.safetensors cannot be read.*Delete the file and run again"):
@@ -431,12 +459,14 @@ def cli_arguments(results: Path, **settings: Any) -> list[str]:
     return ["--config", "demo", *(part for key, value in chosen.items() for part in ("--set", f"{key}={value}"))]
 
 
-def built(method: str, arguments: Sequence[str], books: dict[str, Corpus]) -> Run:
-    """The run of a command line."""
-    from bench.cli import _parser, _settings
-
-    parsed = _parser().parse_args(["train", "--method", method, *arguments])
-    return Run(build(_settings(parsed)), books)
+def built(method: str, arguments: Sequence[str], books: dict[str, Corpus]) -> TrainedAdapter:
+    """The adapter that a command line trains."""
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    settings = settings_of(parser.parse_args(arguments))
+    adapter = Job.of(build(settings, {"method": method}), Inputs(books)).trains
+    assert adapter is not None
+    return adapter
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -451,7 +481,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
 
     arguments = cli_arguments(tmp_path / "killed", **settings)
     killed = built("prompt_tuning", arguments, books)
-    assert killed.adapter_folder.name == through.adapter_folder.name
+    assert killed.folder.name == through.folder.name
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.cli", "train", "--method", "prompt_tuning", *arguments],
         env=ENVIRONMENT,
@@ -459,7 +489,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
         stderr=subprocess.PIPE,
         text=True,
     )
-    checkpoint = killed.adapter_folder / "checkpoint.safetensors"
+    checkpoint = killed.files.checkpoint
     while not checkpoint.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
@@ -468,14 +498,13 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
     with safe_open(checkpoint, "pt") as file:
         done = int(file.metadata()["step"])
     assert 1 <= done < 18, "it was killed in the middle"
-    assert not is_trained(killed.adapter_folder)
+    assert not killed.is_trained
 
     capsys.readouterr()
     train_adapter(killed)
     assert f"training prompt_tuning: going on after step {done} of 18" in capsys.readouterr().err
     for epoch in (1, 2, 3):
-        name = f"epoch-{epoch}.safetensors"
-        assert (killed.adapter_folder / name).read_bytes() == (through.adapter_folder / name).read_bytes()
+        assert killed.weights(epoch).read_bytes() == through.weights(epoch).read_bytes()
 
 
 # -- several processes -------------------------------------------------------------------------------------------
@@ -504,25 +533,25 @@ def test_two_processes_give_the_weights_of_one_and_the_first_chooses_the_epoch(
     )
     assert process.returncode == 0, process.stderr
     two = built("dep", arguments, books)
-    assert two.adapter_folder.name == one.adapter_folder.name
+    assert two.folder.name == one.folder.name
     for epoch in (1, 2):
-        name = f"epoch-{epoch}.safetensors"
-        found, wanted = load_file(two.adapter_folder / name), load_file(one.adapter_folder / name)
+        found, wanted = load_file(two.weights(epoch)), load_file(one.weights(epoch))
         assert farthest(found, wanted) < 1e-5
-    assert farthest(load_file(one.adapter_folder / "epoch-1.safetensors"), wanted) > 1e-3
-    assert json.loads((two.adapter_folder / "training.json").read_text())["processes"] == 2
-    assert json.loads((two.adapter_folder / "adapter.json").read_text())["identity"] == two.training_identity
-    rows = [json.loads(line) for line in (two.adapter_folder / "log.jsonl").read_text().splitlines()]
-    wanted_rows = [json.loads(line) for line in (one.adapter_folder / "log.jsonl").read_text().splitlines()]
-    for row, wanted_row in zip(rows, wanted_rows, strict=True):
+    assert farthest(load_file(one.weights(1)), wanted) > 1e-3
+    record, training = two.files.record(), two.files.training()
+    assert record is not None
+    assert training is not None
+    assert record.identity == two.identity
+    assert training.processes == 2
+    for row, wanted_row in zip(two.files.steps(), one.files.steps(), strict=True):
         for name in ("step", "instances", "tokens", "loss", "generation", "own", "gradient_norm", "learning_rate"):
-            assert row[name] == pytest.approx(wanted_row[name], rel=1e-5)
+            assert getattr(row, name) == pytest.approx(getattr(wanted_row, name), rel=1e-5)
     # vLLM ran in the first process, the second said nothing.
-    (chosen,) = two.adapter_folder.glob("validation-*/selection.json")
-    assert json.loads(chosen.read_text())["instances"] == 2
+    (chosen,) = two.folder.glob("validation-*/selection.json")
+    assert Selection.read(chosen).instances == 2
     assert process.stdout.count("kept in") == 1
     assert process.stderr.count("training dep: 2 epochs of 7 instances") == 1
-    assert process.stderr.count("reviews with hashed-ngrams") == 1
+    assert process.stderr.count("texts with hashed-ngrams") == 1
     assert process.stderr.count("kept epoch") == 1
 
 
@@ -532,33 +561,32 @@ def test_texts_are_not_made_by_several_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     advice = "one of 2 processes.*accelerate launch ... -m bench.cli train"
     with pytest.raises(ConfigError, match=advice):
-        execute([run_of("prompt_tuning", tmp_path, books)])
+        execute([Job(run_of("prompt_tuning", tmp_path, books), None)])
     assert main(["run", "--method", "rag", "--limit", "1", "--set", f"results={tmp_path}"]) == 2
     assert "for training, then run this command without the launcher" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_launcher_that_did_not_launch_is_found_out(monkeypatch: pytest.MonkeyPatch, job: Callable[..., Job]) -> None:
+def test_a_launcher_that_did_not_launch_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, job: Callable[..., TrainingJob]
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    from bench.softprompt import processes
-
-    monkeypatch.setattr(processes, "_on_cpu", lambda: False)
+    monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ConfigError, match="speaks of 2 processes"):
         trainer.train(job())
+    with pytest.raises(ConfigError, match="speaks of 2 processes"):
+        processes.as_the_first(lambda: True)
 
 
 def test_deepspeed_is_stage_1_with_the_configurations_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.softprompt import processes
-
     monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     with pytest.raises(ConfigError, match="--use_deepspeed --zero_stage 1"):
-        processes._zero_1(1.0)
+        processes.accelerator(1.0)
 
 
 def test_the_launchers_variables_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.softprompt import processes
-
     launchers = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_USE_AGENT_STORE", "ACCELERATE_X"]
     for name in launchers:
         monkeypatch.setenv(name, "0")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError
 from bench.protocols import Whose
-from bench.records import Instance, Item, Prompt
-from bench.softprompt.vectors import Vectors, kind_of
+from bench.records import Instance, Prompt
+from bench.softprompt.vectors import PromptVectors, kind_of
 
 Matrix = NDArray[np.float32]
 WIDTH = 4
@@ -49,8 +49,7 @@ class World:
         self.prompts, self.instances = {}, []
         for number, (name, slots) in enumerate(self.layouts.items(), 1):
             category, user = name.split("/")[:2]
-            item = Item("A", "t", "d")
-            self.instances.append(Instance(name, category, "test", user, item, 5.0, "T", 1, ()))
+            self.instances.append(Instance(name, category, "test", user, given={}, profile=()))
             rows = number + 0.0625 * np.arange(len(slots), dtype=np.float32)
             features = {"rows": np.repeat(rows[:, None], WIDTH, axis=1)} if slots else {}
             self.prompts[name] = Prompt("s", "", " ".join(slots), slots=tuple(slots), features=features)
@@ -58,7 +57,7 @@ class World:
     def vectors(self, whose: Whose, seed: int = 0, only: Sequence[str] | None = None) -> dict[str, Matrix]:
         """The vectors of each instance that has slots."""
         instances = [one for one in self.instances if only is None or one.id in only]
-        made = Vectors(
+        made = PromptVectors(
             Doubler(), self.folder / "weights.safetensors", whose, instances, lambda one: self.prompts[one.id], seed
         )
         return {one.id: made.of(self.prompts[one.id], one) for one in instances if self.prompts[one.id].slots}

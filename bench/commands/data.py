@@ -1,0 +1,135 @@
+"""bench data prepare, fetch and stats."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.commands.options import add_results
+from bench.errors import ConfigError
+
+HELP = "prepare and inspect data sets"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's actions and their flags."""
+    actions = parser.add_subparsers(title="tasks", required=True, metavar="TASK")
+    _add_prepare(actions.add_parser("prepare", help="raw files of reviews and items to DPL's splits"))
+    _add_fetch(
+        actions.add_parser("fetch", help="bring published data, or a category's raw files, from the hub to a folder")
+    )
+    _add_stats(actions.add_parser("stats", help="sizes beside the paper's (Table 4), and how far a run can be trusted"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do one of the actions."""
+    arguments.action(arguments)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action=prepare)
+    parser.add_argument(
+        "--reviews", required=True, metavar="FILE", help="reviews: .csv, .tsv, .parquet, else JSON lines (.gz too)"
+    )
+    parser.add_argument("--items", required=True, metavar="FILE", help="what is reviewed: the same formats")
+    parser.add_argument("--category", required=True, metavar="NAME", help="name of the category, e.g. Books")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="data set folder; may hold other categories")
+    parser.add_argument(
+        "--map",
+        default="",
+        metavar="NAME|FIELD=COLUMN,...",
+        help="whose columns: amazon-2023 (the default), amazon-2018, amazon-2014, with changes "
+        "(amazon-2023,text=body), or single fields alone, the others in columns of their own names: user_id, asin, "
+        "rating, title, text, timestamp, items.asin, items.title, items.description, items.categories, "
+        "items.rating_number (FIELD= for one that the file lacks)",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        default="",
+        metavar="FIELD,...",
+        help="keep reviews and items without these: title, items.title, items.description, items.categories, "
+        "items.rating_number",
+    )
+    parser.add_argument("--timestamps", choices=["s", "ms"], help="unit of the times (default: the layout's)")
+    parser.add_argument(
+        "--max-bad-lines",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out up to N lines of each file that cannot be used, and count them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--layout", choices=["dpl"], help="write the category to FOLDER/dpl too, in the form of the published splits"
+    )
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Make the splits of a category and print what was left out."""
+    from pathlib import Path
+
+    from bench.data.export import export
+    from bench.data.prepare import prepare
+    from bench.data.raw.columns import read_column_map
+    from bench.progress import say
+
+    if arguments.max_bad_lines < 0:
+        raise ConfigError("--max-bad-lines cannot be negative")
+    out = Path(arguments.out).expanduser()
+    summary = prepare(
+        Path(arguments.reviews).expanduser(),
+        Path(arguments.items).expanduser(),
+        arguments.category,
+        out,
+        progress=say,
+        columns=read_column_map(arguments.map, arguments.allow_missing, arguments.timestamps),
+        max_bad_lines=arguments.max_bad_lines,
+    )
+    print("\n".join(summary.lines()))
+    if arguments.layout == "dpl":
+        say(f"in the form of the published splits: {export(out, arguments.category)}")
+
+
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action=fetch)
+    parser.add_argument("dataset", nargs="?", metavar="ID", help="data set on the hub (default: SnowCharmQ/DPL-main)")
+    parser.add_argument("--raw", metavar="CATEGORY", help="bring raw files of Amazon Reviews 2023 instead, e.g. Books")
+    parser.add_argument("--category", action="append", metavar="NAME", help="one category; repeatable (default: all)")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit; MAIN,META where the two differ")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to; may hold more of the same revision")
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    """Bring data and print the command that goes on with them."""
+    from pathlib import Path
+
+    from bench.data import fetch
+    from bench.data.origins import HUB
+    from bench.progress import say
+
+    out = Path(arguments.out).expanduser()
+    if arguments.raw is None:
+        fetch.fetch(arguments.dataset or HUB, out, arguments.category, arguments.revision, say)
+        print(f"kept in {out}\nuse it: bench run --dataset {out} ...")
+    elif arguments.dataset or arguments.category:
+        raise ConfigError("--raw brings the raw files of the category it names: leave out ID and --category")
+    else:
+        files = fetch.fetch_raw(arguments.raw, out, arguments.revision, say)
+        print(f"kept in {out}\ngo on with: {fetch.next_command(arguments.raw, *files, out)}")
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action=stats)
+    parser.add_argument(
+        "dataset", nargs="*", default=["demo"], help="demo, a folder or a hub id; several together (default: demo)"
+    )
+    parser.add_argument("--config", help="say too how many history blocks fit this configuration's input budget")
+    add_results(parser)
+
+
+def stats(arguments: argparse.Namespace) -> None:
+    """Print sizes, and what decides how far a run can be trusted."""
+    from pathlib import Path
+
+    from bench.experiments.data import data_statistics
+
+    for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results)):
+        print(line)

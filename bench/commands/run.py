@@ -1,0 +1,67 @@
+"""bench run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bench.commands.options import add_settings, settings_of
+
+if TYPE_CHECKING:
+    from bench.config import RunConfig
+    from bench.results import Summary
+
+HELP = "run one method, score it and print its scores"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("--method", required=True, help="name of a method (bench list methods)")
+    add_settings(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the texts that are missing, score them, print the scores and where the run is kept."""
+    import bench
+    from bench.config import build
+
+    settings = settings_of(arguments)
+    config = build(settings)
+    if arguments.dry_run:
+        _show_prompts(config)
+        return
+    summary = bench.run(config.method, settings)
+    _show(summary)
+    print(f"kept in {config.results / 'runs' / summary.name}")
+
+
+def _show_prompts(config: RunConfig) -> None:
+    from bench.loop import dry_run
+    from bench.resolved import Run
+
+    resolved = Run(config)
+    stages = dry_run(resolved)
+    for stage, seen in stages.items():
+        print(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
+        print(f"--- user\n{seen.first.user}\n")
+    print(f"{len(resolved.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
+    for stage, seen in stages.items():
+        print(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
+
+
+def _show(summary: Summary) -> None:
+    from tabulate import tabulate
+
+    rows = [
+        [category, summary.instances[category], column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
+        for category, scores in summary.scores.items()
+        for column, score in scores.items()
+    ]
+    print(summary.name)
+    print(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
+    print(
+        f"{summary.calls} calls, {summary.prompt_tokens:,} prompt and {summary.completion_tokens:,} generated "
+        f"tokens; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} history blocks shown; "
+        f"{summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
+    )

@@ -1,0 +1,26 @@
+"""bench show."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.commands.options import add_results
+
+HELP = "show a run, or one instance of it: history, prompts, output, scores"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("run", help="name of a run, or any part of it that names one run (bench list runs)")
+    parser.add_argument("--instance", help="id of an instance, or any part of it that names one")
+    add_results(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the run or the instance."""
+    from bench.report.runs import show_instance, show_run
+
+    if arguments.instance is None:
+        print(show_run(arguments.results, arguments.run))
+    else:
+        print(show_instance(arguments.results, arguments.run, arguments.instance))

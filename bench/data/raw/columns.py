@@ -1,0 +1,97 @@
+"""The columns of raw files: which column of a user's files holds which field of a review or an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import ConfigError
+
+ID, TEXT, LONG, NUMBER, TIME, TEXTS, ANY = "id", "text", "long text", "number", "time", "list of texts", "any"
+REVIEW_FIELDS = {"user_id": ID, "asin": ID, "rating": NUMBER, "title": TEXT, "text": LONG, "timestamp": TIME}
+ITEM_FIELDS = {"asin": ID, "title": TEXT, "description": TEXTS, "categories": ANY, "rating_number": NUMBER}
+OPTIONAL = ("title", "items.title", "items.description", "items.categories", "items.rating_number")
+"""What may be missing in a review or an item, if a column map allows it."""
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Which column holds a field of a review or an item ("" if none does), whether times are in seconds (else in
+    milliseconds), and which of `OPTIONAL` may be missing; an item's field has the prefix "items."."""
+
+    columns: Mapping[str, str]
+    seconds: bool = False
+    missing: frozenset[str] = frozenset()
+
+    def described(self) -> dict[str, Any]:
+        """As plain values, for a manifest."""
+        return {"columns": dict(self.columns), "seconds": self.seconds, "missing": sorted(self.missing)}
+
+
+_OLD = {
+    "user_id": "reviewerID",
+    "asin": "asin",
+    "rating": "overall",
+    "title": "summary",
+    "text": "reviewText",
+    "timestamp": "unixReviewTime",
+    "items.asin": "asin",
+    "items.title": "title",
+    "items.description": "description",
+    "items.rating_number": "",
+}
+COLUMN_MAPS = {
+    "amazon-2023": ColumnMap(
+        {name: name for name in REVIEW_FIELDS}
+        | {f"items.{name}": name for name in ITEM_FIELDS}
+        | {"asin": "parent_asin", "items.asin": "parent_asin"}
+    ),
+    "amazon-2018": ColumnMap(
+        _OLD | {"items.categories": "category"}, seconds=True, missing=frozenset({"items.rating_number"})
+    ),
+    "amazon-2014": ColumnMap(
+        _OLD | {"items.categories": "categories"}, seconds=True, missing=frozenset({"items.rating_number"})
+    ),
+}
+"""The columns of the Amazon data sets of these years, by name."""
+
+
+def read_column_map(mapping: str, missing: str = "", unit: str | None = None) -> ColumnMap:
+    """A column map from what a user says. Raises `ConfigError`.
+
+    `mapping` is the name of one of `COLUMN_MAPS`, "FIELD=COLUMN,..." or both, the name first. A field that is not
+    mentioned is in the column of its own name, an item's "asin" in that of the reviews'; "FIELD=" says that there is
+    none. `missing` names fields that may be missing, separated by commas; `unit` is that of times, "s" or "ms", if not
+    the map's.
+    """
+    parts = [part.strip() for part in mapping.split(",") if part.strip()]
+    if parts and "=" not in parts[0]:
+        name = parts.pop(0)
+        if name not in COLUMN_MAPS:
+            raise ConfigError(
+                f"--map: there is no layout '{name}'; there are {', '.join(COLUMN_MAPS)}, or give FIELD=COLUMN"
+            )
+        base = COLUMN_MAPS[name]
+    elif parts:
+        base = ColumnMap({name: name for name in REVIEW_FIELDS} | {f"items.{name}": name for name in ITEM_FIELDS})
+    else:
+        base = COLUMN_MAPS["amazon-2023"]
+    columns = dict(base.columns)
+    for part in parts:
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in columns:
+            raise ConfigError(f"--map: '{part}' is not FIELD=COLUMN with a FIELD of {', '.join(columns)}")
+        columns[name] = column
+        if name == "asin" and not any(other.startswith("items.asin=") for other in parts):
+            columns["items.asin"] = column
+    allowed = {part.strip() for part in missing.split(",") if part.strip()}
+    for name in sorted(allowed - set(OPTIONAL)):
+        raise ConfigError(f"--allow-missing: '{name}' is not one of {', '.join(OPTIONAL)}")
+    allowed |= base.missing
+    for name in (name for name, column in columns.items() if not column):
+        if name not in OPTIONAL:
+            raise ConfigError(f"--map: '{name}' needs a column; only {', '.join(OPTIONAL)} may have none")
+        allowed.add(name)
+    seconds = base.seconds if unit is None else unit == "s"
+    return ColumnMap(columns, seconds, frozenset(allowed))

@@ -1,0 +1,166 @@
+"""The fields of a raw file: which column holds each, and what its values mean in SQL.
+
+In the rows of `bench.data.raw.formats` a field of kind LONG stands for its text, any other for its JSON token (`"abc"`,
+`5.0`, `["a", "b"]`), whatever the file's format. Numbers, times and lists of texts are found once a row and stand in
+columns of their own, `<field>_value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.raw.columns import ANY, ID, LONG, NUMBER, OPTIONAL, TEXT, TEXTS, TIME, ColumnMap
+from bench.errors import DataError
+
+EARLIEST, LATEST = 631_152_000_000, 4_102_444_800_000  # milliseconds: the years 1990 and 2100
+UNREADABLE = 1
+"""The problem of a row that is not a JSON object, or has none of the fields; n + 2 is that of field n."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a file of reviews or, with the prefix "items.", of items: name -> kind."""
+
+    path: Path
+    kinds: Mapping[str, str]
+    columns: ColumnMap
+    prefix: str
+
+    @property
+    def noun(self) -> str:
+        """What a row is about."""
+        return "item" if self.prefix else "review"
+
+    def column(self, name: str) -> str:
+        """The column that holds a field; empty if none does."""
+        return self.columns.columns[self.prefix + name]
+
+    def used_columns(self) -> list[str]:
+        """The columns that hold fields."""
+        return [column for column in map(self.column, self.kinds) if column]
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The names of the fields of a kind."""
+        return [name for name, own in self.kinds.items() if own == kind]
+
+    def may_be_missing(self, name: str) -> bool:
+        """Whether a review or an item may be without this field."""
+        return self.prefix + name in self.columns.missing
+
+    def check_present(self, found: int) -> list[str]:
+        """The columns that no row has a value for, and that may be missing; bit n of `found` says whether field n has
+        some. Raises `DataError` for a field that has to be there."""
+        absent: list[str] = []
+        for n, name in enumerate(self.kinds):
+            if not found >> n & 1 and self.column(name):
+                if not self.may_be_missing(name):
+                    raise self._absent(name, [])
+                absent.append(self.column(name))
+        return absent
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Raise `DataError` if one of the fields' columns is not among those of the file."""
+        for name in self.kinds:
+            if self.column(name) and self.column(name) not in columns:
+                raise self._absent(name, columns)
+
+    def _absent(self, name: str, columns: Sequence[str]) -> DataError:
+        listed = ", ".join(columns)
+        has = f", which has: {listed if len(listed) <= 200 else listed[:200] + '...'}" if columns else ""
+        none = f", or that there is none with --map {self.prefix}{name}="
+        return DataError(
+            f"{self.path}: no row has a value for '{self.column(name)}'{has}; say which column holds the "
+            f"{self.noun}'s {name} with --map {self.prefix}{name}=COLUMN"
+            + (none if self.prefix + name in OPTIONAL else "")
+        )
+
+
+@dataclass(frozen=True)
+class FieldSql:
+    """SQL for what fields mean; `unit` gives the milliseconds in the unit of the file's times."""
+
+    fields: Fields
+    unit: int
+
+    def text(self, name: str) -> str:
+        """A text; null if it is missing."""
+        return name if self.fields.kinds[name] == LONG else f"{name} ->> '$'"
+
+    def number(self, name: str) -> str:
+        """A number; null if it is missing."""
+        return f"{name}_value"
+
+    def milliseconds(self, name: str) -> str:
+        """A time in milliseconds since 1970; null if it is missing."""
+        return f"{name}_value::bigint * {self.unit}"
+
+    def texts(self, name: str) -> str:
+        """A list of texts, also of a single text; null if it is missing."""
+        return f"{name}_value"
+
+    def true(self, name: str) -> str:
+        """Whether Python would take a value for true."""
+        # No "in": for a list DuckDB makes a join, which gives up the order of the rows.
+        unequal = (f"{name} <> '{value}'" for value in ('""', "[]", "{}", "false", "0", "0.0"))
+        return f"coalesce({' and '.join(unequal)}, false)"
+
+    def given(self, name: str, condition: str) -> str:
+        """`condition`, or that the field is missing, where the column map allows it."""
+        if self.fields.may_be_missing(name):
+            return f"(coalesce({condition}, false) or not {self.true(name)})"
+        return f"({condition})"
+
+    def with_values(self, rows: str, derived: Mapping[str, str]) -> str:
+        """SQL for rows with the values that are found once a row, and with `derived` ones (name -> SQL)."""
+        values = []
+        for name, kind in self.fields.kinds.items():
+            if kind in (NUMBER, TIME):
+                values.append(f", try_cast({name} as double) as {name}_value")
+            elif kind == TEXTS:
+                others = f"list_filter(json_type({name}, '$[*]'), lambda kind: kind <> 'VARCHAR')"
+                values.append(
+                    f", case when starts_with({name}, '[') then case when len({others}) = 0 then {name} ->> '$[*]' end "
+                    f"when starts_with({name}, '\"') then [{name} ->> '$'] end as {name}_value"
+                )
+        more = "".join(f", {sql} as {name}" for name, sql in derived.items())
+        return f"(select *{more} from (select *{''.join(values)} from {rows}))"
+
+    def judged(self, rows: str, unpacked: bool) -> str:
+        """SQL for rows with what is wrong with each ("problem", 0 if nothing) and, if their long texts were `unpacked`
+        by DuckDB, whether one of these may not be a text ("odd")."""
+        kinds = self.fields.kinds
+        right = " and ".join(self._right(name, kind) for name, kind in kinds.items() if self.fields.column(name))
+        nothing = " and ".join(f"{name} is null" for name in kinds)
+        wrong = " ".join(
+            f"when {name} is null or not {right_} then {n}" if kind == ID else f"when not {right_} then {n}"
+            for n, (name, kind) in enumerate(kinds.items(), start=2)
+            for right_ in [self._right(name, kind)]
+        )
+        # Most rows are right in all fields, which is found fastest.
+        problem = f"case when {right} then 0 when {nothing} then {UNREADABLE} {wrong} else 0 end"
+        odd = " or ".join(_odd(name) for name in self.fields.of_kind(LONG)) if unpacked else ""
+        return f"(select *, ({problem})::utinyint as problem, coalesce({odd or 'false'}, false) as odd from {rows})"
+
+    def _right(self, name: str, kind: str) -> str:
+        """The condition that a field is of its kind; for a missing value it is not false."""
+        value = f"{name}_value"
+        if kind == TIME:
+            limits = f"{value} between {EARLIEST // self.unit} and {LATEST // self.unit}"
+            return f"coalesce(({limits} or {value} = 0) and trunc({value}) = {value}, {name} is null)"
+        return {
+            ID: f"(starts_with({name}, '\"') and strlen({name}) > 2)",
+            TEXT: f"coalesce(starts_with({name}, '\"'), true)",
+            LONG: "true",
+            NUMBER: f"coalesce(isfinite({value}), {name} is null)",
+            TEXTS: f"({value} is not null or {name} is null)",
+            ANY: "true",
+        }[kind]
+
+
+def _odd(name: str) -> str:
+    """The condition that a text looks like a JSON value that is not a text."""
+    starts = [f"starts_with({name}, '{sign}')" for sign in "[{"] + [f"{name} >= '-' and {name} < ':'"]
+    # A "case", unlike an "and", looks at nothing that it need not.
+    return f"case when {' or '.join(starts)} or {name} = 'true' or {name} = 'false' then json_valid({name}) end"

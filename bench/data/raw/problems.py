@@ -1,0 +1,38 @@
+"""What is wrong with a row, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.data.raw.columns import ID, NUMBER, TEXTS, TIME
+from bench.data.raw.fields import EARLIEST, LATEST
+from bench.errors import DataError
+
+
+def expected(kind: str, seconds: bool) -> str:
+    """What a field of a kind has to hold; times are in `seconds` or in milliseconds."""
+    return {
+        ID: "a text of at least one character",
+        NUMBER: "a finite number",
+        TIME: f"a time in {'seconds' if seconds else 'milliseconds'} between 1990 and 2100",
+        TEXTS: "a text or a list of texts",
+    }.get(kind, "a text")
+
+
+def in_other_unit(token: str | None, seconds: bool) -> str:
+    """What to say of a wrong time that would be right in the other unit."""
+    try:
+        value = float(token or "") * (1 if seconds else 1000)
+    except ValueError:
+        return ""
+    return f" (in the other unit? --timestamps {'ms' if seconds else 's'})" if EARLIEST <= value <= LATEST else ""
+
+
+def too_many(path: Path, reason: str, bad: int, rows: int, limit: int) -> DataError:
+    """The error of a file with more bad rows than may be left out; `reason` says what is wrong with the first."""
+    if bad == rows:
+        return DataError(f"{path}, {reason}; no row is usable, at most {limit:,} may be: correct the file")
+    return DataError(
+        f"{path}, {reason}; {bad:,} of {rows:,} rows are like this or otherwise unusable, at most {limit:,} may be: "
+        f"correct the file or leave such rows out with --max-bad-lines {bad}"
+    )

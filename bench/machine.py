@@ -1,0 +1,47 @@
+"""What machine this is, in words, without importing torch."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class GPUs:
+    """What nvidia-smi answers: lines, or a `problem` in words; neither where there is no nvidia-smi."""
+
+    lines: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def gpus(query: str = "name,memory.total", units: bool = True) -> GPUs:
+    """One line for each NVIDIA GPU, with what the query asks for (nvidia-smi --help-query-gpu)."""
+    if shutil.which("nvidia-smi") is None:
+        return GPUs()
+    form = "csv,noheader" if units else "csv,noheader,nounits"
+    command = ["nvidia-smi", f"--query-gpu={query}", f"--format={form}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except subprocess.TimeoutExpired:
+        return GPUs(problem="nvidia-smi does not answer within 20 s: the driver hangs")
+    if answer.returncode:
+        reason = (answer.stdout + answer.stderr).strip().splitlines()
+        return GPUs(problem=f"nvidia-smi fails: {reason[0] if reason else 'without a word'}")
+    return GPUs(tuple(line.strip() for line in answer.stdout.splitlines() if line.strip()))
+
+
+def device() -> str:
+    """What an engine in this process runs on."""
+    return "; ".join(gpus().lines) or f"CPU ({platform.machine()})"
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,274 @@
+"""The report's instances: what each run wrote, its prompts and scores, beside the user's real text and history.
+
+Each instance is packed by itself, so that a browser unpacks only the one that is looked at; report.js shows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.corpus import Corpus
+from bench.errors import BenchError, DataError
+from bench.finished import FinishedRun
+from bench.loop import replay
+from bench.progress import Progress
+from bench.protocols import Task
+from bench.records import Completion, Instance, Prompt, Record
+from bench.registry import create
+from bench.report.labels import labels, settings_of
+from bench.report.leaderboard import data_of
+from bench.report.markup import escape_html
+from bench.report.names import category_name
+from bench.resolved import Inputs, Run
+from bench.results import SCHEMA, Prediction
+from bench.store import Generations, read_generations
+
+
+def viewer(runs: Sequence[FinishedRun], results: Path, limit: int) -> str:
+    """The part of the page that shows instances, at most `limit` of a category: of the runs on the data and split of
+    which there are most."""
+    most = Counter(map(data_of, runs)).most_common(1)[0][0]
+    first = next(run for run in runs if data_of(run) == most)
+    try:
+        task: Task = create(
+            "tasks", first.config.task, first.config.options.get(first.config.task, {}), first.config.fidelity
+        )
+        corpora = _corpora(first)
+    except BenchError as error:
+        return f"<p>No instances can be shown, for their data cannot be read: {escape_html(str(error))}</p>"
+    split = settings_of(first)["split"]
+    shown = [run for run in runs if settings_of(run)["split"] == split and _is_of(run, corpora)]
+    predicted = {row.instance for run in shown for row in run.predictions}
+    chosen: list[Instance] = []
+    for corpus in corpora.values():
+        chosen += [instance for instance in corpus.split(split) if instance.id in predicted][:limit]
+    inputs = Inputs(corpora)
+    names = [instance.id for instance in chosen]
+    texts = [_texts(run, label, inputs, results, names) for run, label in zip(shown, labels(shown), strict=True)]
+    view = _View(task, corpora, inputs, texts, unused_targets=first.config.unused_targets)
+    progress = Progress("report", len(chosen))
+    blocks = []
+    for number, instance in enumerate(chosen):
+        blocks.append(f"<script type='text/plain' id='instance-{number}'>{_pack(view.content(instance))}</script>")
+        progress.update(finished=1)
+    progress.close()
+    introduction = _introduction(task, len(shown), len(runs), len(chosen), len(predicted))
+    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, shown, chosen)), *blocks])
+
+
+def _corpora(run: FinishedRun) -> Mapping[str, Corpus]:
+    """The data of a run. Raises `DataError` if they are not what they were."""
+    corpora = Inputs().corpora(run.config)
+    if not _is_of(run, corpora):
+        raise DataError(f"data set {run.config.dataset} was changed since {run.name} was made; run it again")
+    return corpora
+
+
+def _is_of(run: FinishedRun, corpora: Mapping[str, Corpus]) -> bool:
+    """Whether a run is of these very data. An older schema has other fingerprints: there the texts that the run had to
+    predict have to be theirs."""
+    data = run.record.identity["data"]
+    if run.record.schema_version == SCHEMA:
+        return bool(data == {category: corpus.fingerprint for category, corpus in corpora.items()})
+    return data.keys() == corpora.keys() and all(
+        corpora[row.category].references.get(row.instance) == row.reference for row in run.predictions
+    )
+
+
+# ---- what is shown of an instance
+
+
+@dataclass
+class _Texts:
+    """What a run wrote, by instance, and its scores; the run itself, where its prompts can be rebuilt, else why not."""
+
+    label: str
+    predictions: Mapping[str, Prediction]
+    scores: Mapping[str, Mapping[str, float]]
+    generations: Generations
+    run: Run | None
+    problem: str = ""
+
+    def exchanged(self, instance: Instance) -> list[tuple[Prompt, Completion]]:
+        """The prompts of an instance with their answers, as far as they can be rebuilt."""
+        if self.run is None:
+            return []
+        try:
+            return replay(self.run, instance, self.generations).exchanged
+        except BenchError as error:
+            self.problem = str(error)
+            self.run = None
+            return []
+
+
+def _texts(run: FinishedRun, label: str, inputs: Inputs, results: Path, chosen: Sequence[str]) -> _Texts:
+    where = {row.instance: index for index, row in enumerate(run.predictions)}
+    known = [name for name in chosen if name in where]
+    scores = {name: run.instance_scores(where[name]) for name in known}
+    predictions = {name: run.predictions[where[name]] for name in known}
+    generations: Generations = {}
+    try:
+        generations = read_generations(run.folder, set(known))
+        rebuilt = Run(run.config.model_copy(update={"results": results}), inputs)
+    except BenchError as error:
+        return _Texts(label, predictions, scores, generations, None, str(error))
+    return _Texts(label, predictions, scores, generations, rebuilt)
+
+
+@dataclass(frozen=True)
+class _View:
+    """Everything that is shown of the instances."""
+
+    task: Task
+    corpora: Mapping[str, Corpus]
+    inputs: Inputs
+    texts: Sequence[_Texts]
+    unused_targets: bool
+
+    def content(self, instance: Instance) -> dict[str, Any]:
+        """Everything about an instance. The first fact of an instance and of a record is its heading."""
+        (_, title), *facts = self._facts(instance)
+        history = [self._record(record) for record in reversed(instance.profile)]
+        return {
+            "title": title,
+            "user": instance.user_id,
+            "facts": facts,
+            "long": [
+                [_words(name), str(instance.given[name])] for name in self.task.long_fields if name in instance.given
+            ],
+            "reference": self.corpora[instance.category].reference(instance),
+            "history": history,
+            "peers": self._peers(instance) if self.task.grouped else None,
+            **self._written(instance),
+        }
+
+    def _facts(self, instance: Instance) -> list[tuple[str, str]]:
+        group = [] if instance.group is None else [("Group", instance.group)]
+        return [*(self.task.shown(instance).items() or [("Instance", instance.id)]), *group]
+
+    def _record(self, record: Record) -> dict[str, Any]:
+        facts = list(self.task.shown_record(record).items())
+        return _shown(record, facts[0][1] if facts else "", facts[1:])
+
+    def _peers(self, instance: Instance) -> list[dict[str, Any]]:
+        """What peers wrote, without what all of them share with the instance: its heading."""
+        pool = self.inputs.pool(self.corpora[instance.category], self.unused_targets)
+        same = self._facts(instance)[0]
+        return [
+            _shown(peer, peer.user_id, [fact for fact in self.task.shown_record(peer).items() if fact != same])
+            for peer in pool.of_group(instance.group, but=(instance.user_id,))
+        ]
+
+    def _written(self, instance: Instance) -> dict[str, Any]:
+        """What the runs wrote. Their prompts are much alike: each is a list of numbers of `lines`."""
+        lines: dict[str, int] = {}
+        prompts: dict[tuple[str, str, str], int] = {}
+        written = []
+        for number, of in enumerate(self.texts):
+            row = of.predictions.get(instance.id)
+            if row is None:
+                continue
+            calls = of.exchanged(instance)
+            written.append(
+                {
+                    "run": number,
+                    "text": row.prediction,
+                    "scores": of.scores[instance.id],
+                    "cut_off": row.cut_off,
+                    "calls": [
+                        [prompts.setdefault((prompt.stage, prompt.system, prompt.user), len(prompts)), answer.text]
+                        for prompt, answer in calls
+                    ],
+                    "complete": len(calls) == row.calls,
+                }
+            )
+        numbered = [[stage, _numbers(system, lines), _numbers(user, lines)] for stage, system, user in prompts]
+        return {"texts": written, "prompts": numbered, "lines": list(lines)}
+
+
+def _shown(record: Record, heading: str, facts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {"head": heading, "facts": facts, "text": record.text, "time": record.timestamp}
+
+
+def _words(name: str) -> str:
+    """A field's name as a label."""
+    return name.replace("_", " ").capitalize()
+
+
+def _numbers(text: str, known: dict[str, int]) -> list[int]:
+    return [known.setdefault(line, len(known)) for line in text.split("\n")]
+
+
+# ---- the frame around it
+
+
+def _index(view: _View, runs: Iterable[FinishedRun], chosen: Sequence[Instance]) -> dict[str, Any]:
+    """What the page knows before an instance is unpacked."""
+    columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
+    used = dict.fromkeys(name for of in view.texts for scores in of.scores.values() for name in scores)
+    return {
+        "target": view.task.target,
+        "history": "The user's history" + (", newest first" if view.task.timed else ""),
+        "columns": {name: {"head": columns[name].head, "decimals": columns[name].decimals} for name in used},
+        "runs": [{"label": of.label, "problem": of.problem} for of in view.texts],
+        "categories": {category: category_name(category) for category in view.corpora},
+        "instances": [
+            {"id": instance.id, "category": instance.category, "title": _title(view.task, instance)}
+            for instance in chosen
+        ],
+    }
+
+
+def _title(task: Task, instance: Instance) -> str:
+    return next(iter(task.shown(instance).values()), "")
+
+
+def _pack(content: Mapping[str, Any]) -> str:
+    # Without a time in its head: the same results give the same file.
+    return base64.b64encode(gzip.compress(json.dumps(content).encode(), mtime=0)).decode()
+
+
+def _json(index: Mapping[str, Any]) -> str:
+    """JSON in ASCII that can neither end its script element nor open a comment."""
+    text = json.dumps(index).replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return f"<script type='application/json' id='index'>{text}</script>"
+
+
+def _introduction(task: Task, runs: int, all_runs: int, shown: int, predicted: int) -> str:
+    count = (
+        f"{shown} of {predicted} instances, the first of each category" if shown < predicted else f"{shown} instances"
+    )
+    which = f"{runs} of {all_runs} runs, those on the same data" if runs < all_runs else f"{runs} runs"
+    beside = f"beside the user's real {task.target}"
+    if task.grouped:
+        beside += ", the user's history and what peers wrote: other users, of the same thing"
+    else:
+        beside += " and the user's history"
+    text = f"What each run wrote {beside}. Shown: {count}; {which}. Scores are those of the one text alone."
+    return f"<p>{escape_html(text)}</p>"
+
+
+def _frame(task: Task, chosen: Sequence[Instance]) -> str:
+    """The controls and the place where an instance is shown."""
+    label = next((label.lower() for instance in chosen for label in task.shown(instance)), "")
+    search = escape_html(" or ".join([", ".join(filter(None, [label, "user"])), "id"]))
+    return f"""<form class='controls' id='choose'>
+<label>Category <select id='category'></select></label>
+<label>Search <input id='search' type='search' autocomplete='off' placeholder='{search}'></label>
+<label class='wide'>Instance <select id='instance'></select></label>
+<span class='buttons'><button type='button' id='previous'>&larr; Previous</button>
+<button type='button' id='next'>Next &rarr;</button></span>
+<output id='position'></output>
+</form>
+<details><summary>Runs shown</summary><div class='controls' id='runs'></div></details>
+<p class='legend'><mark class='reference'>Marked</mark>: phrases of three words or more that a text shares with the real
+{escape_html(task.target)}. <mark class='history'>Dotted</mark>: phrases that it shares with the user's history.</p>
+<div id='viewer'><p>This part needs JavaScript.</p></div>
+"""

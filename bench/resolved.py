@@ -1,0 +1,147 @@
+"""One configuration, resolved: its plugins, its data and what its method sees of them. No model, no adapter, no
+writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import registry, templates
+from bench.chat import Chat
+from bench.config import RunConfig
+from bench.context import Context
+from bench.data.corpus import Corpus
+from bench.data.load import load
+from bench.data.peers import Peers
+from bench.encoders import EmbeddingCache
+from bench.errors import ConfigError, DataError
+from bench.protocols import Method, Metric, Retriever, Task
+from bench.records import Instance
+
+
+class Inputs:
+    """What runs share: each data set is read, each tokenizer loaded and each pool of peers built once."""
+
+    def __init__(self, corpora: Mapping[str, Corpus] | None = None) -> None:
+        self._given = corpora
+        self._corpora: dict[tuple[object, ...], Mapping[str, Corpus]] = {}
+        self._chats: dict[tuple[str, str], Chat] = {}
+        self._pools: dict[tuple[str, bool], Peers] = {}
+        self._embeddings: dict[Path, EmbeddingCache] = {}
+
+    def corpora(self, config: RunConfig) -> Mapping[str, Corpus]:
+        """The corpora of a configuration by category, or those that were given at the start."""
+        if self._given is not None:
+            return self._given
+        key = (config.dataset, config.categories, config.revision, config.task)
+        if key not in self._corpora:
+            self._corpora[key] = load(*key)
+        return self._corpora[key]
+
+    def chat(self, config: RunConfig) -> Chat:
+        """The tokenizer of a configuration with its chat template."""
+        key = (config.tokenizer or config.model, config.template)
+        return self._chats.setdefault(key, Chat(*key))
+
+    def pool(self, corpus: Corpus, unused_targets: bool) -> Peers:
+        """The pool of peers of a category."""
+        key = (corpus.fingerprint, unused_targets)
+        if key not in self._pools:
+            self._pools[key] = Peers(corpus, unused_targets)
+        return self._pools[key]
+
+    def embeddings(self, results: Path) -> EmbeddingCache:
+        """The vectors that are kept in a folder of results."""
+        folder = results / "embeddings"
+        return self._embeddings.setdefault(folder, EmbeddingCache(folder))
+
+
+class Run:
+    """A configuration with its plugins made, its data read and its metrics chosen.
+
+    With `validation` the run is over so many instances, drawn from all of its split. Raises `BenchError` for
+    everything that can be known to be wrong from these alone.
+    """
+
+    def __init__(self, config: RunConfig, inputs: Inputs | None = None, validation: int | None = None) -> None:
+        self.config = config
+        self.inputs = inputs or Inputs()
+        self.task: Task = self._plugin("tasks", config.task)
+        self.method: Method = self._plugin("methods", config.method)
+        self.chosen_retriever: Retriever = self._plugin("retrievers", config.retriever)
+        properties = self.method.properties
+        self.retriever = self.chosen_retriever if properties.retrieval_augmented else None
+        self.metrics: dict[str, Metric] = {name: self._plugin("metrics", name) for name in config.metrics}
+        _check_fit(self)
+        self.templates = templates.load(self.method, config.method, self.task, config.task, config.prompts)
+        self.chat = self.inputs.chat(config)
+        self.corpora = self.inputs.corpora(config)
+        self.embeddings = self.inputs.embeddings(config.results)
+        self.instances = [
+            instance for corpus in self.corpora.values() for instance in corpus.split(config.split)[: config.limit]
+        ]
+        if validation is not None:
+            self.instances = validation_subset(self.instances, validation)
+        if not self.instances:
+            raise DataError(f"data set '{config.dataset}' has no {config.split} instances")
+        self.contexts = {category: self._context(corpus) for category, corpus in self.corpora.items()}
+
+    def _plugin(self, group: str, name: str) -> Any:
+        return registry.create(group, name, self.config.options.get(name, {}), self.config.fidelity)
+
+    def _context(self, corpus: Corpus) -> Context:
+        config = self.config
+        return Context(
+            task=self.task,
+            # Without the texts to predict: no method or retriever can reach them.
+            corpus=replace(corpus, references={}),
+            method=config.method,
+            templates=self.templates,
+            chat=self.chat,
+            retriever=self.retriever,
+            k=config.k,
+            input_budget=config.budget,
+            run_seed=config.seed,
+            embedder=self.embeddings.embed,
+            marks=getattr(self.method, "marks", ()),
+            pool=self.inputs.pool(corpus, config.unused_targets) if self.method.properties.inter_user else None,
+            before_target=config.peers.before_target,
+        )
+
+    @cached_property
+    def by_id(self) -> dict[str, Instance]:
+        """The instances by their ids."""
+        return {instance.id: instance for instance in self.instances}
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Each metric's signature."""
+        return {name: metric.signature() for name, metric in self.metrics.items()}
+
+
+def _check_fit(run: Run) -> None:
+    """Raise `ConfigError` for a method or a retriever that needs what the task's data does not have."""
+    config, task = run.config, run.task
+    if run.method.properties.inter_user and not task.grouped:
+        raise ConfigError(
+            f"method {config.method} compares users by what they wrote of the same thing, and the data of task "
+            f"{config.task} have nothing that users share; choose a method without peers (bench list methods)"
+        )
+    if run.method.properties.inter_user and config.peers.before_target and not task.timed:
+        raise ConfigError(f"peers.before_target needs times, which the data of task {config.task} do not have")
+    if run.retriever is not None and getattr(run.retriever, "timed", False) and not task.timed:
+        raise ConfigError(
+            f"retriever {config.retriever} needs times, which the data of task {config.task} do not have; choose "
+            "another one, e.g. --retriever bm25"
+        )
+
+
+def validation_subset(instances: Sequence[Instance], count: int) -> list[Instance]:
+    """`count` of the instances at random, always the same, in the order drawn (DEP's authors draw 512 of 3,996)."""
+    order = np.random.default_rng(42).permutation(len(instances))
+    return [instances[index] for index in order[:count]]

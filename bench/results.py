@@ -1,0 +1,222 @@
+"""What lies on disk, typed: the content of a run's and an adapter's files.
+
+The store writes it, everybody reads it through these types. Every file says the schema that it was written in. This
+version writes `SCHEMA` and reads all in `READABLE`; results of an older schema can be listed, shown, compared and
+reported, and are never gone on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import StoreError
+from bench.files import DELETE_LINE, dump, read_json, read_rows
+
+SCHEMA = 2
+READABLE = (1, 2)
+"""1: before tasks and backends were plugins (bench 0.1)."""
+
+
+class Stored(BaseModel):
+    """Base of everything that is stored: frozen; keys that this version does not know are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    def json_object(self) -> dict[str, Any]:
+        """The object as it is written."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class File(Stored):
+    """Base of what fills a file of its own."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The content of a file. Raises `StoreError` for one that is broken, or of a schema that cannot be read."""
+        content = read_json(path)
+        if content.get("schema") not in READABLE:
+            raise StoreError(
+                f"{path.parent} was written by schema {content.get('schema')} of bench, this version reads "
+                f"{' and '.join(map(str, READABLE))}. Use the version that wrote it, or move the folder away to start "
+                "over"
+            )
+        return validated(cls, content, str(path), "Move its folder away to start over")
+
+    def text(self) -> str:
+        """The file's content."""
+        return dump(self.json_object())
+
+
+class RunRecord(File):
+    """run.json: what a run is. `identity` is everything that can change a text, `config` the configuration of the first
+    time, as settings."""
+
+    name: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    data_notes: dict[str, list[str]] = {}
+    versions: dict[str, str] = {}
+    device: str = ""
+    created: str = ""
+
+
+class Generation(Stored):
+    """A row of generations.jsonl: a completion, keyed by (instance, stage, index) and the prompt's hash."""
+
+    instance: str
+    stage: str
+    index: int
+    prompt: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    seconds: float
+
+
+class Prediction(Stored):
+    """A row of predictions.jsonl. `blocks_shown` and `blocks_offered` are those of the last prompt; `counts` are the
+    prompts' own, summed."""
+
+    instance: str
+    category: str
+    user: str
+    prediction: str
+    reference: str
+    blocks_shown: int
+    blocks_offered: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cut_off: bool
+    counts: dict[str, int] = {}
+
+
+class ScoreRow(Stored):
+    """A row of scores.jsonl: a metric's statistics of one prediction; `texts` is a hash of what they were made from."""
+
+    instance: str
+    metric: str
+    signature: str
+    texts: str
+    statistics: list[float]
+
+
+class Score(Stored):
+    """A score and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class AdapterSummary(Stored):
+    """Which adapter made a run's vectors; of an imported one the name alone is known."""
+
+    name: str
+    parameters: int | None = None
+    share: float | None = None
+    epochs: int | None = None
+    instances: int | None = None
+    epoch: int | None = None
+
+
+class Summary(File):
+    """summary.json: a complete run. `scores` by category and column; `instances` counts them by category; `resamples`,
+    `fidelity` and `metric_options` tell how the scores were made."""
+
+    name: str
+    instances: dict[str, int]
+    empty_predictions: int
+    cut_off: int
+    counts: dict[str, int] = {}
+    adapter: AdapterSummary | None = None
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    blocks_shown: float
+    blocks_offered: float
+    resamples: int | None = None
+    fidelity: str | None = None
+    metric_options: dict[str, dict[str, Any]] | None = None
+    signatures: dict[str, str]
+    scores: dict[str, dict[str, Score]]
+
+
+class AdapterRecord(File):
+    """adapter.json: what an adapter is. A trained one has an identity and a configuration, an imported one a source,
+    the hash of its weights and the shapes of its tensors."""
+
+    method: str
+    identity: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    versions: dict[str, str] = {}
+    device: str = ""
+    created: str = ""
+    source: str | None = None
+    weights: str | None = None
+    tensors: dict[str, list[int]] | None = None
+
+
+class TrainingRecord(File):
+    """training.json: a training that is complete. `share` of the parameters is the adapter's; `seconds` are those of
+    all steps."""
+
+    epochs: int
+    steps: int
+    instances: int
+    parameters: int
+    share: float
+    processes: int
+    seconds: float
+
+
+class TrainingStep(Stored):
+    """A row of log.jsonl: an optimiser step; `loss` is `generation` + `own`, the method's own losses, weighted."""
+
+    step: int
+    epoch: int
+    instances: int
+    tokens: int
+    loss: float
+    generation: float
+    own: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+
+
+class Selection(File):
+    """selection.json: the epoch whose adapter is used, by its score on the validation subset."""
+
+    column: str
+    instances: int
+    scores: dict[int, float]
+    epoch: int
+    signatures: dict[str, str]
+
+
+Row = TypeVar("Row", bound=Stored)
+
+
+def validated(kind: type[Row], content: dict[str, Any], where: str, mend: str) -> Row:
+    """`content` as an object of a kind. Raises `StoreError` naming what is missing or of another type, and `mend`: what
+    to do about it."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise StoreError(f"{where}: {field}: {first['msg']}; something else wrote or changed it. {mend}") from None
+
+
+def rows_of(kind: type[Row], path: Path) -> Iterator[Row]:
+    """The rows of a JSONL file, none if it is not there. Raises `StoreError` for a row that is not of the kind."""
+    for number, row in enumerate(read_rows(path), 1):
+        yield validated(kind, row, f"{path}, line {number}", DELETE_LINE)

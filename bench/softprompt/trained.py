@@ -1,0 +1,283 @@
+"""The adapter of a run, which exists only where the run's prompts have slots: a trained or an imported one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import registry
+from bench.config import RunConfig
+from bench.errors import ConfigError, StoreError
+from bench.files import read_json, write_atomically
+from bench.identity import identity_hash, readable_name, selection_identity, training_identity
+from bench.models import resolve_model
+from bench.protocols import TrainedMethod
+from bench.records import Instance
+from bench.resolved import Run
+from bench.results import SCHEMA, AdapterRecord, AdapterSummary, Selection
+from bench.softprompt.adapters import AdapterFiles, adapter_folder, weights_hash, write_tensors
+from bench.work import first_prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.softprompt.objective import Example
+    from bench.softprompt.trainer import TrainingJob
+    from bench.softprompt.vectors import PromptVectors
+
+
+class TrainedAdapter:
+    """An adapter that is trained for a run's configuration, on the prompts of `training`; the validation subset of that
+    run chooses the epoch."""
+
+    def __init__(self, run: Run) -> None:
+        self.method: TrainedMethod = run.method  # type: ignore[assignment]
+        config = _training_config(run.config)
+        self.training = Run(config, run.inputs, validation=config.train.validation)
+        self.epochs = config.train.epochs
+        self.learning_rate = config.train.learning_rate or self.method.learning_rate
+        self.select_by = config.train.select_by
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the weights after each epoch."""
+        return training_identity(self.training, self.learning_rate)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the adapter is, or will be, kept."""
+        name = f"{readable_name(self.training)}-{identity_hash(self.identity)}"
+        return adapter_folder(self.training.config.results, name)
+
+    @property
+    def files(self) -> AdapterFiles:
+        """What is in the folder."""
+        return AdapterFiles(self.folder)
+
+    def older(self) -> list[str]:
+        """Sentences on the adapters of the same name that an older version of bench trained: none of them is used."""
+        sentences = []
+        for path in sorted(self.folder.parent.glob(f"{readable_name(self.training)}-*/adapter.json")):
+            if (schema := read_json(path).get("schema")) != SCHEMA:
+                sentences.append(
+                    f"{path.parent.name} is of an older schema ({schema}; this version writes {SCHEMA}): it is not "
+                    "used, and the adapter is trained anew"
+                )
+        return sentences
+
+    @cached_property
+    def selection_folder(self) -> Path:
+        """Where the validation runs are kept that choose the epoch."""
+        return self.folder / f"validation-{identity_hash(selection_identity(self.training, self.identity))}"
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """What the identity of a run with this adapter says of it."""
+        return self.epoch_identity() | {"selection": self.selection_folder.name}
+
+    def epoch_identity(self, epoch: int | None = None) -> dict[str, Any]:
+        """The same with the weights of an epoch, whether chosen or not."""
+        return {"trained": identity_hash(self.identity), **({} if epoch is None else {"epoch": epoch})}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is complete. Raises `StoreError` for a folder of an older schema."""
+        return self.files.is_trained
+
+    @property
+    def selection(self) -> Selection | None:
+        """The chosen epoch, if it is chosen."""
+        path = self.selection_folder / "selection.json"
+        return Selection.read(path) if path.exists() else None
+
+    def keep(self, selection: Selection) -> None:
+        """Write down which epoch is chosen. Raises `StoreError`."""
+        write_atomically(self.selection_folder / "selection.json", selection.text())
+
+    def weights(self, epoch: int | None = None) -> Path:
+        """The weights after an epoch, by default the chosen one. Raises `StoreError` if none is chosen yet."""
+        if epoch is None:
+            if self.selection is None:
+                raise StoreError(f"{self.folder} has no chosen epoch yet; run `bench train` with the same options")
+            epoch = self.selection.epoch
+        return self.files.weights(epoch)
+
+    def summary(self) -> AdapterSummary:
+        """What a summary says of the adapter that made a run's vectors."""
+        record = self.files.training()
+        assert record is not None
+        assert self.selection is not None
+        return AdapterSummary(
+            name=self.folder.name,
+            parameters=record.parameters,
+            share=record.share,
+            epochs=record.epochs,
+            instances=record.instances,
+            epoch=self.selection.epoch,
+        )
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The training instances of all categories: for each user the one with the longest profile (DEP, 4.1)."""
+        limit = self.training.config.train.limit
+        return [
+            instance
+            for corpus in self.training.corpora.values()
+            for instance in corpus.longest_profiles("train")[:limit]
+        ]
+
+    def examples(self, instances: Sequence[Instance] | None = None) -> list[Example]:
+        """The training examples of `instances`, by default of all that it is trained on."""
+        from bench.softprompt.trainer import example
+
+        run = self.training
+        return [
+            example(
+                run.chat,
+                first_prompt(run, instance),
+                run.corpora[instance.category].reference(instance),
+                run.config.train.max_target_tokens,
+            )
+            for instance in (self.instances if instances is None else instances)
+        ]
+
+    def job(self) -> TrainingJob:
+        """What the trainer is told."""
+        from bench.softprompt.trainer import TrainingJob
+
+        config = self.training.config
+        return TrainingJob(
+            label=config.method,
+            folder=self.folder,
+            model=config.model,
+            config=config.train,
+            learning_rate=self.learning_rate,
+            aux_reduction=self.method.aux_reduction,
+            adapter=partial(fresh_adapter, self.training),
+            examples=self.examples,
+        )
+
+    def draw(self) -> None:
+        """Draw the losses by step and, once they are there, the validation scores by epoch."""
+        from bench.softprompt import picture
+
+        scores = {} if self.selection is None else self.selection.scores
+        picture.draw(self.files.picture, self.folder.name, self.files.steps(), self.select_by, scores)
+
+
+class ImportedAdapter:
+    """A method's adapter that was trained elsewhere (`bench adapter import`). Raises `ConfigError` for a folder that
+    does not hold one, or another method's."""
+
+    def __init__(self, folder: Path, method: str) -> None:
+        self.folder = folder
+        record = AdapterFiles(folder).record()
+        if record is None or not self.weights().is_file():
+            raise ConfigError(
+                f"adapter: {folder} does not hold an imported adapter (adapter.json and adapter.safetensors); make one "
+                "with `bench adapter import FOLDER_OR_HUB_ID --method METHOD`"
+            )
+        if record.method != method:
+            raise ConfigError(f"adapter: {folder} is of method {record.method}, not of {method}")
+
+    @classmethod
+    def write(
+        cls, folder: Path, method: str, tensors: Mapping[str, torch.Tensor], source: str | None = None
+    ) -> ImportedAdapter:
+        """Keep tensors as an imported adapter in a folder. Raises `StoreError`."""
+        files = AdapterFiles(folder)
+        write_tensors(files.imported, tensors)
+        shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
+        weights = weights_hash(files.imported)
+        files.write_record(AdapterRecord(method=method, source=source, weights=weights, tensors=shapes))
+        return cls(folder, method)
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """What the identity of a run with this adapter says of it."""
+        return {"imported": weights_hash(self.weights())}
+
+    def weights(self) -> Path:
+        """The weights."""
+        return AdapterFiles(self.folder).imported
+
+    def summary(self) -> AdapterSummary:
+        """What a summary says of the adapter that made a run's vectors."""
+        return AdapterSummary(name=self.folder.name)
+
+
+Adapter = TrainedAdapter | ImportedAdapter
+
+
+def adapter_of(run: Run) -> Adapter | None:
+    """The adapter of a run; None for a run without soft prompts."""
+    if not has_slots(run):
+        return None
+    folder = run.config.adapter
+    return TrainedAdapter(run) if folder is None else ImportedAdapter(folder, run.config.method)
+
+
+def has_slots(run: Run) -> bool:
+    """Whether the run's prompts have slots. A trained method's have none where all its vectors are of retrieved records
+    and k is 0: that is the frozen model."""
+    if not hasattr(run.method, "adapter"):
+        return False
+    if run.config.k or not run.method.properties.retrieval_augmented:
+        return True
+    return any(first_prompt(run, instance).slots for instance in run.instances)
+
+
+def fresh_adapter(run: Run, hidden_size: int) -> torch.nn.Module:
+    """A newly initialised adapter of the run's method, from torch's global random state."""
+    method: TrainedMethod = run.method  # type: ignore[assignment]
+    dimension = run.embeddings.embed(["how long is a vector?"], method.encoder).shape[1] if method.encoder else 0
+    return method.adapter(dimension, hidden_size)
+
+
+def hidden_size(model: str) -> int:
+    """The width of a language model's embeddings."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False)
+    return int(config.get_text_config().hidden_size)
+
+
+def prompt_vectors(run: Run, weights: Path) -> PromptVectors:
+    """What makes the vectors of a run's prompts. Raises `ConfigError` for weights that do not fit."""
+    from bench.softprompt.vectors import PromptVectors
+
+    method: TrainedMethod = run.method  # type: ignore[assignment]
+    adapter = fresh_adapter(run, hidden_size(run.config.model))
+    return PromptVectors(
+        adapter, weights, method.vectors, run.instances, lambda one: first_prompt(run, one), run.config.seed
+    )
+
+
+def _training_config(config: RunConfig) -> RunConfig:
+    """The configuration under which an adapter is trained and validated: its own k and seed, all users, and no
+    option that matters only when texts are written."""
+    options = {name: dict(values) for name, values in config.options.items()}
+    options.get(config.method, {}).pop("vectors", None)
+    changed = {
+        "k": config.k if config.train.k is None else config.train.k,
+        "seed": config.train.seed,
+        "split": "val",
+        "limit": None,
+        "adapter": None,
+        "options": options,
+        "metrics": (_metric_of(config.metrics, config.train.select_by),),
+    }
+    return config.model_copy(update=changed)
+
+
+def _metric_of(metrics: Sequence[str], column: str) -> str:
+    """The metric that gives a score, those of the run first. Raises `ConfigError` if none does."""
+    columns: list[str] = []
+    for name in dict.fromkeys([*metrics, *registry.builtin_names("metrics")]):
+        columns += [one.name for one in registry.load("metrics", name).columns]
+        if column in columns:
+            return name
+    near = registry.near_match(column, columns)
+    raise ConfigError(f"train.select_by: no metric gives a score '{column}'{near} There are: {', '.join(columns)}")

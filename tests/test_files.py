@@ -1,0 +1,166 @@
+"""Files that survive a kill or a full disk: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import StoreError
+from bench.files import (
+    RowWriter,
+    as_lines,
+    dump,
+    exclusive,
+    read_json,
+    read_rows,
+    replace_content,
+    write_atomically,
+)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that is full once a file has `size` bytes: what fits is written, then the write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_atomically(path, "old")
+    with largest_file(10), pytest.raises(StoreError, match=r"summary\.json cannot be written"):
+        write_atomically(path, "new" * 100)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["summary.json"], "no temporary file is left"
+    write_atomically(path, "new" * 100)
+    assert path.read_text() == "new" * 100
+
+
+def test_contents_replace_each_other_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.txt"
+    for content in ("é\n\u2028", b"\xff\x00", ""):
+        replace_content(path, content)
+        assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+        assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_replacing_says_what_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        replace_content(tmp_path / "file" / "table.md", "text")
+    with pytest.raises(StoreError, match=r"table\.md cannot be written: .*--set results=FOLDER.* run again"):
+        write_atomically(tmp_path / "file" / "table.md", "text")
+
+
+def test_json_for_people() -> None:
+    assert dump({"b": "é", "a": [1]}) == '{\n  "b": "é",\n  "a": [\n    1\n  ]\n}\n'
+
+
+@pytest.mark.parametrize("value", [{}, {"a": None, "é": ["\u2028", 1.5]}])
+def test_a_json_object_comes_back(value: dict[str, Any], tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.json", dump(value))
+    assert read_json(tmp_path / "a.json") == value
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "\udc80"])
+def test_what_is_no_json_object(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StoreError, match=r"a\.json (cannot be read: |does not hold a JSON object).* start over$"):
+        read_json(path)
+
+
+def test_a_json_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"a\.json cannot be read: .*No such file"):
+        read_json(tmp_path / "a.json")
+
+
+ROWS: list[dict[str, Any]] = [{"text": "é\n\u2028\x85😀"}, {}, {"n": [1, None]}]
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert list(read_rows(path)) == []
+    write_atomically(path, as_lines(ROWS))
+    assert list(read_rows(path)) == ROWS
+    assert path.read_bytes().count(b"\n") == len(ROWS)
+    path.write_bytes(path.read_bytes() + b'{"torn": ')
+    assert list(read_rows(path)) == ROWS
+
+
+@pytest.mark.parametrize("garbage", [b"not json", b'"a text"', b"5", b"\0\0\0", b"", b"\xff\xfe"])
+def test_a_line_that_is_no_row_is_named(garbage: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + garbage + b'\n{"a": 2}\n')
+    rows = read_rows(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(StoreError, match=r"rows\.jsonl, line 2 is not a row: .*Delete that line, .*or move the folder"):
+        next(rows)
+
+
+def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(StoreError, match=r"rows\.jsonl cannot be read"):
+        list(read_rows(tmp_path / "rows.jsonl"))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7])
+def test_a_writer_goes_on_after_a_torn_line(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_lines(ROWS[:1]).encode() + b'{"torn": '[:kept])
+    writer = RowWriter(path)
+    writer.append(ROWS[1])
+    # What is appended is there, before anything is closed.
+    assert list(read_rows(path)) == ROWS[:2]
+    writer.append(ROWS[2])
+    writer.close()
+    assert path.read_text() == as_lines(ROWS)
+
+
+def test_a_full_disk_leaves_no_part_of_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    writer = RowWriter(path)
+    writer.append(ROWS[0])
+    whole = path.read_bytes()
+    with largest_file(len(whole) + 3), pytest.raises(StoreError, match=r"rows\.jsonl cannot be written: .*kept"):
+        writer.append(ROWS[2])
+    assert path.read_bytes() == whole
+    writer.append(ROWS[2])
+    writer.close()
+    assert list(read_rows(path)) == [ROWS[0], ROWS[2]]
+
+
+def test_a_writer_without_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"rows\.jsonl cannot be written"):
+        RowWriter(tmp_path / "missing" / "rows.jsonl")
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with (
+        exclusive(folder),
+        pytest.raises(StoreError, match=r"another process is writing to .*; wait for it or stop it"),
+    ):
+        exclusive(folder).__enter__()
+    with exclusive(folder):
+        pass
+    with pytest.raises(ValueError, match="broke"), exclusive(folder):
+        raise ValueError("broke")
+    with exclusive(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/run cannot be written: .*make room or choose another folder"):
+        exclusive(tmp_path / "file" / "run").__enter__()
