@@ -200,7 +200,8 @@ class Metric(Protocol):
     """A measure of predictions. Pure: the same texts, and the same data behind them, give the same rows.
 
     A row holds the statistics of one prediction; scores are a function of rows, so that resampling never tokenises
-    again. A class attribute `reads_data = True` says that `rows` asks the batch for more than texts.
+    again. A class attribute `reads_data = True` says that `rows` asks the batch for more than texts; `grouped = True`,
+    that it needs a task whose users have peers.
     """
 
     columns: ClassVar[tuple[Column, ...]]

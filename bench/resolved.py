@@ -125,7 +125,7 @@ class Run:
 
 
 def _check_fit(run: Run) -> None:
-    """Raise `ConfigError` for a method or a retriever that needs what the task's data does not have."""
+    """Raise `ConfigError` for a method, a metric or a retriever that needs what the task's data does not have."""
     config, task = run.config, run.task
     if run.method.properties.inter_user and not task.grouped:
         raise ConfigError(
@@ -134,6 +134,12 @@ def _check_fit(run: Run) -> None:
         )
     if run.method.properties.inter_user and config.peers.before_target and not task.timed:
         raise ConfigError(f"peers.before_target needs times, which the data of task {config.task} do not have")
+    for name, metric in run.metrics.items():
+        if getattr(metric, "grouped", False) and not task.grouped:
+            raise ConfigError(
+                f"metric {name} tells users from their peers, and the data of task {config.task} have nothing that "
+                "users share; leave it out, e.g. --set metrics=[rouge]"
+            )
     if run.retriever is not None and getattr(run.retriever, "timed", False) and not task.timed:
         raise ConfigError(
             f"retriever {config.retriever} needs times, which the data of task {config.task} do not have; choose "

@@ -49,6 +49,7 @@ class Identification:
     )
     statistics: ClassVar[tuple[str, ...]] = ("counted", "top1", "reciprocal_rank", "chance", "chance_mrr")
     reads_data: ClassVar[bool] = True
+    grouped: ClassVar[bool] = True
 
     encoder: str = HASHED_NGRAMS
 

@@ -124,6 +124,11 @@ def test_a_method_with_peers_is_refused_on_a_task_without_groups(method: str, es
     )
 
 
+def test_a_metric_with_peers_is_refused_on_a_task_without_groups(essays: Callable[..., Run]) -> None:
+    with pytest.raises(ConfigError, match="metric identification tells users from their peers, and the data of task"):
+        essays(method="nonperso", metrics=["rouge", "identification"])
+
+
 def test_a_retriever_by_time_is_refused_on_a_task_without_times(essays: Callable[..., Run]) -> None:
     with pytest.raises(ConfigError, match="retriever recency needs times, which the data of task essays do not have"):
         essays(method="rag")

@@ -14,9 +14,9 @@ from bench.demo import chats
 from bench.records import Instance, Record
 
 FINGERPRINTS = {
-    "Books": "442f1d737c14e1ebd771f868ddd2ad2d02ca6305b617acf2fcdd65ef875218b4",
-    "Movies_and_TV": "c4bd9d3430d812e15111c7f60f72a6a4db34286ea14731bf396541bab614ba1c",
-    "CDs_and_Vinyl": "fea1393e68ca31d0909ec3d72102f506d3d54e0f034bc151783e9d543984b441",
+    "Books": "2f312b856f6dbcf430aa5804ed5285dee6cd1731382a56f898f33b3508605086",
+    "Movies_and_TV": "8b370b02cec91c91d452ac37536c7a5ae77ff0bff59eaad4b05145177e793f57",
+    "CDs_and_Vinyl": "1209ad52553cf96ea44ab67372fd98e2fa4803043bc62228daf68307348286f9",
 }
 
 
