@@ -241,7 +241,7 @@ def select_epoch(job: Job, engines: Engines, say: Say) -> Selection:
             column=column,
             instances=len(adapter.training.instances),
             scores=scores,
-            epoch=max(scores, key=lambda epoch: scores[epoch]),
+            epoch=adapter.best(scores),
             signatures=adapter.training.signatures,
         )
         adapter.keep(selection)

@@ -15,8 +15,8 @@ from bench.backends import check_vectors
 from bench.batch import Background
 from bench.identity import identity_hash, run_identity, run_name
 from bench.loop import VectorsOf
-from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary
 from bench.resolved import Inputs, Run
+from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary
 from bench.scoring import background_of
 from bench.softprompt.trained import Adapter, TrainedAdapter, adapter_of, prompt_vectors
 from bench.work import Work

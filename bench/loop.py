@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bench.progress import Progress
 from bench.protocols import Backend
 from bench.records import Call, Completion, Instance, Prompt
-from bench.results import Prediction
 from bench.resolved import Run
+from bench.results import Prediction
 from bench.store import Generations, stored_completion
 from bench.work import Work
 

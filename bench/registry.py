@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -65,8 +66,10 @@ def builtin_names(group: str) -> list[str]:
 @cache
 def _builtin_names(group: str) -> tuple[str, ...]:
     """The folders are read once: a table builds dozens of configurations."""
-    package = importlib.import_module(HOMES[group])
-    files = (module.name for module in pkgutil.iter_modules(package.__path__))
+    # Found, not imported: a list of names needs none of what the package needs.
+    package = importlib.util.find_spec(HOMES[group])
+    assert package is not None
+    files = (module.name for module in pkgutil.iter_modules(package.submodule_search_locations))
     return tuple(sorted(name for name in files if not name.startswith("_")))
 
 

@@ -9,8 +9,8 @@ from bench.context import derive_seed
 from bench.errors import PluginError
 from bench.protocols import Steps
 from bench.records import Call, Completion, Instance, Prompt
-from bench.results import Prediction
 from bench.resolved import Run
+from bench.results import Prediction
 
 
 class Work:

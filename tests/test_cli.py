@@ -129,8 +129,12 @@ def bad_inputs() -> Iterator[Any]:
     yield "budget too small", [*run, "--set", "input_budget=9"], "input_budget=9 is too small: the prompt rag_review"
     yield "bad address", [*run, "--backend", "openai", "--base-url", "localhost"], "openai.base_url: "
     address = ["--base-url", "http://127.0.0.1:9/v1"]
-    yield "address without server", [*run, *address], "backend=scripted is none: add --backend openai"
-    yield "address of the engine", [*run, "--backend", "vllm", *address], "backend=vllm is none: add --backend openai"
+    yield "address without server", [*run, *address], "backend=scripted is not one: add --backend openai"
+    yield (
+        "address of the engine",
+        [*run, "--backend", "vllm", *address],
+        "backend=vllm is not one: add --backend openai",
+    )
     yield "prompts folder", [*run, "--set", "prompts=EMPTY"], "is not a folder of templates"
     yield "unknown run", ["show", "rag", "--results", "EMPTY"], "no run in "
     yield "unknown experiment", ["table", "tabel1", "--config", "CONFIG"], "'tabel1'; did you mean 'table1'? Shipped: "

@@ -33,7 +33,7 @@ class OpenAISettings(Section):
     """Seconds one request may take."""
     retries: Annotated[int, Field(ge=0), RUNTIME] = 5
     """With exponential backoff, for refused connections, time-outs, 408, 409, 429 and 5xx."""
-    extra_body: Annotated[dict[str, Any], GENERATION] = {"top_k": -1, "repetition_penalty": 1.0}
+    extra_body: Annotated[dict[str, Any], GENERATION] = Field(default={"top_k": -1, "repetition_penalty": 1.0})
     """Sent with each request. By default it switches off what vLLM's server would take from the model's own
     generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
 

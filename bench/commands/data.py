@@ -122,6 +122,7 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
         "dataset", nargs="*", default=["demo"], help="demo, a folder or a hub id; several together (default: demo)"
     )
     parser.add_argument("--config", help="say too how many history blocks fit this configuration's input budget")
+    parser.add_argument("--task", help="what the data are for (default: the configuration's task, else reviews)")
     add_results(parser)
 
 
@@ -131,5 +132,5 @@ def stats(arguments: argparse.Namespace) -> None:
 
     from bench.experiments.data import data_statistics
 
-    for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results)):
+    for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results), arguments.task):
         print(line)

@@ -76,7 +76,7 @@ def _address(url: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
             if "base_url" in registry.load("backends", name).settings.model_fields
         ]
         raise ConfigError(
-            f"--base-url is for a server, and backend={backend} is none: add "
+            f"--base-url is for a server, and backend={backend} is not one: add "
             f"{' or '.join(f'--backend {name}' for name in servers)}"
         )
     return {backend: {"base_url": url}}

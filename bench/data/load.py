@@ -53,7 +53,7 @@ def load(
 def _check_task(dataset: str, of: str, task: str) -> None:
     if of != task:
         raise DataError(
-            f"data set {dataset} is of task {of}, not {task}; choose the task with --set task={of}, or other data"
+            f"data set {dataset} is of task {of}, not {task}; choose the task with --task {of}, or other data"
         )
 
 

@@ -35,15 +35,18 @@ BUDGETED = 500
 """Test instances of a category whose prompts are rendered to see how many history blocks fit: the first so many."""
 
 
-def data_statistics(datasets: Sequence[str], config_name: str | None, results: Path) -> list[str]:
+def data_statistics(
+    datasets: Sequence[str], config_name: str | None, results: Path, task: str | None = None
+) -> list[str]:
     """Measure data sets together, write the files of both tables into RESULTS/tables and return what to print.
 
     With a configuration the second table says how many history blocks fit its input budget. Raises `BenchError`.
     """
-    settings = None if config_name is None else read_config(config_name) | {"results": str(results)}
-    task = REVIEWS if settings is None else build(settings, {"method": "rag"}).task
+    own = {"results": str(results)} | ({} if task is None else {"task": task})
+    settings = None if config_name is None else read_config(config_name) | own
+    task = task or (REVIEWS if settings is None else build(settings, {"method": "rag"}).task)
     corpora = load_all(datasets, task)
-    return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name))
+    return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name), task)
 
 
 def statistics_of(
@@ -52,12 +55,13 @@ def statistics_of(
     settings: Mapping[str, Any] | None,
     results: Path,
     suffix: str,
+    task: str,
 ) -> list[str]:
     """As `data_statistics`, for corpora that are there; `suffix` ends the names of the tables."""
     # The configuration for RAG on the test split; the data come from elsewhere.
     rag = {"method": "rag", "split": "test", "limit": BUDGETED}
     run = None if settings is None else Run(build(settings, rag), Inputs(corpora))
-    words = _words(REVIEWS if run is None else run.config.task)
+    words = _words(task)
     blocks = None if run is None else _blocks(run)
     rows = table4(corpora)
     measured = _measure(corpora)

@@ -161,7 +161,8 @@ def _write(
         if any(_common(other).dataset != config.dataset for other in settings):
             raise ConfigError("sizes of several data sets: give them to `bench data stats` together")
         suffix = table_id.removeprefix("table4")
-        return statistics_of([config.dataset], inputs.corpora(config), settings[0], config.results, suffix)
+        corpora = inputs.corpora(config)
+        return statistics_of([config.dataset], corpora, settings[0], config.results, suffix, config.task)
     if experiment.content == "properties":
         return properties_table(table_id, experiment, folder)
     if experiment.content == "texts":

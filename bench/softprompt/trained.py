@@ -92,6 +92,12 @@ class TrainedAdapter:
         path = self.selection_folder / "selection.json"
         return Selection.read(path) if path.exists() else None
 
+    def best(self, scores: Mapping[int, float]) -> int:
+        """The epoch with the best validation score, the first among equals."""
+        (metric,) = self.training.metrics.values()
+        better = next(column.better for column in metric.columns if column.name == self.select_by)
+        return (min if better == "lower" else max)(scores, key=lambda epoch: scores[epoch])
+
     def keep(self, selection: Selection) -> None:
         """Write down which epoch is chosen. Raises `StoreError`."""
         write_atomically(self.selection_folder / "selection.json", selection.text())

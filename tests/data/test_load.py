@@ -171,10 +171,10 @@ def test_a_layout_of_another_package(headlines: Path) -> None:
 
 
 def test_data_of_another_task(headlines: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"papers is of task headlines, not reviews; .*--set task=headlines"):
+    with pytest.raises(DataError, match=r"papers is of task headlines, not reviews; .*--task headlines"):
         load(str(headlines), None)
     for name in (str(prepared_folder(tmp_path, ("Toys",))), "demo", "owner/DPL-main"):
-        with pytest.raises(DataError, match=rf"{name} is of task reviews, not headlines; .*--set task=reviews"):
+        with pytest.raises(DataError, match=rf"{name} is of task reviews, not headlines; .*--task reviews"):
             load(name, None, task="headlines")
 
 
