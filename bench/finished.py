@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from bench.config import RunConfig, build
 from bench.errors import ConfigError, DataError, StoreError
-from bench.protocols import Array, Column, Metric
 from bench.registry import create, near_match
 from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Summary, rows_of
+
+if TYPE_CHECKING:
+    from bench.protocols import Array, Column, Metric
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class FinishedRun:
 
     @cached_property
     def _rows(self) -> dict[str, Array]:
+        # Listing runs needs no numpy.
+        import numpy as np
+
         signatures = self.summary.signatures
         statistics = {
             (row.metric, row.instance): row.statistics
@@ -113,7 +117,7 @@ class FinishedRun:
                 values = self.metrics[name].aggregate(self.rows(name)[[index]])
             except DataError:
                 continue
-            scores |= {column: float(value) for column, value in values.items() if np.isfinite(value)}
+            scores |= {column: float(value) for column, value in values.items() if math.isfinite(value)}
         return scores
 
 

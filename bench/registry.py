@@ -128,6 +128,12 @@ def load(group: str, name: str) -> type[Any]:
     if missing or (group != "backends" and not dataclasses.is_dataclass(cls)):
         needed = ", ".join(missing) if missing else "@dataclass(frozen=True)"
         raise PluginError(f"{group[:-1]} '{name}' ({cls.__module__}.{cls.__qualname__}) lacks {needed}")
+    columns: Any = getattr(cls, "columns", ())
+    if group == "metrics" and not all(hasattr(column, "better") for column in columns):
+        raise PluginError(
+            f"metric '{name}' ({cls.__module__}.{cls.__qualname__}): its columns must be bench.protocols.Column, e.g. "
+            f'Column("{columns[0]}")'
+        )
     return cls
 
 

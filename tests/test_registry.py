@@ -210,6 +210,21 @@ def test_what_a_plugin_lacks_is_named(group: str, lacks: str, register: Register
     assert str(caught.value).endswith(f"HalfATask) lacks {lacks}")
 
 
+@dataclass(frozen=True)
+class NamesForColumns:
+    """As metrics were before a score said which way is better."""
+
+    columns: ClassVar[tuple[str, ...]] = ("size",)
+    statistics: ClassVar[tuple[str, ...]] = ("size",)
+    check = signature = rows = aggregate = lambda self: None
+
+
+def test_a_metric_whose_columns_are_names_is_refused(register: Register) -> None:
+    register("metrics", "old", NamesForColumns)
+    with pytest.raises(PluginError, match=r"its columns must be bench\.protocols\.Column, e\.g\. Column\(.size.\)"):
+        registry.load("metrics", "old")
+
+
 def test_options_are_read_anew_from_each_class(register: Register) -> None:
     """Two tests, or two packages, may name their classes alike."""
     for default in (1, 2):

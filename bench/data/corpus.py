@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,15 +83,15 @@ class Corpus:
                     instance.group,
                     instance.timestamp,
                     digest.fields(instance.given),
-                    self.references[instance.id],
-                    [digest.record(record) for record in instance.profile],
+                    digest.records(instance.profile),
+                    text=self.references[instance.id],
                 )
         return digest.hex()
 
 
 class _Digest:
-    """SHA-256 over rows of JSON. Records and long fields stand in many rows: each is hashed once, in a row of its own,
-    and has a number then. Rows of different kinds have different lengths."""
+    """SHA-256 over rows of JSON, each followed by a text. Records and long fields stand in many rows: each is hashed
+    once, in a row of its own, and has a number then. Rows of different kinds have different lengths."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
@@ -99,17 +99,19 @@ class _Digest:
         self._records: dict[int, int] = {}
         self._texts: dict[str, int] = {}
 
-    def row(self, *values: object) -> None:
-        self._sha256.update(self._encode(values).encode())
-        self._sha256.update(b"\n")
+    def row(self, *values: object, text: str = "") -> None:
+        content = text.encode("utf-8", "surrogatepass")
+        self._sha256.update(self._encode((*values, len(content))).encode())
+        self._sha256.update(content)
 
-    def record(self, record: Record) -> int:
-        """The number of a record. The profiles of one user share their records, so the same object is enough."""
-        number = self._records.get(id(record))
-        if number is None:
-            number = self._records[id(record)] = len(self._records)
-            self.row(record.user_id, record.group, record.timestamp, self.fields(record.fields), record.text)
-        return number
+    def records(self, records: Sequence[Record]) -> list[int]:
+        """The numbers of records. The profiles of one user share their records, so the same object is enough."""
+        known = self._records
+        for record in records:
+            if id(record) not in known:
+                known[id(record)] = len(known)
+                self.row(record.user_id, record.group, record.timestamp, self.fields(record.fields), text=record.text)
+        return [known[id(record)] for record in records]
 
     def fields(self, fields: Fields) -> dict[str, object]:
         """Fields with the numbers of long texts, each in a list, in their place."""
@@ -122,7 +124,7 @@ class _Digest:
         number = self._texts.get(text)
         if number is None:
             number = self._texts[text] = len(self._texts)
-            self.row(text)
+            self.row(text=text)
         return number
 
     def hex(self) -> str:

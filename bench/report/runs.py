@@ -10,10 +10,15 @@ from tabulate import tabulate
 from bench.errors import BenchError, ConfigError
 from bench.finished import config_of, find_run, finished, read_record, run_folders
 from bench.report.names import plural
-from bench.results import SCHEMA, Summary
-from bench.store import read_generations
+from bench.results import SCHEMA, Generation, Summary, rows_of
 
 HEADS = ["run", "state", "instances", "completions", "created"]
+
+
+def _completions(folder: Path) -> int:
+    """How many completions a run has."""
+    rows = rows_of(Generation, folder / "generations.jsonl")
+    return len({(row.instance, row.stage, row.index) for row in rows})
 
 
 def list_runs(results: str) -> str:
@@ -24,7 +29,7 @@ def list_runs(results: str) -> str:
     for folder in run_folders(Path(results)):
         try:
             record = read_record(folder)
-            generated = len(read_generations(folder))
+            generated = _completions(folder)
             summary = _summary(folder)
         except BenchError as error:
             broken.append(f"{folder.name} is left out: {error}")
@@ -63,7 +68,7 @@ def show_run(results: str, part: str) -> str:
     lines += ["", *(f"{name}: {value}" for name, value in record.identity["settings"].items())]
     summary = _summary(folder)
     if summary is None:
-        return "\n".join([*lines, "", f"unfinished: {len(read_generations(folder))} completions are there"])
+        return "\n".join([*lines, "", f"unfinished: {_completions(folder)} completions are there"])
     rows = [
         [category, column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
         for category, scores in summary.scores.items()
@@ -79,6 +84,7 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     anew and matched with the stored answers by their hash. Raises `ConfigError` and `StoreError`."""
     from bench.loop import replay
     from bench.resolved import Run
+    from bench.store import read_generations
 
     folder = find_run(Path(results), part)
     run = Run(config_of(read_record(folder)))

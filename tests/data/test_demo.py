@@ -14,9 +14,9 @@ from bench.demo import chats
 from bench.records import Instance, Record
 
 FINGERPRINTS = {
-    "Books": "2f312b856f6dbcf430aa5804ed5285dee6cd1731382a56f898f33b3508605086",
-    "Movies_and_TV": "8b370b02cec91c91d452ac37536c7a5ae77ff0bff59eaad4b05145177e793f57",
-    "CDs_and_Vinyl": "1209ad52553cf96ea44ab67372fd98e2fa4803043bc62228daf68307348286f9",
+    "Books": "4318085a2a2bd09e0afe151923c2d8db797391dd4c4806e65703293f63e6ee7c",
+    "Movies_and_TV": "b664a8d31d4939171aff5d86339a35500260a22dcc2205f0155350cc86a10ae5",
+    "CDs_and_Vinyl": "f9980d27ffc3dc14687993961c41c57f3758757fa7497f039bd04ab00cbe27b6",
 }
 
 

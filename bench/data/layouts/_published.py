@@ -106,11 +106,14 @@ class _Reader:
         found = []
         rows = different.select("user_id", *REVIEW_FIELDS).iter_rows()
         for key, (user_id, rating, title, text, asin, timestamp) in zip(keys.tolist(), rows, strict=True):
-            built = review(user_id, self._item(asin), float(rating), title, text, timestamp)
             known = self.by_hash.get(key)
             if known is None:
+                built = review(user_id, self._item(asin), float(rating), title, text, timestamp)
                 known = self.by_hash[key] = self.seen.setdefault(built, built)
-            elif known != built:
+            elif (known.text, known.user_id, known.group, known.timestamp) != (text, user_id, asin, timestamp) or (
+                known.fields["rating"],
+                known.fields["title"],
+            ) != (rating, title):
                 return None
             found.append(known)
         return [found[index] for index in place.tolist()]
