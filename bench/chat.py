@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from bench.errors import ConfigError, PluginError, ResourceError
@@ -19,9 +18,14 @@ PLACEHOLDER = re.compile(r"\[[A-Z]+_TOKEN_\d+\]")
 """A slot of a soft prompt as it stands in a template."""
 
 
-def without_placeholders(text: str, marks: Sequence[str] = ()) -> str:
+@cache
+def _special(marks: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join([PLACEHOLDER.pattern, *map(re.escape, marks)]))
+
+
+def without_placeholders(text: str, marks: tuple[str, ...] = ()) -> str:
     """`text` without what would be taken for a slot, or for one of a method's `marks`, in a soft prompt."""
-    special = re.compile("|".join([PLACEHOLDER.pattern, *map(re.escape, marks)]))
+    special = _special(marks)
     while special.search(text):
         text = special.sub("", text)
     return text

@@ -55,7 +55,7 @@ def test_every_change_of_the_content_changes_the_fingerprint(other: Corpus) -> N
 def test_what_is_no_content_leaves_the_fingerprint_alone() -> None:
     wanted = corpus().fingerprint
     assert replace(corpus(), notes=("Said of the data.",)).fingerprint == wanted
-    other_order = replace(PAST[1], fields=dict(reversed(PAST[1].fields.items())))
+    other_order = replace(PAST[1], fields=dict(reversed(list(PAST[1].fields.items()))))
     assert with_past(other_order).fingerprint == wanted
     copy = "".join(list(LONG))
     assert copy is not LONG
