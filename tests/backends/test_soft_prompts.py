@@ -52,7 +52,9 @@ def dep_like(number: int, marks: bool) -> Prompt:
 def pplug_like(number: int) -> Prompt:
     """Two vectors at the head of the user's message, side by side; placeholders that the tokenizer does not know."""
     slots = ("[PPLUG_TOKEN_0]", "[PPLUG_TOKEN_1]")
-    return Prompt("pplug_review", "", f"{''.join(slots)}Write of {' '.join(WORDS[number : number + 6])}", slots=slots)
+    text = f"{''.join(slots)}Write of {' '.join(WORDS[number : number + 6])}"
+    # With marks before them the slots' ids lie beyond the random model's vocabulary.
+    return Prompt("pplug_review", "", text, slots=slots, marks=DEP.marks)
 
 
 def text_calls(temperature: float = 0.0) -> list[Call]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from bench.config import build
+from bench.config import build, read_config
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, StoreError
 from bench.execute import train_adapter
 from bench.identity import readable_name
+from bench.job import Job
+from bench.protocols import Column
 from bench.resolved import Inputs, Run
 from bench.results import SCHEMA, AdapterRecord
 from bench.softprompt.adapters import AdapterFiles
@@ -119,3 +123,24 @@ def test_methods_and_their_options_are_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_of_a_score_that_is_better_lower_the_lowest_epoch_is_best(
+    shop_config: Path, register: Callable[[str, str, type], None]
+) -> None:
+    @dataclass(frozen=True)
+    class Distance:
+        columns: ClassVar[tuple[Column, ...]] = (Column("distance", better="lower"),)
+        statistics: ClassVar[tuple[str, ...]] = ("distance",)
+        check = signature = rows = aggregate = lambda self: None
+
+    register("metrics", "distance", Distance)
+    settings = {"method": "prompt_tuning", "metrics": ["distance"]}
+
+    def best(column: str) -> int:
+        job = Job.of(build(read_config(str(shop_config)), settings, {"train": {"select_by": column}}))
+        assert job.trains is not None
+        return job.trains.best({1: 0.3, 2: 0.1, 3: 0.3, 4: 0.1})
+
+    assert best("distance") == 2
+    assert best("meteor") == 1
