@@ -200,14 +200,13 @@ def punkt() -> Finding:
 
 
 def latex() -> Finding:
-    """pdflatex and the packages the tables load; only a test and whoever prints the tables need it."""
-    fix = apt("texlive-latex-base texlive-latex-recommended texlive-latex-extra")
+    """pdflatex and the package that tables load; only a test and whoever prints tables need it."""
+    fix = apt("texlive-latex-base texlive-latex-recommended")
     if shutil.which("pdflatex") is None:
         return Finding("LaTeX", "optional", "no pdflatex: tables are written but not compiled", fix)
-    for style in ("booktabs.sty", "threeparttable.sty"):
-        if subprocess.run(["kpsewhich", style], capture_output=True, check=False).returncode:
-            return Finding("LaTeX", "optional", f"pdflatex, but no {style}", fix)
-    return Finding("LaTeX", "ok", "pdflatex with booktabs and threeparttable")
+    if subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).returncode:
+        return Finding("LaTeX", "optional", "pdflatex, but no booktabs.sty", fix)
+    return Finding("LaTeX", "ok", "pdflatex with booktabs")
 
 
 def free(folder: Path) -> float:

@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file, none if it is not there; a torn last line is left out. Raises `StoreError` for a line
-    torn elsewhere or that is no JSON object."""
+    torn elsewhere or that is not a JSON object."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

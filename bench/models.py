@@ -33,7 +33,7 @@ def local_folder(name: str) -> Path | None:
     that is not there."""
     if name.startswith(PACKAGE_PREFIX):
         package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
-        # A dotted name would import its parent; a name that is none is no package either.
+        # A dotted name would import its parent; what is not a name is not a package either.
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         places = list(spec.submodule_search_locations or []) if spec else []
         if not places:

@@ -85,7 +85,7 @@ class Judge:
         return f"judge|model:{model}|scale:0-10|{settings}|{sampling}|prompt:{template}"
 
     def rows(self, batch: Batch) -> Array:
-        """Score (0 if there is none) and whether the answer was one (0 or 1) of each prediction, shape (n, 2).
+        """For each prediction the score (0 without one) and whether the answer was a score (0 or 1), shape (n, 2).
 
         Raises `BackendError` for a server that does not answer, `DataError` if no answer in a category is a score.
         """

@@ -41,7 +41,7 @@ class Contriever:
 def inner_products(query: NDArray[np.float32], documents: NDArray[np.float32]) -> NDArray[np.float32]:
     """Inner product of `query`, shape (d,), with each row of `documents`, shape (n, d): shape (n,).
 
-    Raises `PluginError` if there is one that is no number.
+    Raises `PluginError` if one of them is not a number.
     """
     import faiss
 

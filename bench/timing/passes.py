@@ -48,9 +48,9 @@ def measure(
 ) -> Timing:
     """Time methods, all registered ones if none is named, on the first `limit` instances of each category.
 
-    Of each pass the first `warmup` are thrown away and `repeats` are kept, one figure each; all make the same texts.
-    What a backend would keep of one pass for the next is off whatever the settings say (`Backend.timing`). Raises
-    `BenchError`.
+    For each method the first `warmup` passes are thrown away and `repeats` are kept, one figure each; all make the same
+    texts. What a backend would keep of one pass for the next is off whatever the settings say (`Backend.timing`).
+    Raises `BenchError`.
     """
     if warmup < 0 or repeats < 1:
         raise ConfigError(f"a timing needs --warmup 0 or more and --repeats 1 or more, not {warmup} and {repeats}")

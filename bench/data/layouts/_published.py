@@ -80,7 +80,7 @@ class _Reader:
         return pl.Series(list(self.items), dtype=pl.String)
 
     def rows(self, chunk: Chunk) -> Iterator[tuple[str, Record, tuple[Record, ...]]]:
-        """Of each row where it stands, the target and the profile. Raises `DataError` for a malformed row."""
+        """For each row: where it stands, the target and the profile. Raises `DataError` for a malformed row."""
         if not isinstance(chunk.rows, Mapping) and _is_as_published(chunk.rows):
             reviews, ends = _columns(chunk.rows)
             every = self._same_reviews(reviews)

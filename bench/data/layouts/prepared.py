@@ -115,7 +115,7 @@ def _check_columns(path: Path, frame: polars.DataFrame, names: Sequence[str]) ->
 
 
 def _users(home: Path, frame: polars.DataFrame, items: Collection[str]) -> list[int]:
-    """The number of reviews of each user, in the order of the rows, after a check of all of them."""
+    """How many reviews each user has, in the order of the rows, after a check of all of them."""
     import polars as pl
 
     def check(right: polars.Series, what: str) -> None:
