@@ -225,7 +225,7 @@ def bring_resources() -> list[str]:
                 fetch()
                 finding = look(name)
         if finding["state"] != "ok":
-            missing.append(f"{finding['name']}: {finding['detail']}; run: {finding['mend']}")
+            missing.append(f"{finding['name']}: {finding['detail']}; run: {finding['fix']}")
     return missing
 
 
