@@ -189,7 +189,7 @@ def tail(output: str, lines: int = 12) -> str:
 
 
 def look(name: str) -> dict[str, str]:
-    """What `bench doctor` finds about one thing: state, detail and mend. Raises `SetupError` if it cannot look."""
+    """What `bench doctor` finds about one thing: state, detail and fix. Raises `SetupError` if it cannot look."""
     code = (
         "import dataclasses, json, sys; from bench import doctor; "
         "print(json.dumps(dataclasses.asdict(getattr(doctor, sys.argv[1])())))"

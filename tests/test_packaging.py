@@ -305,7 +305,7 @@ def test_what_may_not_be_installed_is_named_with_its_command(
     install: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    finding = {"state": "missing", "detail": "not found", "mend": "sudo apt-get install it"}
+    finding = {"state": "missing", "detail": "not found", "fix": "sudo apt-get install it"}
     monkeypatch.setattr(install, "look", lambda name: {**finding, "name": name})
     monkeypatch.setattr(install, "install_system", lambda packages: tried.extend(packages))
     monkeypatch.setattr(install, "download_nltk", tried.append)
@@ -316,7 +316,7 @@ def test_what_may_not_be_installed_is_named_with_its_command(
 
 
 def test_what_is_there_is_not_fetched(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "look", lambda name: {"name": name, "state": "ok", "detail": "", "mend": ""})
+    monkeypatch.setattr(install, "look", lambda name: {"name": name, "state": "ok", "detail": "", "fix": ""})
     for name in ("install_system", "download_nltk"):
         monkeypatch.setattr(install, name, lambda *arguments: pytest.fail("fetched what is there"))
     assert install.bring_resources() == []
