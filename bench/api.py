@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,22 +125,30 @@ def scores(results: str | Path = "results", runs: str | Sequence[str] | None = N
     """
     from pandas import DataFrame
 
-    from bench.finished import find_run, finished, run_folders
+    from bench.finished import find_run, run_folders
 
     if runs is None:
         folders = [folder for folder in run_folders(Path(results)) if (folder / "summary.json").exists()]
-        chosen = _readable(finished, folders)
+        found = _readable(_text_scores, folders)
     else:
         names = [runs] if isinstance(runs, str) else runs
-        chosen = [finished(find_run(Path(results), name)) for name in names]
-    rows = []
-    for one in chosen:
-        for index, row in enumerate(one.predictions):
-            about = (one.name, one.record.config.get("method"), row.category, row.instance, row.user)
-            for metric in one.metrics:
-                values = one.instance_scores(index, metric)
-                rows += [(*about, metric, name, value) for name, value in values.items()]
+        found = [_text_scores(find_run(Path(results), name)) for name in names]
+    rows = list(chain.from_iterable(found))
     return DataFrame(rows, columns=["run", "method", "category", "instance", "user", "metric", "score", "value"])
+
+
+def _text_scores(folder: Path) -> list[tuple[object, ...]]:
+    """The rows of `scores` of one run."""
+    from bench.finished import finished
+
+    run = finished(folder)
+    rows: list[tuple[object, ...]] = []
+    for index, row in enumerate(run.predictions):
+        about = (run.name, run.record.config.get("method"), row.category, row.instance, row.user)
+        for metric in run.metrics:
+            values = run.instance_scores(index, metric)
+            rows += [(*about, metric, name, value) for name, value in values.items()]
+    return rows
 
 
 def compare(a: str, b: str, changed: int = 5, by: str | None = None, results: str | Path = "results") -> Comparison:

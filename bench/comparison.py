@@ -113,11 +113,14 @@ def compare(run_a: FinishedRun, run_b: FinishedRun, changed: int = 5, by: str | 
 def _check_alike(run_a: FinishedRun, run_b: FinishedRun) -> None:
     name_a, name_b = run_a.name, run_b.name
     identity_a, identity_b = run_a.record.identity, run_b.record.identity
-    other = [
-        category
-        for category, fingerprint in identity_a["data"].items()
-        if identity_b["data"].get(category, fingerprint) != fingerprint
-    ]
+    if run_a.record.schema_version == run_b.record.schema_version:
+        data_b = identity_b["data"]
+        other = [name for name, data in identity_a["data"].items() if data_b.get(name, data) != data]
+    else:
+        # Schemas fingerprint the same data in two ways: what was to be written tells.
+        references = {row.instance: row.reference for row in run_b.predictions}
+        changed = (row for row in run_a.predictions if references.get(row.instance, row.reference) != row.reference)
+        other = list(dict.fromkeys(row.category for row in changed))
     if other:
         raise ConfigError(
             f"{name_a} and {name_b} are of different data in {', '.join(other)}; compare runs of the same data"

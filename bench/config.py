@@ -225,8 +225,11 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the settings of `over`, section by section."""
+    """`base` with the settings of `over`, section by section. Where `over` chooses another task, metrics and length of
+    answers that `base` chose for its own are left to the new task's defaults."""
     merged = dict(base)
+    if "task" in over and over["task"] != base.get("task", RunConfig.model_fields["task"].default):
+        merged = {key: value for key, value in base.items() if key not in ("metrics", "max_new_tokens")}
     for key, value in over.items():
         old = merged.get(key)
         replaces = key == "extra_body" or not isinstance(value, Mapping) or not isinstance(old, Mapping)

@@ -146,9 +146,11 @@ class _Rendering:
             values["given"] = context.templates.part("given", values)
         if "instruction" in context.templates:
             values["instruction"] = context.templates.part("instruction", {})
+        # A wording of one's own may leave the history out.
+        shown = records if context.templates.holds(self.name, "history") else ()
         values["history"] = "\n".join(
             context.templates.part(template, self._block_values(index, record))
-            for index, record in enumerate(records)
+            for index, record in enumerate(shown)
             for template in self.blocks(index)
         )
         system, user = context.templates.render(self.name, values | dict(self.texts))
@@ -156,7 +158,7 @@ class _Rendering:
             stage=f"{context.method}_{context.task.target if self.name == 'write' else self.name}",
             system=system,
             user=user,
-            blocks_shown=len(records),
+            blocks_shown=len(shown),
             blocks_offered=self.offered,
             slots=tuple(PLACEHOLDER.findall(f"{system}\n{user}")) if self.soft else (),
             marks=context.marks if self.soft else (),

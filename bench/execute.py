@@ -15,13 +15,13 @@ from pathlib import Path
 
 from bench.backends import Engines
 from bench.errors import ConfigError
-from bench.files import exclusive, read_json
+from bench.files import exclusive
 from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
-from bench.results import SCHEMA, AdapterRecord, Selection, Summary
+from bench.results import SCHEMA, AdapterRecord, Selection, Summary, schema_of
 from bench.scoring import batch_of, metric_rows, score
 from bench.softprompt.trained import TrainedAdapter
 from bench.store import RunStore
@@ -56,8 +56,7 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
 def _tell_of_older(job: Job, say: Say) -> None:
     """Say that a run of the same name lies there in an older schema: it is read, but never gone on with."""
     for folder in sorted(job.folder.parent.glob(f"{run_name(job.run)}-*")):
-        path = folder / "run.json"
-        if path.exists() and (schema := read_json(path).get("schema")) != SCHEMA:
+        if (schema := schema_of(folder / "run.json")) is not None and schema < SCHEMA:
             say(
                 f"{folder.name} is of an older schema ({schema}; this version writes {SCHEMA}): it can be listed, "
                 "shown and compared, and its texts are made anew"

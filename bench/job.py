@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.backends import check_vectors
 from bench.batch import Background
+from bench.errors import PluginError
 from bench.identity import identity_hash, run_identity, run_name
 from bench.loop import VectorsOf
 from bench.resolved import Inputs, Run
@@ -105,7 +106,12 @@ class Job:
             _ = self.vectors
         first = {instance.category: instance for instance in reversed(run.instances)}
         for instance in first.values():
-            Work(run, instance).advance()
+            calls = Work(run, instance).advance()
+            if self.adapter is None and any(call.prompt.slots for call in calls):
+                raise PluginError(
+                    f"method {self.config.method} yields soft prompts and has no adapter to make their vectors; give "
+                    "it adapter(dimension, hidden_size), or render without soft=True"
+                )
 
     def summary(self) -> Summary | None:
         """The finished run's summary, if it is complete and scored as the configuration asks."""

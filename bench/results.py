@@ -205,6 +205,15 @@ class Selection(File):
 Row = TypeVar("Row", bound=Stored)
 
 
+def schema_of(path: Path) -> int | None:
+    """The schema that a file says it is of; None for one that is missing or broken."""
+    try:
+        schema = read_json(path).get("schema")
+    except StoreError:
+        return None
+    return schema if isinstance(schema, int) else None
+
+
 def validated(kind: type[Row], content: dict[str, Any], where: str, mend: str) -> Row:
     """`content` as an object of a kind. Raises `StoreError` naming what is missing or of another type, and `mend`: what
     to do about it."""

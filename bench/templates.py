@@ -70,6 +70,10 @@ class Templates:
         """A part of a prompt, e.g. one history block. Raises `ConfigError` as `render` does."""
         return fill(self._text(name), values, self.places[name])
 
+    def holds(self, name: str, placeholder: str) -> bool:
+        """Whether a template has a placeholder."""
+        return f"{{{{{placeholder}}}}}" in self._text(name)
+
     def __contains__(self, name: str) -> bool:
         return name in self.texts
 

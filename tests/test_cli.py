@@ -259,6 +259,15 @@ def test_dry_run(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytes
     assert not (tmp_path / "results" / "runs").exists()
 
 
+def test_a_dry_run_finds_what_the_run_would(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "--config", str(shop_config), "--dry-run"]
+    assert main([*arguments, "--method", "dep", "--backend", "openai"]) == 2
+    assert "backend=openai does not take" in capsys.readouterr().err
+    settings = ["--set", "metrics=[bertscore]", "--set", "bertscore.model=./nowhere"]
+    assert main([*arguments, "--method", "rag", *settings]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_dry_run_of_a_method_without_a_model(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--config", str(shop_config), "--method", "copy", "--dry-run", "--model", "./nowhere"]) == 0
     assert capsys.readouterr().out == "3 instances, 0 calls\n"

@@ -256,6 +256,24 @@ def test_a_score_for_which_lower_is_better_is_marked(tmp_path: Path) -> None:
     assert "↓" not in render(compare(*alone))
 
 
+def test_across_schemas_what_was_to_be_written_tells_the_data(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    """Each schema has its own fingerprint of the same data."""
+    new, other = pair
+    record = other.record.model_copy(
+        update={"schema_version": 1, "identity": other.record.identity | {"data": dict.fromkeys(_data(other), "0")}}
+    )
+    old = replace(other, record=record)
+    assert compare(new, old).lines == compare(new, other).lines
+    texts = [row.model_copy(update={"reference": "another"}) for row in old.predictions]
+    vars(old)["predictions"] = texts
+    with pytest.raises(ConfigError, match="are of different data in "):
+        compare(new, old)
+
+
+def _data(run: FinishedRun) -> list[str]:
+    return list(run.record.identity["data"])
+
+
 def test_an_older_schema_is_said(tmp_path: Path) -> None:
     (folder,) = (Path(__file__).parent / "schema1" / "runs").iterdir()
     old = finished(folder)

@@ -13,14 +13,17 @@ import transformers
 
 from bench.chat import Chat
 from bench.config import RunConfig, Section, build, read_config
+from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
-from bench.errors import ConfigError
+from bench.errors import ConfigError, PluginError
 from bench.execute import execute
 from bench.job import Job
+from bench.protocols import Properties, Steps
 from bench.records import Call, Completion, Instance, Record
 from bench.resolved import Inputs, Run, validation_subset
 from bench.tasks.reviews import Reviews
+from bench.work import first_prompt
 
 
 class Echo:
@@ -167,3 +170,61 @@ def test_the_validation_subset_is_the_authors_draw(demo: Mapping[str, Corpus]) -
     # numpy.random.default_rng(42).permutation(504)[:3]
     assert [instances.index(instance) for instance in chosen[:3]] == [280, 135, 305]
     assert len(validation_subset(instances, 10_000)) == len(instances)
+
+
+def test_another_task_takes_its_own_metrics_and_length(essays: Callable[..., Run]) -> None:
+    """A configuration chose both for its own task; what is said beside the task counts."""
+    ours = {"metrics": ["bleu"], "max_new_tokens": 99, "k": 3, "method": "nonperso"}
+    config = build(ours, {"task": "essays"})
+    assert (config.metrics, config.max_new_tokens, config.k) == (("rouge",), 7, 3)
+    assert build(ours, {"task": "essays", "max_new_tokens": 8}).max_new_tokens == 8
+    assert build(ours, {"task": "reviews"}).metrics == ("bleu",)
+
+
+def test_a_wording_without_history_shows_none(shop_config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "prompts" / "rag" / "write.txt"
+    place.parent.mkdir(parents=True)
+    place.write_text("=== system\n{{instruction}}\n=== user\n{{given}}\n")
+    run = Run(build(read_config(str(shop_config)), {"method": "rag", "prompts": str(tmp_path / "prompts")}))
+    prompt = first_prompt(run, run.instances[0])
+    assert (prompt.blocks_shown, prompt.blocks_offered) == (0, 2)
+    assert "[Item Title]: Old Map" in prompt.user
+    assert "block" not in run.templates
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Soft prompts and nothing that makes their vectors."""
+
+    properties: ClassVar[Properties] = Properties(retrieval_augmented=False, embedded=True, inter_user=False)
+    prompts_of: ClassVar[str] = "pplug"
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        (text,) = yield [context.prompt("write", instance, texts={"soft_tokens": "[USER_TOKEN_0]"}, soft=True)]
+        return text
+
+
+def test_a_soft_prompt_without_an_adapter_is_refused_before_any_call(
+    shop_config: Path, register: Callable[[str, str, type], None]
+) -> None:
+    register("methods", "slots", Slots)
+    job = Job.of(build(read_config(str(shop_config)), {"method": "slots"}))
+    with pytest.raises(PluginError, match="method slots yields soft prompts and has no adapter"):
+        job.check()
+
+
+def test_a_damaged_or_newer_neighbour_does_not_stop_a_run(shop_config: Path) -> None:
+    def job() -> Job:
+        return Job.of(build(read_config(str(shop_config)), {"method": "copy"}))
+
+    said: list[str] = []
+    stem = job().folder.name.rpartition("-")[0]
+    for name, content in (("0", '{"schema": 1,'), ("1", '{"schema": 1}'), ("3", '{"schema": 3}')):
+        neighbour = job().folder.with_name(f"{stem}-{name}")
+        neighbour.mkdir(parents=True)
+        (neighbour / "run.json").write_text(content)
+    execute([job()], said.append)
+    assert [line for line in said if "schema" in line] == [
+        f"{stem}-1 is of an older schema (1; this version writes 2): it can be listed, shown and compared, and its "
+        "texts are made anew"
+    ]

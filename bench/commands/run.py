@@ -37,15 +37,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _show_prompts(config: RunConfig) -> None:
+    from bench.job import Job
     from bench.loop import dry_run
-    from bench.resolved import Run
 
-    resolved = Run(config)
-    stages = dry_run(resolved)
+    job = Job.of(config)
+    job.check()
+    stages = dry_run(job.run)
     for stage, seen in stages.items():
         print(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
         print(f"--- user\n{seen.first.user}\n")
-    print(f"{len(resolved.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
+    print(f"{len(job.run.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
     for stage, seen in stages.items():
         print(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
 

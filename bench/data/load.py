@@ -32,6 +32,7 @@ def load(
     name that is none of these, for data of another task and for an unknown category, `ResourceError` if the hub cannot
     be reached.
     """
+    registry.load("tasks", task)
     if dataset == DEMO:
         from bench.data import demo
 

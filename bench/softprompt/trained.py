@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.config import RunConfig
 from bench.errors import ConfigError, StoreError
-from bench.files import read_json, write_atomically
+from bench.files import write_atomically
 from bench.identity import identity_hash, readable_name, selection_identity, training_identity
 from bench.models import resolve_model
 from bench.protocols import TrainedMethod
 from bench.records import Instance
 from bench.resolved import Run
-from bench.results import SCHEMA, AdapterRecord, AdapterSummary, Selection
+from bench.results import SCHEMA, AdapterRecord, AdapterSummary, Selection, schema_of
 from bench.softprompt.adapters import AdapterFiles, adapter_folder, weights_hash, write_tensors
 from bench.work import first_prompt
 
@@ -60,7 +60,7 @@ class TrainedAdapter:
         """Sentences on the adapters of the same name that an older version of bench trained: none of them is used."""
         sentences = []
         for path in sorted(self.folder.parent.glob(f"{readable_name(self.training)}-*/adapter.json")):
-            if (schema := read_json(path).get("schema")) != SCHEMA:
+            if (schema := schema_of(path)) is not None and schema < SCHEMA:
                 sentences.append(
                     f"{path.parent.name} is of an older schema ({schema}; this version writes {SCHEMA}): it is not "
                     "used, and the adapter is trained anew"
@@ -112,16 +112,19 @@ class TrainedAdapter:
 
     def summary(self) -> AdapterSummary:
         """What a summary says of the adapter that made a run's vectors."""
-        record = self.files.training()
-        assert record is not None
-        assert self.selection is not None
+        record, selection = self.files.training(), self.selection
+        if record is None or selection is None:
+            raise StoreError(
+                f"{self.folder} is gone or not complete, though texts were made with it; bring it back, or move their "
+                "run's folder away to train and write anew"
+            )
         return AdapterSummary(
             name=self.folder.name,
             parameters=record.parameters,
             share=record.share,
             epochs=record.epochs,
             instances=record.instances,
-            epoch=self.selection.epoch,
+            epoch=selection.epoch,
         )
 
     @property
