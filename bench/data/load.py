@@ -32,7 +32,6 @@ def load(
     name that is none of these, for data of another task and for an unknown category, `ResourceError` if the hub cannot
     be reached.
     """
-    registry.load("tasks", task)
     if dataset == DEMO:
         from bench.data import demo
 

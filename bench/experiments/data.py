@@ -45,6 +45,7 @@ def data_statistics(
     own = {"results": str(results)} | ({} if task is None else {"task": task})
     settings = None if config_name is None else read_config(config_name) | own
     task = task or (REVIEWS if settings is None else build(settings, {"method": "rag"}).task)
+    registry.load("tasks", task)
     corpora = load_all(datasets, task)
     return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name), task)
 
