@@ -21,7 +21,7 @@ from bench.job import Job
 from bench.loop import Loop
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
-from bench.results import SCHEMA, AdapterRecord, Selection, Summary, schema_of
+from bench.results import AdapterRecord, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
 from bench.softprompt.trained import TrainedAdapter
 from bench.store import RunStore
@@ -55,12 +55,9 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
 
 def _tell_of_older(job: Job, say: Say) -> None:
     """Say that a run of the same name lies there in an older schema: it is read, but never gone on with."""
-    for folder in sorted(job.folder.parent.glob(f"{run_name(job.run)}-*")):
-        if (schema := schema_of(folder / "run.json")) is not None and schema < SCHEMA:
-            say(
-                f"{folder.name} is of an older schema ({schema}; this version writes {SCHEMA}): it can be listed, "
-                "shown and compared, and its texts are made anew"
-            )
+    neighbours = job.folder.parent.glob(f"{run_name(job.run)}-*/run.json")
+    for sentence in older(neighbours, "it can be listed, shown and compared, and its texts are made anew"):
+        say(sentence)
 
 
 def _do(unfinished: Sequence[Job], say: Say) -> None:

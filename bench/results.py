@@ -7,7 +7,7 @@ reported, and are never gone on with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -203,6 +203,16 @@ class Selection(File):
 
 
 Row = TypeVar("Row", bound=Stored)
+
+
+def older(paths: Iterable[Path], fate: str) -> list[str]:
+    """A sentence for each file whose folder an older version wrote: its schema, and what becomes of the folder."""
+    found = ((path.parent.name, schema_of(path)) for path in sorted(paths))
+    return [
+        f"{name} is of an older schema ({schema}; this version writes {SCHEMA}): {fate}"
+        for name, schema in found
+        if schema is not None and schema < SCHEMA
+    ]
 
 
 def schema_of(path: Path) -> int | None:

@@ -16,7 +16,7 @@ from bench.models import resolve_model
 from bench.protocols import TrainedMethod
 from bench.records import Instance
 from bench.resolved import Run
-from bench.results import SCHEMA, AdapterRecord, AdapterSummary, Selection, schema_of
+from bench.results import AdapterRecord, AdapterSummary, Selection, older
 from bench.softprompt.adapters import AdapterFiles, adapter_folder, weights_hash, write_tensors
 from bench.work import first_prompt
 
@@ -58,14 +58,8 @@ class TrainedAdapter:
 
     def older(self) -> list[str]:
         """Sentences on the adapters of the same name that an older version of bench trained: none of them is used."""
-        sentences = []
-        for path in sorted(self.folder.parent.glob(f"{readable_name(self.training)}-*/adapter.json")):
-            if (schema := schema_of(path)) is not None and schema < SCHEMA:
-                sentences.append(
-                    f"{path.parent.name} is of an older schema ({schema}; this version writes {SCHEMA}): it is not "
-                    "used, and the adapter is trained anew"
-                )
-        return sentences
+        neighbours = self.folder.parent.glob(f"{readable_name(self.training)}-*/adapter.json")
+        return older(neighbours, "it is not used, and the adapter is trained anew")
 
     @cached_property
     def selection_folder(self) -> Path:
