@@ -115,10 +115,17 @@ class Chat:
             raise PluginError(f"prompt {prompt.stage}: its slots {', '.join(prompt.slots)} are not what its text holds")
         return found
 
-    def answer_ids(self, text: str, limit: int) -> list[int]:
-        """Token ids of an answer of at most `limit` tokens, and of the end of the turn if it fits."""
+    def answer_ids(self, text: str, limit: int, ends: bool = False) -> list[int]:
+        """Token ids of an answer of at most `limit` tokens, and of the end of the turn if it fits, or behind them if it
+        always `ends`."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id][:limit]
+        end = self.tokenizer.eos_token_id
+        return [*ids[:limit], end] if ends else [*ids, end][:limit]
+
+    def vocabulary(self, marks: tuple[str, ...]) -> int:
+        """How many tokens the tokenizer has, with these marks of a method and the slots of its prompts so far."""
+        tokenizer, _ = self._soft_tokenizers.get(marks, (self.tokenizer, set()))
+        return len(tokenizer)
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens the conversation takes."""

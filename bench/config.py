@@ -7,6 +7,7 @@ exactly the fields that can change a text; a test fails on a field without a mar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +55,9 @@ class PeersConfig(Section):
     """Only reviews written before the target review."""
     unused_targets: Annotated[bool | None, PEERS] = None
     """Whether reviews that only a training instance which no adapter is trained on (k < 7) has to predict are peers.
-    Default: no (paper), yes (official)."""
+    A switch."""
+    all_targets: Annotated[bool | None, PEERS] = None
+    """Whether every review of the longest profiles is a peer, whoever has to predict it. A switch."""
 
 
 class TrainConfig(Section):
@@ -76,7 +79,19 @@ class TrainConfig(Section):
     """History reviews in training. Default: those of the run; another number decodes an adapter with fewer or more."""
     limit: Annotated[int | None, Field(ge=1), TRAINING] = None
     """The first so many training instances of each category."""
-    max_target_tokens: Annotated[int, Field(ge=1), TRAINING] = 2048
+    cross_entropy: Annotated[Literal["review", "token"] | None, TRAINING] = None
+    """What counts alike in a step: its reviews, each with the mean over its tokens, or the tokens of all of them, so
+    that long reviews weigh more. A switch."""
+    max_target_tokens: Annotated[int | None, Field(ge=1), TRAINING] = None
+    """A longer review is cut. A switch."""
+    cut_target_ends: Annotated[bool | None, TRAINING] = None
+    """Whether the end-of-turn token follows a review whatever its length, beyond `max_target_tokens`. A switch."""
+    whole_batches: Annotated[bool | None, TRAINING] = None
+    """Whether the schedule counts whole batches alone, floor(n / batch_size) steps an epoch, so that training ends
+    so many steps before the end of its last epoch. A switch."""
+    vocabulary: Annotated[Literal["model", "tokenizer"] | None, TRAINING] = None
+    """Over which rows of the language model's output the softmax goes: all, or those that the tokenizer, with a
+    method's own tokens, has a token for. A switch."""
     dtype: Annotated[Literal["bfloat16", "float32"], TRAINING] = "bfloat16"
     """Of the frozen language model; the adapter's weights are float32."""
     validation: Annotated[int, Field(ge=1), GENERATION] = 512
@@ -112,10 +127,10 @@ class RunConfig(Section):
 
     k: Annotated[int, Field(ge=0), RETRIEVAL] = 8
     """How many reviews the retriever gives."""
-    input_budget: Annotated[int | None, Field(ge=1), GENERATION] = None
-    """Tokens a prompt may take. Default: 2048 (paper) or 3072 (official)."""
+    input_budget: Annotated[Annotated[int, Field(ge=1)] | Literal["model"] | None, GENERATION] = None
+    """Tokens a prompt may take; "model": what the model's context leaves beside `max_new_tokens`. A switch."""
     chat_template: Annotated[Literal["model", "official"] | None, GENERATION] = None
-    """Default: the tokenizer's own (paper) or that of the released code (official)."""
+    """The tokenizer's own, or that of the released code. A switch."""
     prompts: Annotated[Path | None, RUNTIME] = None
     """Folder of prompt templates that replace the plugins' own (`bench.templates`). Their texts, not their place, are
     part of the identity."""
@@ -156,20 +171,75 @@ class RunConfig(Section):
         """The settings of the backend. Raises `ConfigError`."""
         return backend_section(self.backend, self.options.get(self.backend, {}))
 
-    @property
+    def switch(self, name: str) -> Any:
+        """The value of a switch (`SWITCHES`): as it is set, else that of the fidelity."""
+        section, _, leaf = name.rpartition(".")
+        value = getattr(getattr(self, section) if section else self, leaf)
+        if value is not None:
+            return value
+        switch = SWITCHES[name]
+        if self.fidelity == "paper":
+            return switch.paper
+        of_method = getattr(registry.load("methods", self.method), "official_settings", {})
+        return of_method.get(name, switch.official)
+
+    @cached_property
     def budget(self) -> int:
-        """Tokens a prompt may take."""
-        return self.input_budget or (3072 if self.fidelity == "official" else 2048)
+        """Tokens a prompt may take. Raises `BenchError` for input_budget=model and a model whose context is not known,
+        or not longer than an answer."""
+        value = self.switch("input_budget")
+        return context_room(self) if value == "model" else int(value)
 
     @property
-    def unused_targets(self) -> bool:
-        """Whether training targets that no adapter is trained on are peers."""
-        return self.fidelity == "official" if self.peers.unused_targets is None else self.peers.unused_targets
+    def training(self) -> TrainConfig:
+        """The settings of training with every switch set."""
+        names = [name for name in SWITCHES if name.startswith("train.")]
+        return self.train.model_copy(update={name.removeprefix("train."): self.switch(name) for name in names})
 
     @property
     def template(self) -> Literal["model", "official"]:
         """Which chat template is used."""
-        return self.chat_template or ("official" if self.fidelity == "official" else "model")
+        template: Literal["model", "official"] = self.switch("chat_template")
+        return template
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A setting whose default is one thing by the paper and another by its authors' released code; a method can have
+    a value of its own for the latter (`official_settings`)."""
+
+    paper: Any
+    official: Any
+
+
+SWITCHES: Mapping[str, Switch] = {
+    "input_budget": Switch(2048, 3072),
+    "chat_template": Switch("model", "official"),
+    "peers.unused_targets": Switch(False, True),
+    "peers.all_targets": Switch(False, False),
+    "train.cross_entropy": Switch("review", "token"),
+    "train.max_target_tokens": Switch(2048, 3072),
+    "train.cut_target_ends": Switch(False, True),
+    "train.whole_batches": Switch(False, True),
+    "train.vocabulary": Switch("model", "tokenizer"),
+}
+"""The switches among the settings, by dotted name; those among a plugin's options stand in its class (`official`)."""
+
+
+def context_room(config: RunConfig) -> int:
+    """The tokens that the model's context leaves beside an answer. Raises `ConfigError`, `ResourceError`."""
+    from bench.models import context_length
+
+    # A server's model has a name there alone.
+    here = registry.load("backends", config.backend).applies_template
+    name = config.model if here else config.tokenizer or config.model
+    room = context_length(name) - config.max_new_tokens
+    if room < 1:
+        raise ConfigError(
+            f"input_budget=model: the context of '{name}' has no room beside max_new_tokens={config.max_new_tokens}; "
+            "set a smaller max_new_tokens, or input_budget to a number"
+        )
+    return room
 
 
 def fields_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo, Kind | None]]:
@@ -324,8 +394,12 @@ def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:
     """The values of all fields of these kinds by dotted name, ready for JSON; plugin options left out, defaults that
     hang on `fidelity` resolved."""
     dumped = config.model_dump(mode="json")
-    dumped |= {"input_budget": config.budget, "chat_template": config.template}
-    dumped["peers"]["unused_targets"] = config.unused_targets
+    for name in SWITCHES:
+        section, _, leaf = name.rpartition(".")
+        (dumped[section] if section else dumped)[leaf] = config.switch(name)
+    if Kind.GENERATION in kinds:
+        # Not the word "model": what it amounts to.
+        dumped["input_budget"] = config.budget
     chosen: dict[str, Any] = {}
     for name, _, kind in fields_of(RunConfig):
         if kind in kinds and name != "options":

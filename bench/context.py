@@ -43,7 +43,9 @@ class Context:
     marks: tuple[str, ...] = ()
     pool: Peers | None = None
     before_target: bool = False
-    _user_vectors: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
+    _user_vectors: dict[tuple[str, str, bool], NDArray[np.float32]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def seed(self, *names: object) -> int:
         """A seed for what `names` name, derived from the run's seed."""
@@ -79,14 +81,16 @@ class Context:
         found = self.pool.of_group(record.group, but=(record.user_id, instance.user_id))
         return [peer for peer in found if not self.before_target or _earlier(peer, instance)]
 
-    def user_vector(self, user_id: str, encoder: str, otherwise: Sequence[Record] = ()) -> NDArray[np.float32]:
-        """The mean of the vectors of a user's records in the pool of peers, shape (d,); of `otherwise` for a user who
-        has none there."""
+    def user_vector(
+        self, user_id: str, encoder: str, otherwise: Sequence[Record] = (), with_target: bool = False
+    ) -> NDArray[np.float32]:
+        """The mean of the vectors of a user's records in the pool of peers, shape (d,), `with_target` also of the one
+        that an adapter is trained to write; of `otherwise` for a user who has none there."""
         if self.pool is None:
             raise PluginError("a method that calls context.user_vector must declare inter_user=True")
-        key = (user_id, encoder)
+        key = (user_id, encoder, with_target)
         if key not in self._user_vectors:
-            texts = [record.text for record in self.pool.of_user(user_id) or otherwise]
+            texts = [record.text for record in self.pool.of_user(user_id, with_target) or otherwise]
             self._user_vectors[key] = self.embed(texts, encoder).mean(axis=0)
         return self._user_vectors[key]
 
@@ -100,9 +104,10 @@ class Context:
         given: Fields | None = None,
         texts: Mapping[str, str] | None = None,
         soft: bool = False,
+        stage: str | None = None,
     ) -> Prompt:
         """Render template `name` within the input budget; the stage is called by the method and the name, or what the
-        task writes for "write".
+        task writes for "write". `stage` gives another name than the template's.
 
         The largest n of the first n records of `history` that fit beside the rest is shown; `blocks` names the
         templates that make up the block of the record at an index. If not even one fits, one is kept and its text is
@@ -114,7 +119,7 @@ class Context:
         filled = dict(texts or {})
         if not soft:
             filled = {key: self.chat.cut(text, self.input_budget // 2) for key, text in filled.items()}
-        rendering = _Rendering(self, name, blocks, filled, soft, len(history))
+        rendering = _Rendering(self, name, stage or name, blocks, filled, soft, len(history))
         target = {**instance.given, **(given or {})}
         shown = fitting(len(history), lambda n: rendering.fits(history[:n], target))
         prompt = rendering.prompt(history[:shown], target)
@@ -133,6 +138,7 @@ class _Rendering:
 
     context: Context
     name: str
+    stage: str
     blocks: Callable[[int], Sequence[str]]
     texts: Mapping[str, str]
     soft: bool
@@ -155,7 +161,7 @@ class _Rendering:
         )
         system, user = context.templates.render(self.name, values | dict(self.texts))
         return Prompt(
-            stage=f"{context.method}_{context.task.target if self.name == 'write' else self.name}",
+            stage=f"{context.method}_{context.task.target if self.stage == 'write' else self.stage}",
             system=system,
             user=user,
             blocks_shown=len(shown),

@@ -23,7 +23,7 @@ from bench.progress import Progress, duration, say
 from bench.resolved import Run
 from bench.results import AdapterRecord, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
-from bench.softprompt.trained import TrainedAdapter
+from bench.softprompt.trained import TrainedAdapter, told_apart
 from bench.store import RunStore
 from bench.worker import Worker
 
@@ -42,6 +42,8 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
     for job in unfinished:
         job.check()
         _tell_of_older(job, say)
+        if sentence := told_apart(job.run):
+            say(sentence)
     here, there = split(unfinished)
     worthwhile = there and any(job.trains or job.run.method.properties.calls_model for job in here)
     if worthwhile and (_processes() if processes is None else processes) > 1:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,8 +143,9 @@ class Stage:
 class _Placeholders:
     """A backend that answers each call with a placeholder, at once, and counts; it keeps no answers."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, look: Callable[[Prompt], None]) -> None:
         self._run = run
+        self._look = look
         self._waiting: list[Call] = []
         self.stages: dict[str, Stage] = {}
 
@@ -152,6 +153,7 @@ class _Placeholders:
         stage = self.stages.setdefault(call.prompt.stage, Stage(call.prompt))
         stage.calls += 1
         stage.prompt_tokens += self._run.chat.count(call.prompt)
+        self._look(call.prompt)
         self._waiting.append(call)
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
@@ -166,11 +168,34 @@ class _Placeholders:
         pass
 
 
-def dry_run(run: Run) -> dict[str, Stage]:
-    """Every prompt of the run, counted by stage, with a placeholder for each answer. Loads no model.
+def dry_run(run: Run, look: Callable[[Prompt], None] = lambda _: None) -> dict[str, Stage]:
+    """Every prompt of the run, counted by stage and given to `look`, with a placeholder for each answer. Loads no
+    language model, and an encoder only for a method whose prompts' text hangs on vectors.
 
     Prompts that quote an earlier answer are as long as they are with the placeholder.
     """
-    counting = _Placeholders(run)
+    counting = _Placeholders(run, look)
     Loop(run, counting, lambda: counting, None, f"{run.config.method}, dry run").predictions()  # type: ignore[arg-type,return-value]
     return counting.stages
+
+
+def first_stage(run: Run) -> Iterator[dict[str, Any]]:
+    """What the model is asked first, a JSON object for each prompt of each instance: "instance", "stage" and "index",
+    which name the call; "text", the conversation in the model's template, and "tokens", its length; "blocks_shown", the
+    history blocks in it, and "slots", its placeholders for vectors. Loads what `dry_run` does."""
+    progress = Progress(f"{run.config.method}, first prompts", len(run.instances))
+    progress.start()
+    for instance in run.instances:
+        for call in Work(run, instance).advance():
+            name, stage, index = call.key
+            yield {
+                "instance": name,
+                "stage": stage,
+                "index": index,
+                "text": run.chat.text(call.prompt),
+                "tokens": run.chat.count(call.prompt),
+                "blocks_shown": call.prompt.blocks_shown,
+                "slots": list(call.prompt.slots),
+            }
+        progress.update(finished=1)
+    progress.close()

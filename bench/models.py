@@ -73,6 +73,22 @@ def resolve_model(name: str) -> str:
         ) from None
 
 
+@cache
+def context_length(name: str) -> int:
+    """How many tokens a language model takes, prompt and answer together. Raises `ResourceError` if its configuration
+    does not say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=False).get_text_config()
+        return int(config.max_position_embeddings)
+    except (OSError, ValueError, AttributeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ResourceError(
+            f"the context length of model '{name}' is not known ({first}); set input_budget to a number of tokens"
+        ) from None
+
+
 def fingerprint(name: str) -> str:
     """What tells one model from another in a run's identity: the name for the hub's, for a folder a SHA-256 over
     its files. Of files above 64 MiB every 256th page of 4 KiB counts, so that 60 GB take seconds: training again

@@ -7,7 +7,7 @@ is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no met
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,30 @@ class Instance:
     profile: tuple[Record, ...]
     group: str | None = None
     timestamp: int | None = None
+
+
+class Features(Mapping[str, NDArray[np.float32]]):
+    """Features that are made when they are first looked at: who only reads a prompt's text needs no encoder."""
+
+    def __init__(self, make: Callable[[], Mapping[str, NDArray[np.float32]]]) -> None:
+        self._make: Callable[[], Mapping[str, NDArray[np.float32]]] | None = make
+        self._made: Mapping[str, NDArray[np.float32]] = {}
+
+    def _all(self) -> Mapping[str, NDArray[np.float32]]:
+        if self._make is not None:
+            self._made = self._make()
+            # What it holds on to is not needed any more.
+            self._make = None
+        return self._made
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Inputs:
         self._given = corpora
         self._corpora: dict[tuple[object, ...], Mapping[str, Corpus]] = {}
         self._chats: dict[tuple[str, str], Chat] = {}
-        self._pools: dict[tuple[str, bool], Peers] = {}
+        self._pools: dict[tuple[str, bool, bool], Peers] = {}
         self._embeddings: dict[Path, EmbeddingCache] = {}
 
     def corpora(self, config: RunConfig) -> Mapping[str, Corpus]:
@@ -48,11 +48,12 @@ class Inputs:
         key = (config.tokenizer or config.model, config.template)
         return self._chats.setdefault(key, Chat(*key))
 
-    def pool(self, corpus: Corpus, unused_targets: bool) -> Peers:
+    def pool(self, corpus: Corpus, config: RunConfig) -> Peers:
         """The pool of peers of a category."""
-        key = (corpus.fingerprint, unused_targets)
+        switches = config.switch("peers.unused_targets"), config.switch("peers.all_targets")
+        key = (corpus.fingerprint, *switches)
         if key not in self._pools:
-            self._pools[key] = Peers(corpus, unused_targets)
+            self._pools[key] = Peers(corpus, *switches)
         return self._pools[key]
 
     def embeddings(self, results: Path) -> EmbeddingCache:
@@ -109,7 +110,7 @@ class Run:
             run_seed=config.seed,
             embedder=self.embeddings.embed,
             marks=getattr(self.method, "marks", ()),
-            pool=self.inputs.pool(corpus, config.unused_targets) if self.method.properties.inter_user else None,
+            pool=self.inputs.pool(corpus, config) if self.method.properties.inter_user else None,
             before_target=config.peers.before_target,
         )
 

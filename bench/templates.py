@@ -3,8 +3,9 @@
 A method's template is looked up for the run's task first, `prompts/<method>/<task>/<name>.txt`, then for any task,
 `prompts/<method>/<name>.txt`; then a task's own, `prompts/<task>/<name>.txt` beside the task: `block` (a record as a
 history block), `given` (what is known of the target) and `instruction` (one sentence). A file that begins with
-`=== system` is a prompt of two parts, the other one after `=== user`; any other is a part of prompts. `{{name}}` is
-replaced once by a value: braces inside review texts stay as they are.
+`=== system` is a prompt of two parts, the other one after `=== user`; any other is a part of prompts. The new line that
+ends a part's last line is not of its text: a blank line there makes the text end with one. `{{name}}` is replaced once
+by a value: braces inside review texts stay as they are.
 
 Another wording is another folder of such files (`--set prompts=FOLDER`, with `<method>/[<task>/]<name>.txt` and
 `<task>/<name>.txt`, the latter for a task's own alone); files that are missing there come from the plugins. A method
@@ -144,7 +145,7 @@ def _read(folder: Path | None, place: str) -> dict[str, _Template]:
         return {}
     try:
         return {
-            path.stem: _Template(f"{place}/{path.stem}", path.read_text(encoding="utf-8").rstrip("\n"))
+            path.stem: _Template(f"{place}/{path.stem}", path.read_text(encoding="utf-8").removesuffix("\n"))
             for path in sorted(folder.glob("*.txt"))
         }
     except (OSError, UnicodeDecodeError) as error:

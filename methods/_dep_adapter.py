@@ -44,22 +44,27 @@ class DEPAdapter(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], Tensor | None]:
-        """Vectors, shape (n, hidden_size) for each prompt's n slots, and each prompt's own losses, shape (prompts,)."""
+        """Vectors, shape (n, hidden_size) for each prompt's n slots, and each prompt's own losses, shape (prompts,);
+        these are over the slots' rows and those named "unshown_...", where there are any."""
         dtype = next(self.parameters()).dtype
-        embeddings = torch.cat([one["embeddings"] for one in features]).to(dtype)
-        is_diff = torch.cat([one["is_diff"] for one in features]) > 0.5
         lengths = [len(one["is_diff"]) for one in features]
         if self.method.refinement == "none":
+            embeddings, is_diff = _rows(features, "embeddings").to(dtype), _rows(features, "is_diff") > 0.5
             return list(torch.split(self._project(embeddings, is_diff), lengths)), None
+        whole = [_with_unshown(one) for one in features]
+        embeddings, is_diff = _rows(whole, "embeddings").to(dtype), _rows(whole, "is_diff") > 0.5
+        in_all = [len(one["is_diff"]) for one in whole]
         latent = self.sae["encoder"](embeddings)
         errors = functional.smooth_l1_loss(
             self.sae["decoder"](latent).float(), embeddings.float(), reduction="none"
         ).mean(dim=1)
-        own = [
-            self._own_loss(*rows)
-            for rows in zip(*(torch.split(rows, lengths) for rows in (errors, latent, is_diff)), strict=True)
-        ]
-        return list(torch.split(self._project(latent, is_diff), lengths)), torch.stack(own)
+        parts = [torch.split(rows, in_all) for rows in (errors, latent, is_diff)]
+        own = torch.stack([self._own_loss(*rows) for rows in zip(*parts, strict=True)])
+        if in_all != lengths:
+            latent, is_diff = (
+                torch.cat([rows[:length] for rows, length in zip(part, lengths, strict=True)]) for part in parts[1:]
+            )
+        return list(torch.split(self._project(latent, is_diff), lengths)), own
 
     def _project(self, rows: Tensor, is_diff: Tensor) -> Tensor:
         """Eq. 6, each row by the projector of its kind."""
@@ -81,6 +86,17 @@ class DEPAdapter(nn.Module):
             if rows.any():
                 total = total + errors[rows].mean() + gamma * _sparsity(latent[rows], method.sparsity_target)
         return method.recon_weight * total
+
+
+def _rows(features: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    return torch.cat([one[name] for one in features])
+
+
+def _with_unshown(features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A prompt's rows with those of the blocks that its budget left no room for behind them."""
+    if "unshown_is_diff" not in features:
+        return features
+    return {name: torch.cat([features[name], features[f"unshown_{name}"]]) for name in ("embeddings", "is_diff")}
 
 
 def _projector(width: int, hidden_size: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 class PPlugAdapter(nn.Module):
     """Two projectors, for the user and for a learned instruction. Zero vectors fill the softmax up to `rows` rows."""
 
-    def __init__(self, dimension: int, hidden_size: int, rows: int) -> None:
+    def __init__(
+        self, dimension: int, hidden_size: int, rows: int, init_instruction: Literal["normal", "uniform"] = "normal"
+    ) -> None:
         super().__init__()
         self.rows = rows
         self.project_user = _projector(dimension, hidden_size)
@@ -22,6 +25,9 @@ class PPlugAdapter(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        if init_instruction == "uniform":
+            # Last: the projectors start as they do beside the other one.
+            nn.init.uniform_(self.instruction)
 
     def forward(self, features: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], None]:
         """Vectors, shape (2, hidden_size) for each prompt, or (1, hidden_size) without a history; no own losses."""

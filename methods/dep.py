@@ -14,12 +14,10 @@ from pydantic import Field
 from bench.context import Context
 from bench.errors import ConfigError
 from bench.protocols import Properties, Steps, Whose
-from bench.records import Instance, Prompt, Record
+from bench.records import Features, Instance, Prompt, Record
 
 if TYPE_CHECKING:
     from torch import nn
-
-_TEMPLATES = {"HIS": "his", "DIFF": "diff"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,14 @@ class DEP:
     A sparse autoencoder, trained through the frozen language model, compresses both embeddings before two projectors
     bring them to its input space. `recon_weight`, `sparsity_weight` and `sparsity_target` are lambda, gamma and rho of
     Eq. 10 and 11; `text`, `embeddings`, `refinement` and `guidance` are the paper's ablations (Tables 2, 3 and 9).
-    With `slot_alignment=with_peers` the vectors are those of the best ranked reviews that have a peer, while block i
-    shows the i-th best of all: a block's vectors may then be another review's.
+
+    The further options are switches between the paper and the released code (docs/fidelity.md). `layout=released` lays
+    the prompt out as that code does. With `slot_alignment=with_peers` the vectors are those of the best ranked reviews
+    that have a peer, while block i shows the i-th best of all; with `tied_vectors=mirrored` those of reviews with one
+    timestamp are exchanged among them, the first's with the last's: a block's vectors may then be another review's.
+    With `lone_peer=beside_own` a review whose item has a single peer is without peers unless it is in the pool itself;
+    with `user_mean=with_target` a user's mean vector takes in the review that an adapter is trained to write.
+    `aux_rows` says whether the vectors of blocks that the budget leaves no room for count in the method's own losses.
     """
 
     encoder: str = "BAAI/bge-m3"
@@ -44,18 +48,28 @@ class DEP:
     recon_weight: Annotated[float, Field(ge=0)] = 100.0
     sparsity_weight: Annotated[float, Field(ge=0)] = 1e-3
     sparsity_target: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    layout: Literal["figure6", "released"] = "figure6"
     peer_weights: Literal["mean", "distance"] = "mean"
+    user_mean: Literal["peers", "with_target"] = "peers"
+    lone_peer: Literal["counts", "beside_own"] = "counts"
     slot_alignment: Literal["block", "with_peers"] = "block"
+    tied_vectors: Literal["own", "mirrored"] = "own"
     losses: Literal["apart", "joint"] = "apart"
+    aux_rows: Literal["shown", "all"] = "shown"
     init: Literal["xavier", "normal"] = "xavier"
     aux_reduction: Literal["mean", "sum"] = "mean"
     vectors: Whose = "own"
 
     properties: ClassVar[Properties] = Properties(retrieval_augmented=True, embedded=True, inter_user=True)
     official: ClassVar[Mapping[str, object]] = {
+        "layout": "released",
         "peer_weights": "distance",
+        "user_mean": "with_target",
+        "lone_peer": "beside_own",
         "slot_alignment": "with_peers",
+        "tied_vectors": "mirrored",
         "losses": "joint",
+        "aux_rows": "all",
         "init": "normal",
         "aux_reduction": "sum",
     }
@@ -70,9 +84,25 @@ class DEP:
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates that these options render."""
-        names = ["write", "block" if self.text else "block_without_text"]
-        names += [_TEMPLATES[kind] for kind in ("HIS", "DIFF") if self.embeddings in ("both", kind.lower())]
+        names = [self._write, *self._block_names]
+        names += [self._kind_templates[kind] for kind in ("HIS", "DIFF") if self.embeddings in ("both", kind.lower())]
         return (*names, *(("guidance",) if self.guidance else ()))
+
+    @property
+    def _write(self) -> str:
+        return "write" if self.layout == "figure6" else "released"
+
+    @property
+    def _block_names(self) -> tuple[str, ...]:
+        """Names of the template of a block, the first that there is counts: a task that the released code does not
+        know has none of that layout."""
+        block = "block" if self.text else "block_without_text"
+        return (block,) if self.layout == "figure6" else (f"released_{block}", block)
+
+    @property
+    def _kind_templates(self) -> Mapping[str, str]:
+        prefix = "" if self.layout == "figure6" else "released_"
+        return {"HIS": f"{prefix}his", "DIFF": f"{prefix}diff"}
 
     def steps(self, instance: Instance, context: Context) -> Steps:
         (text,) = yield [self._prompt(instance, context)]
@@ -85,39 +115,75 @@ class DEP:
         return DEPAdapter(self, dimension, hidden_size)
 
     def _prompt(self, instance: Instance, context: Context) -> Prompt:
-        """Figure 6, with features for the blocks that are shown."""
+        """Figure 6, with features for the blocks that are shown and, for the losses, perhaps for the others."""
         history = context.retrieve(instance)
-        peers = [context.peers(review, instance) for review in history]
+        peers = [self._peers(review, instance, context) for review in history]
         sources = list(zip(history, peers, strict=True))
         if self.slot_alignment == "with_peers":
-            ranked = ((review, context.peers(review, instance)) for review in context.ranked(instance))
-            sources = [source for source in ranked if source[1]]
+            ranked = ((review, self._peers(review, instance, context)) for review in context.ranked(instance))
+            sources = [source for source in ranked if source[1]][: len(history)]
         kinds = [self._kinds(others) for _, others in sources] + [()] * (len(history) - len(sources))
-        block = "block" if self.text else "block_without_text"
+        block = next((name for name in self._block_names if name in context.templates), self._block_names[-1])
         prompt = context.prompt(
-            "write",
+            self._write,
             instance,
             history,
-            blocks=lambda index: (block, *(_TEMPLATES[kind] for kind in kinds[index])),
+            blocks=lambda index: (block, *(self._kind_templates[kind] for kind in kinds[index])),
             texts={"guidance": "\n" + context.templates.part("guidance", {}) if self.guidance else ""},
             soft=True,
+            stage="write",
         )
         shown = prompt.blocks_shown
         wanted = tuple(f"[{kind}_TOKEN_{index}]" for index in range(shown) for kind in kinds[index])
         if prompt.slots != wanted:
             raise ConfigError(
                 f"the templates of dep give the slots {' '.join(prompt.slots) or 'none'}, wanted are "
-                f"{' '.join(wanted) or 'none'}: his must hold [HIS_TOKEN_{{{{index}}}}] and diff "
-                "[DIFF_TOKEN_{{index}}], once each"
+                f"{' '.join(wanted) or 'none'}: {self._kind_templates['HIS']} must hold [HIS_TOKEN_{{{{index}}}}] and "
+                f"{self._kind_templates['DIFF']} [DIFF_TOKEN_{{{{index}}}}], once each"
             )
-        moved = [own != source for own, (source, _) in zip(history[:shown], sources, strict=False)]
+        owners = self._owners([review for review, _ in sources], instance)
+        moved = [own != owner for own, owner in zip(history[:shown], owners, strict=False)]
         counts = {
             "slots": len(wanted),
             "misaligned_slots": sum(len(kinds[index]) for index, other in enumerate(moved) if other),
             "blocks_without_peers": sum(not others for others in peers[:shown]),
         }
-        features = self._features(sources[:shown], instance, context) if wanted else {}
-        return dataclasses.replace(prompt, features=features, counts=counts)
+        if not wanted:
+            return dataclasses.replace(prompt, counts=counts)
+        vectors_of = [(owner, others) for owner, (_, others) in zip(owners, sources, strict=True)]
+
+        def features() -> dict[str, NDArray[np.float32]]:
+            made = self._features(vectors_of[:shown], instance, context)
+            if self.aux_rows == "all" and len(vectors_of) > shown:
+                rest = self._features(vectors_of[shown:], instance, context)
+                made |= {f"unshown_{name}": rows for name, rows in rest.items()}
+            return made
+
+        return dataclasses.replace(prompt, features=Features(features), counts=counts)
+
+    def _peers(self, review: Record, instance: Instance, context: Context) -> list[Record]:
+        """What other users wrote of the review's item, as far as they count."""
+        peers = context.peers(review, instance)
+        if self.lone_peer == "counts" or context.pool is None:
+            return peers
+        return peers if len(context.pool.of_group(review.group)) > 1 else []
+
+    def _owners(self, reviews: Sequence[Record], instance: Instance) -> list[Record]:
+        """Whose vector stands for each review: its own or, with `tied_vectors=mirrored`, that of the review at the
+        other end of those of its timestamp in the profile, as the released code reverses texts, where equal ones keep
+        their order, and vectors, which it reverses as a whole."""
+        if self.tied_vectors == "own":
+            return list(reviews)
+        places: dict[int | None, list[Record]] = {}
+        for record in instance.profile:
+            places.setdefault(record.timestamp, []).append(record)
+        owners = {
+            id(record): tied[-1 - place]
+            for time, tied in places.items()
+            for place, record in enumerate(tied)
+            if time is not None
+        }
+        return [owners.get(id(review), review) for review in reviews]
 
     def _kinds(self, peers: Sequence[Record]) -> tuple[str, ...]:
         """The soft tokens of a review with these peers, in their order in the block."""
@@ -150,8 +216,9 @@ class DEP:
         the softmax over the peers' shares of the summed distances between their mean vectors and the user's."""
         if self.peer_weights == "mean":
             return np.full(len(peers), 1 / len(peers), np.float32)
-        own = context.user_vector(instance.user_id, self.encoder, otherwise=instance.profile)
-        theirs = np.stack([context.user_vector(peer.user_id, self.encoder) for peer in peers])
+        one_more = self.user_mean == "with_target"
+        own = context.user_vector(instance.user_id, self.encoder, instance.profile, one_more)
+        theirs = np.stack([context.user_vector(peer.user_id, self.encoder, with_target=one_more) for peer in peers])
         distances = np.linalg.norm(theirs - own, axis=1)
         shares = np.exp(distances / (distances.sum() or 1.0))
         return np.asarray(shares / shares.sum(), np.float32)

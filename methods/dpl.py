@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,30 @@ class DPL:
     from the K blocks. The own review and its peers' are put into `clusters` clusters by the vectors of `encoder`. With
     nothing to compare the list of differences is empty; a list that takes more than half of the budget is cut at its
     end, the retriever's last choices.
+
+    Two options are switches between the paper and the released code (docs/fidelity.md): with `item_descriptions` the
+    profile's prompt repeats each item's description beside its difference, and with `ties=float32` the nearest of a
+    cluster's members is that which single precision gives, not the first of equals.
     """
 
     encoder: str = "BAAI/bge-m3"
     clusters: Annotated[int, Field(ge=2)] = 5
     min_peers: Annotated[int, Field(ge=1)] = 4
+    item_descriptions: bool = False
+    ties: Literal["first", "float32"] = "first"
 
     properties: ClassVar[Properties] = Properties(retrieval_augmented=True, embedded=False, inter_user=True)
+    official: ClassVar[Mapping[str, object]] = {"item_descriptions": True, "ties": "float32"}
+    official_settings: ClassVar[Mapping[str, object]] = {"peers.all_targets": True, "input_budget": "model"}
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that these options render."""
+        return ("difference", "peer", self._item, "profile", "write", "block")
+
+    @property
+    def _item(self) -> str:
+        return "described_item" if self.item_descriptions else "item"
 
     def steps(self, instance: Instance, context: Context) -> Steps:
         compared = self._comparisons(instance, context)
@@ -39,7 +57,7 @@ class DPL:
         if compared:
             answers = yield [_difference_prompt(record, peers, instance, context) for record, peers in compared]
         differences = [
-            context.templates.part("item", {**_fields(record), "own_text": record.text, "difference": answer})
+            context.templates.part(self._item, {**_fields(record), "own_text": record.text, "difference": answer})
             for (record, _), answer in zip(compared, answers, strict=True)
         ]
         history = context.retrieve(instance)
@@ -57,7 +75,7 @@ class DPL:
         for record in context.retrieve(instance, candidates):
             peers = context.peers(record, instance)
             vectors = context.embed([record.text, *(peer.text for peer in peers)], self.encoder)
-            if chosen := representatives(vectors, self.clusters):
+            if chosen := representatives(vectors, self.clusters, self.ties):
                 compared.append((record, [peers[row - 1] for row in chosen]))
         return compared
 
@@ -78,18 +96,25 @@ def _fields(record: Record) -> dict[str, str]:
     return {name: str(value) for name, value in record.fields.items()}
 
 
-def representatives(vectors: NDArray[np.float32], clusters: int) -> list[int]:
+def representatives(
+    vectors: NDArray[np.float32], clusters: int, ties: Literal["first", "float32"] = "first"
+) -> list[int]:
     """Rows of `vectors`, shape (n, d), one for each cluster but that of row 0, in the order of the clusters' labels:
-    the member nearest to the centroid by Euclidean distance, the first of equals."""
+    the member nearest to the centroid by Euclidean distance, of equals the first or that which `ties` says."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     # Both members of a cluster of two are as near: in double precision, rounded, no noise decides between them.
-    points = vectors.astype(np.float64)
+    points = vectors.astype(np.float64) if ties == "first" else vectors
     with warnings.catch_warnings():
         # Texts that occur twice leave clusters empty, which is no trouble here.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(n_clusters=min(clusters, len(points)), random_state=42).fit(points)
-    distances = np.linalg.norm(points - fitted.cluster_centers_[fitted.labels_], axis=1).round(9)
+    offsets = points - fitted.cluster_centers_[fitted.labels_]
+    if ties == "first":
+        distances = np.linalg.norm(offsets, axis=1).round(9)
+    else:
+        # One by one, as in the released code: along an axis numpy adds in another order.
+        distances = np.array([np.linalg.norm(offset) for offset in offsets])
     members = [np.flatnonzero(fitted.labels_ == label) for label in range(fitted.n_clusters)]
     return [int(rows[distances[rows].argmin()]) for rows in members if len(rows) and rows[0] != 0]

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.context import Context
 from bench.errors import ConfigError
 from bench.protocols import Properties, Steps, Whose
-from bench.records import Instance, Prompt
+from bench.records import Features, Instance, Prompt
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,17 +28,19 @@ class PPlug:
 
     The user's vector is the sum of the projected embeddings of the newest `max_history` reviews, weighted by the
     softmax of their inner products with the embedding of the input (DEP paper, appendix B). Without `mask_padding`
-    the softmax takes in zero vectors up to `max_history`, as in the DEP authors' code. A user without a history has
+    the softmax takes in zero vectors up to `max_history`, as in the DEP authors' code, where the instruction's vector
+    starts uniform in [0, 1) (`init_instruction`), some 18 times as long as an embedding. A user without a history has
     the instruction alone.
     """
 
     encoder: str = "BAAI/bge-m3"
     max_history: Annotated[int, Field(ge=1)] = 512
     mask_padding: bool = True
+    init_instruction: Literal["normal", "uniform"] = "normal"
     vectors: Whose = "own"
 
     properties: ClassVar[Properties] = Properties(retrieval_augmented=False, embedded=True, inter_user=False)
-    official: ClassVar[Mapping[str, object]] = {"mask_padding": False}
+    official: ClassVar[Mapping[str, object]] = {"mask_padding": False, "init_instruction": "uniform"}
     learning_rate: ClassVar[float] = 1e-5
     """DEP's: PPlug's own is not published."""
     aux_reduction: ClassVar[Literal["mean", "sum"]] = "mean"
@@ -50,7 +54,8 @@ class PPlug:
         """Two projectors and the instruction's vector."""
         from bench.methods._pplug_adapter import PPlugAdapter
 
-        return PPlugAdapter(dimension, hidden_size, 0 if self.mask_padding else self.max_history)
+        rows = 0 if self.mask_padding else self.max_history
+        return PPlugAdapter(dimension, hidden_size, rows, self.init_instruction)
 
     def _prompt(self, instance: Instance, context: Context) -> Prompt:
         history = [record.text for record in instance.profile[-self.max_history :]]
@@ -65,5 +70,9 @@ class PPlug:
         asked = prompt.user
         for slot in slots:
             asked = asked.replace(slot, "")
-        vectors = context.embed([asked.lstrip("\n"), *history], self.encoder)
-        return dataclasses.replace(prompt, features={"input": vectors[:1], "history": vectors[1:]})
+
+        def features() -> dict[str, NDArray[np.float32]]:
+            vectors = context.embed([asked.lstrip("\n"), *history], self.encoder)
+            return {"input": vectors[:1], "history": vectors[1:]}
+
+        return dataclasses.replace(prompt, features=Features(features))

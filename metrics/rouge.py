@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from bench.batch import Batch
 from bench.metrics._aggregate import check_rows, means
@@ -24,23 +26,29 @@ class Rouge:
     """ROUGE-1 and ROUGE-L, both in [0, 1]; the statistics of a pair are its two F-measures.
 
     `average="bootstrap_median"` reports, like the `evaluate` package, the median of the means of 1000 resamples of the
-    pairs, drawn with `seed`. It holds for the plain aggregate only: with weights, which already are a resample, the
-    aggregate is the weighted mean.
+    pairs, drawn with `seed`. That package also draws for ROUGE-2, between the two: `rouge2_draws` says whether these
+    numbers are passed over, so that ROUGE-L's are the package's. Both hold for the plain aggregate only: with weights,
+    which already are a resample, the aggregate is the weighted mean.
     """
 
     columns: ClassVar[tuple[Column, ...]] = (Column("rouge1", "R-1"), Column("rougeL", "R-L"))
     statistics: ClassVar[tuple[str, ...]] = ("rouge1", "rougeL")
-    official: ClassVar[dict[str, object]] = {"average": "bootstrap_median"}
+    official: ClassVar[dict[str, object]] = {"average": "bootstrap_median", "seed": 42, "rouge2_draws": True}
+    """The seed is that of the released evaluation script."""
 
     average: Literal["mean", "bootstrap_median"] = "mean"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    rouge2_draws: bool = False
 
     def check(self) -> None:
         """Nothing is needed beyond this repository."""
 
     def signature(self) -> str:
         """The semantics are those of rouge_score 0.1.2; its code is not used."""
-        average = self.average if self.average == "mean" else f"bootstrap_median[{_BOOTSTRAP_SAMPLES},seed:{self.seed}]"
+        average: str = self.average
+        if average != "mean":
+            draws = ",draws:rouge2" if self.rouge2_draws else ""
+            average += f"[{_BOOTSTRAP_SAMPLES},seed:{self.seed}{draws}]"
         return f"rouge|types:rouge1,rougeL|score:f|stem:no|avg:{average}|like:rouge_score-0.1.2"
 
     def rows(self, batch: Batch) -> Array:
@@ -55,15 +63,27 @@ class Rouge:
             check_rows(rows, weights, "rouge")
             # The generator and the order of its draws are those of rouge_score's BootstrapAggregator.
             generator = np.random.RandomState(self.seed)
-            medians = [_bootstrap_median(rows[:, index], generator) for index in range(rows.shape[1])]
-            return {column.name: np.asarray(median) for column, median in zip(self.columns, medians, strict=True)}
+            medians = {}
+            for index, column in enumerate(self.columns):
+                if index and self.rouge2_draws:
+                    _drawn(len(rows), generator)
+                medians[column.name] = np.asarray(_bootstrap_median(rows[:, index], generator))
+            return medians
         scores = means(rows, weights, "rouge")
         return {column.name: scores[..., index] for index, column in enumerate(self.columns)}
 
 
+def _drawn(count: int, generator: np.random.RandomState) -> NDArray[np.int64]:
+    """The indices of all resamples, shape (1000, count)."""
+    return generator.randint(0, count, size=(_BOOTSTRAP_SAMPLES, count))
+
+
 def _bootstrap_median(scores: Array, generator: np.random.RandomState) -> float:
-    drawn = generator.randint(0, len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
-    return float(np.median(scores[drawn].mean(axis=1)))
+    """To the last digit what rouge_score gives: its matrices have three columns (precision, recall, F-measure), whose
+    means numpy adds up row by row, and its median is a percentile."""
+    alike = np.repeat(scores[:, None], 3, axis=1)
+    resampled = [alike[indices].mean(axis=0)[0] for indices in _drawn(len(scores), generator)]
+    return float(np.percentile(resampled, 50))
 
 
 def _tokens(text: str) -> list[str]:

@@ -25,4 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
     from bench.softprompt.importing import import_adapter
 
     folder = import_adapter(arguments.source, arguments.method, Path(arguments.results))
-    print(f"kept in {folder}\nuse it: bench run --method {arguments.method} --set adapter={folder} ...")
+    print(
+        f"kept in {folder}\n"
+        f"use it: bench run --method {arguments.method} --config official-7b --set adapter={folder} ...\n"
+        "(it learned from the prompts of its authors' code: fidelity=official, as in official-7b, makes the same ones, "
+        "any other configuration makes others)"
+    )

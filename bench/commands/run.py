@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.options import add_settings, settings_of
+from bench.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from bench.config import RunConfig
@@ -19,6 +21,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", required=True, help="name of a method (bench list methods)")
     add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="with --dry-run: write what the model would be asked first, a JSON line for each prompt, to FILE",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -28,12 +35,37 @@ def run(arguments: argparse.Namespace) -> None:
 
     settings = settings_of(arguments)
     config = build(settings)
+    if arguments.prompts is not None:
+        if not arguments.dry_run:
+            raise ConfigError("--prompts FILE writes prompts and asks no model: give it with --dry-run")
+        _write_prompts(config, Path(arguments.prompts))
+        return
     if arguments.dry_run:
         _show_prompts(config)
         return
     summary = bench.run(config.method, settings)
     _show(summary)
     print(f"kept in {config.results / 'runs' / summary.name}")
+
+
+def _write_prompts(config: RunConfig, path: Path) -> None:
+    """The prompts need the data, the tokenizer and perhaps an encoder, and nothing that writing or scoring needs."""
+    from bench.files import as_lines, replacing
+    from bench.loop import first_stage
+    from bench.resolved import Run
+
+    run = Run(config)
+    count = 0
+    try:
+        with replacing(path) as file:
+            for row in first_stage(run):
+                file.write(as_lines([row]).encode())
+                count += 1
+    except OSError as error:
+        raise StoreError(
+            f"--prompts {path} cannot be written: {error.strerror}; name a file in another folder"
+        ) from error
+    print(f"{count} prompts of {len(run.instances)} instances in {path}")
 
 
 def _show_prompts(config: RunConfig) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.config import RunConfig
 from bench.data.corpus import Corpus
 from bench.errors import BenchError, DataError
 from bench.finished import FinishedRun
@@ -52,7 +53,7 @@ def viewer(runs: Sequence[FinishedRun], results: Path, limit: int) -> str:
     inputs = Inputs(corpora)
     names = [instance.id for instance in chosen]
     texts = [_texts(run, label, inputs, results, names) for run, label in zip(shown, labels(shown), strict=True)]
-    view = _View(task, corpora, inputs, texts, unused_targets=first.config.unused_targets)
+    view = _View(task, corpora, inputs, texts, config=first.config)
     progress = Progress("report", len(chosen))
     blocks = []
     for number, instance in enumerate(chosen):
@@ -130,7 +131,7 @@ class _View:
     corpora: Mapping[str, Corpus]
     inputs: Inputs
     texts: Sequence[_Texts]
-    unused_targets: bool
+    config: RunConfig
 
     def content(self, instance: Instance) -> dict[str, Any]:
         """Everything about an instance. The first fact of an instance and of a record is its heading."""
@@ -159,7 +160,7 @@ class _View:
 
     def _peers(self, instance: Instance) -> list[dict[str, Any]]:
         """What peers wrote, without what all of them share with the instance: its heading."""
-        pool = self.inputs.pool(self.corpora[instance.category], self.unused_targets)
+        pool = self.inputs.pool(self.corpora[instance.category], self.config)
         same = self._facts(instance)[0]
         return [
             _shown(peer, peer.user_id, [fact for fact in self.task.shown_record(peer).items() if fact != same])

@@ -37,6 +37,11 @@ class Example:
     features: Mapping[str, NDArray[np.float32]]
 
     @property
+    def target_tokens(self) -> int:
+        """How many tokens the answer has."""
+        return len(self.ids) - self.targets
+
+    @property
     def first(self) -> int:
         """How many tokens stand before the first slot."""
         return int(self.slots[0])
@@ -56,9 +61,12 @@ def batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]
         yield [examples[row] for row in rows]
 
 
-def losses(model: Any, adapter: Callable[..., Any], examples: Sequence[Example]) -> Losses:
+def losses(
+    model: Any, adapter: Callable[..., Any], examples: Sequence[Example], vocabulary: int | None = None
+) -> Losses:
     """The losses of a batch. `model` is a transformers causal language model whose parameters want no gradient;
-    `adapter` is a `bench.protocols.Adapter`."""
+    `adapter` is a `bench.protocols.Adapter`; of the model's vocabulary only the first `vocabulary` rows, if given, take
+    part in the softmax."""
     device = model.device
     features = [
         {name: torch.as_tensor(values, device=device) for name, values in example.features.items()}
@@ -85,7 +93,7 @@ def losses(model: Any, adapter: Callable[..., Any], examples: Sequence[Example])
     columns = [position for example in examples for position in range(example.targets, len(example.ids))]
     at = torch.tensor(rows, device=device)
     predicting = torch.tensor(columns, device=device) - 1 - start
-    logits = model.get_output_embeddings()(hidden[at, predicting]).float()
+    logits = model.get_output_embeddings()(hidden[at, predicting])[:, :vocabulary].float()
     wanted = torch.as_tensor(ids[rows, columns], device=device)
     each = functional.cross_entropy(logits, wanted, reduction="none")
     sums = torch.zeros(count, device=device).index_add(0, at, each)

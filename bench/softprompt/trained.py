@@ -36,7 +36,6 @@ class TrainedAdapter:
         self.method: TrainedMethod = run.method  # type: ignore[assignment]
         config = _training_config(run.config)
         self.training = Run(config, run.inputs, validation=config.train.validation)
-        self.epochs = config.train.epochs
         self.learning_rate = config.train.learning_rate or self.method.learning_rate
         self.select_by = config.train.select_by
 
@@ -79,6 +78,13 @@ class TrainedAdapter:
     def is_trained(self) -> bool:
         """Whether the training is complete. Raises `StoreError` for a folder of an older schema."""
         return self.files.is_trained
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are weights of: fewer than were asked for where a schedule of whole batches ends early
+        in a small data set."""
+        record = self.files.training()
+        return self.training.config.train.epochs if record is None else record.epochs
 
     @property
     def selection(self) -> Selection | None:
@@ -135,13 +141,15 @@ class TrainedAdapter:
         """The training examples of `instances`, by default of all that it is trained on."""
         from bench.softprompt.trainer import example
 
-        run = self.training
+        run, settings = self.training, self.training.config.training
+        assert settings.max_target_tokens is not None
         return [
             example(
                 run.chat,
                 first_prompt(run, instance),
                 run.corpora[instance.category].reference(instance),
-                run.config.train.max_target_tokens,
+                settings.max_target_tokens,
+                bool(settings.cut_target_ends),
             )
             for instance in (self.instances if instances is None else instances)
         ]
@@ -155,11 +163,12 @@ class TrainedAdapter:
             label=config.method,
             folder=self.folder,
             model=config.model,
-            config=config.train,
+            config=config.training,
             learning_rate=self.learning_rate,
             aux_reduction=self.method.aux_reduction,
             adapter=partial(fresh_adapter, self.training),
             examples=self.examples,
+            vocabulary=lambda: self.training.chat.vocabulary(self.method.marks),
         )
 
     def draw(self) -> None:
@@ -220,6 +229,19 @@ def adapter_of(run: Run) -> Adapter | None:
         return None
     folder = run.config.adapter
     return TrainedAdapter(run) if folder is None else ImportedAdapter(folder, run.config.method)
+
+
+def told_apart(run: Run) -> str | None:
+    """A sentence on a run that decodes an imported adapter otherwise than the released code, which is what published
+    ones were trained with; None for any other."""
+    config = run.config
+    if config.adapter is None or config.fidelity == "official" or not hasattr(run.method, "adapter"):
+        return None
+    return (
+        f"{config.method}: the adapter {config.adapter.name} is imported and fidelity is {config.fidelity}: an adapter "
+        "that its authors released learned from their code's prompts; decode it with --set fidelity=official "
+        "(--config official-7b)"
+    )
 
 
 def has_slots(run: Run) -> bool:

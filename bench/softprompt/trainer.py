@@ -28,7 +28,7 @@ from bench.records import Prompt
 from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
 from bench.softprompt.adapters import AdapterFiles, read_tensors, write_tensors
-from bench.softprompt.objective import Example, batches, losses
+from bench.softprompt.objective import Example, Losses, batches, losses
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,11 +37,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's running means, as torch names them."""
 
 
-def example(chat: Chat, prompt: Prompt, reference: str, max_target_tokens: int) -> Example:
-    """What a prompt and the user's real review are to the model: the tokens of inference, then the answer's."""
+def example(chat: Chat, prompt: Prompt, reference: str, max_target_tokens: int, ends: bool = False) -> Example:
+    """What a prompt and the user's real review are to the model: the tokens of inference, then the answer's
+    (`Chat.answer_ids`)."""
     ids = chat.ids(prompt)
     slots = chat.positions(prompt, ids)
-    answer = chat.answer_ids(reference.strip(), max_target_tokens)
+    answer = chat.answer_ids(reference.strip(), max_target_tokens, ends)
     return Example(
         ids=np.asarray([*ids, *answer], np.int32),
         slots=np.asarray(slots, np.int32),
@@ -64,8 +65,9 @@ class TrainingJob:
     """One adapter to be trained.
 
     `adapter` makes a fresh one for a language model's hidden size, `examples` gives the training examples in a fixed
-    order; both are called only if there is work to do. `aux_reduction` says how the method's own losses combine over
-    the instances of a step.
+    order, `vocabulary`, called after it, how many tokens the tokenizer has then; all are called only if there is work
+    to do. Every switch of `config` is set. `aux_reduction` says how the method's own losses combine over the instances
+    of a step.
     """
 
     label: str
@@ -76,6 +78,7 @@ class TrainingJob:
     aux_reduction: str
     adapter: Callable[[int], torch.nn.Module]
     examples: Callable[[], Sequence[Example]]
+    vocabulary: Callable[[], int]
 
 
 def train(job: TrainingJob) -> None:
@@ -128,6 +131,7 @@ class _Training:
             torch.manual_seed(self.config.seed)
             # On the CPU, so that the same seed gives the same start on every device.
             self.bare = job.adapter(self.model.config.get_text_config().hidden_size)
+        self.vocabulary = job.vocabulary() if self.config.vocabulary == "tokenizer" else None
         self.parameters = [p for p in self.bare.parameters() if p.requires_grad]
         matrices = [p for p in self.parameters if p.ndim > 1]
         others = [p for p in self.parameters if p.ndim <= 1]
@@ -138,6 +142,8 @@ class _Training:
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=job.learning_rate, betas=(0.9, 0.999))
         self.per_epoch = math.ceil(len(self.examples) / self.config.batch_size)
         self.steps = self.per_epoch * self.config.epochs
+        if self.config.whole_batches:
+            self.steps = max(len(self.examples) // self.config.batch_size, 1) * self.config.epochs
         self.log: list[TrainingStep] = []
         self.done = 0
         checkpoint = self._read_checkpoint()
@@ -148,7 +154,7 @@ class _Training:
 
     def run(self) -> None:
         """All epochs that are missing, then training.json."""
-        total = len(self.examples) * self.config.epochs
+        total = sum(len(self._chosen(step)) for step in range(self.steps))
         progress = Progress(f"training {self.job.label}", total) if self.main else None
         done = sum(row.instances for row in self.log)
         started = time.perf_counter()
@@ -163,9 +169,9 @@ class _Training:
             self.log.append(row)
             if progress is not None:
                 progress.update(finished=len(chosen), note=f"loss {row.loss:.3f}")
-            epoch_ends = (step + 1) % self.per_epoch == 0
+            epoch_ends = (step + 1) % self.per_epoch == 0 or step + 1 == self.steps
             if epoch_ends:
-                self._write_epoch((step + 1) // self.per_epoch)
+                self._write_epoch(step // self.per_epoch + 1)
             if epoch_ends or (step + 1) % self.config.checkpoint_every == 0:
                 self._write_checkpoint(step + 1)
         if progress is not None:
@@ -189,11 +195,12 @@ class _Training:
         share = chosen[rank::world] or chosen[:1]
         weight = float(rank < len(chosen))
         own_weight = len(chosen) if self.job.aux_reduction == "sum" else 1.0
+        tokens = sum(one.target_tokens for one in chosen)
         sums = torch.zeros(2, device=self.accelerator.device)
         parts = list(batches(share, self.config.tokens_per_batch))
         for number, part in enumerate(parts):
             with self._accumulating(last=number == len(parts) - 1):
-                found = losses(self.model, self.adapter, part)
+                found = self._losses(part, len(chosen) / tokens)
                 total = (found.generation + own_weight * found.own).sum()
                 # Processes average their gradients.
                 self._backward(total * (weight * world / len(chosen)))
@@ -219,6 +226,15 @@ class _Training:
             learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
+
+    def _losses(self, examples: Sequence[Example], per_token: float) -> Losses:
+        """Of a part of a step; with `cross_entropy=token` an example counts for as many as its target has tokens, each
+        `per_token`."""
+        found = losses(self.model, self.adapter, examples, self.vocabulary)
+        if self.config.cross_entropy == "review":
+            return found
+        counts = torch.tensor([one.target_tokens * per_token for one in examples], device=found.generation.device)
+        return Losses(found.generation * counts, found.own)
 
     @contextmanager
     def _accumulating(self, last: bool) -> Iterator[None]:
@@ -323,7 +339,7 @@ class _Training:
         trainable = sum(p.numel() for p in self.parameters)
         frozen = sum(p.numel() for p in self.model.parameters())
         record = TrainingRecord(
-            epochs=self.config.epochs,
+            epochs=math.ceil(self.steps / self.per_epoch),
             steps=self.steps,
             instances=len(self.examples),
             parameters=trainable,
@@ -334,7 +350,7 @@ class _Training:
         self.files.write_training(record)
         speed = f", {instances / seconds:.1f} instances/s" if instances else ""
         say(
-            f"training {self.job.label}: {self.config.epochs} epochs of {len(self.examples)} instances in "
+            f"training {self.job.label}: {record.epochs} epochs of {len(self.examples)} instances in "
             f"{duration(record.seconds)}{speed}; {trainable:,} parameters ({100 * record.share:.2f}%)"
         )
 

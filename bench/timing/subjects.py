@@ -20,6 +20,7 @@ from bench.errors import StoreError
 from bench.job import Job
 from bench.loop import Loop, dry_run
 from bench.protocols import Backend
+from bench.records import Prompt
 from bench.resolved import Inputs, Run, validation_subset
 from bench.softprompt.adapters import AdapterFiles, read_tensors
 from bench.softprompt.trained import ImportedAdapter, TrainedAdapter, fresh_adapter, has_slots, hidden_size
@@ -54,7 +55,7 @@ class Subject:
         """What needs no engine: the prompts, for the texts that are embedded for them, then those, then training."""
         run = self.job.run
         needed = WatchedEmbedder(run.embeddings.embed)
-        dry_run(_with_contexts(run, lambda context: replace(context, embedder=needed)))
+        dry_run(_with_contexts(run, lambda context: replace(context, embedder=needed)), _made)
         found: Timing = {"weights": self.weights, "figures": {}}
         if texts := sum(map(len, needed.texts.values())):
             found["embedded_texts"] = texts
@@ -166,6 +167,11 @@ def _embed_cold(texts: Mapping[str, Mapping[str, None]], folder: Path) -> float:
         cache.embed(list(chosen), encoder)
         seconds += perf_counter() - started
     return seconds
+
+
+def _made(prompt: Prompt) -> None:
+    """Have a prompt's features made, for which texts are embedded."""
+    len(prompt.features)
 
 
 def _time_training(adapter: TrainedAdapter, folder: Path, warmup: int, repeats: int) -> Timing:
