@@ -84,7 +84,7 @@ class DEP:
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates that these options render."""
-        names = [self._write, *self._block_names]
+        names = [self._write, self._block]
         names += [self._kind_templates[kind] for kind in ("HIS", "DIFF") if self.embeddings in ("both", kind.lower())]
         return (*names, *(("guidance",) if self.guidance else ()))
 
@@ -93,11 +93,9 @@ class DEP:
         return "write" if self.layout == "figure6" else "released"
 
     @property
-    def _block_names(self) -> tuple[str, ...]:
-        """Names of the template of a block, the first that there is counts: a task that the released code does not
-        know has none of that layout."""
+    def _block(self) -> str:
         block = "block" if self.text else "block_without_text"
-        return (block,) if self.layout == "figure6" else (f"released_{block}", block)
+        return block if self.layout == "figure6" else f"released_{block}"
 
     @property
     def _kind_templates(self) -> Mapping[str, str]:
@@ -123,12 +121,11 @@ class DEP:
             ranked = ((review, self._peers(review, instance, context)) for review in context.ranked(instance))
             sources = [source for source in ranked if source[1]][: len(history)]
         kinds = [self._kinds(others) for _, others in sources] + [()] * (len(history) - len(sources))
-        block = next((name for name in self._block_names if name in context.templates), self._block_names[-1])
         prompt = context.prompt(
             self._write,
             instance,
             history,
-            blocks=lambda index: (block, *(self._kind_templates[kind] for kind in kinds[index])),
+            blocks=lambda index: (self._block, *(self._kind_templates[kind] for kind in kinds[index])),
             texts={"guidance": "\n" + context.templates.part("guidance", {}) if self.guidance else ""},
             soft=True,
             stage="write",

@@ -106,14 +106,25 @@ def test_the_shipped_rag_prompt_is_that_of_figure_6_without_the_embeddings() -> 
 
 
 PARTS = {"block", "block_without_text", "his", "diff", "guidance", "peer", "item", "given", "instruction"}
+PARTS |= {"described_item", *(f"released_{name}" for name in ("block", "block_without_text", "his", "diff"))}
 """Templates that are parts of prompts; all others are prompts."""
+
+
+ALL_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "dep": [{"text": text, "layout": layout} for text in (True, False) for layout in ("figure6", "released")],
+    "dpl": [{"item_descriptions": described} for described in (False, True)],
+}
+"""Options of a method that between them render all of its templates."""
+
+
+def loaded(name: str) -> list[Templates]:
+    return [load(name, **options) for options in ALL_OPTIONS.get(name, [{}])]
 
 
 @pytest.mark.parametrize("name", [name for name in registry.builtin_names("methods") if name != "copy"])
 def test_every_shipped_template_renders(name: str) -> None:
-    loaded = [load(name), *([load(name, text=False)] if name == "dep" else [])]
-    for found in loaded:
-        assert "write" in found
+    for found in loaded(name):
+        assert "write" in found or "released" in found
         for template in found.texts:
             if template in PARTS:
                 texts = [found.part(template, BLOCK | {"difference": "D", "own_text": "O"})]
@@ -127,16 +138,18 @@ def shipped(folder: Path) -> set[str]:
     return {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.txt")}
 
 
+NOT_GENERAL = {"dep/block_without_text", "dep/released_block_without_text"}
+"""Forms of the task's own block."""
+
+
 def test_no_shipped_template_is_left_over() -> None:
     """Every file is one that some method renders for reviews, or the general form of one."""
-    loaded = {
-        name: [load(name), *([load(name, text=False)] if name == "dep" else [])]
-        for name in registry.builtin_names("methods")
+    here = {
+        place for name in registry.builtin_names("methods") for found in loaded(name) for place in found.places.values()
     }
-    here = {place for every in loaded.values() for found in every for place in found.places.values()}
     of_methods = {place for place in here if not place.startswith("reviews/")}
     general = {"/".join((place.partition("/")[0], place.rpartition("/")[2])) for place in of_methods}
-    assert shipped(Path(bench.methods.__path__[0]) / "prompts") == (of_methods | general) - {"dep/block_without_text"}
+    assert shipped(Path(bench.methods.__path__[0]) / "prompts") == (of_methods | general) - NOT_GENERAL
     assert shipped(Path(bench.tasks.__path__[0]) / "prompts" / "reviews") == {"block", "given", "instruction"}
 
 
@@ -155,6 +168,12 @@ def test_no_shipped_template_is_left_over() -> None:
         ("dep", {"text": False}, {"write", "block_without_text", "his", "diff", "guidance"}),
         ("dep", {"embeddings": "his"}, {"write", "block", "his", "guidance"}),
         ("dep", {"embeddings": "diff"}, {"write", "block", "diff", "guidance"}),
+        (
+            "dep",
+            {"layout": "released"},
+            {"released", "released_block", "released_his", "released_diff", "guidance"},
+        ),
+        ("dpl", {"item_descriptions": True}, {"difference", "peer", "described_item", "profile", "write", "block"}),
     ],
 )
 def test_the_templates_of_a_method_are_those_that_it_renders(

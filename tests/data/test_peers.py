@@ -61,14 +61,31 @@ def test_unused_targets_are_those_of_training_instances_before_the_last() -> Non
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize("unused_targets", [False, True])
-def test_a_target_that_another_user_wrote_too_is_not_in_the_pool(split: str, unused_targets: bool) -> None:
+@pytest.mark.parametrize("switches", [{}, {"unused_targets": True}, {"all_targets": True}])
+def test_a_target_that_another_user_wrote_too(split: str, switches: dict[str, bool]) -> None:
+    """By the paper nobody's review of these words is in the pool; the released code looks at a user's own targets."""
     copied = instance("bob", "test", [record("bob", "A", "the same words"), record("bob", "A", "own words")])
     target = {instance("ann", split, []): "the same words"}
     others = {instance("cat", name, []): f"target {name}" for name in ("train", "val", "test")}
-    peers = Peers(corpus({copied: "bob's target"} | target | others), unused_targets)
-    assert texts(peers.of_group("A")) == ["own words"]
-    assert texts(peers.of_user("bob")) == ["own words"]
+    peers = Peers(corpus({copied: "bob's target"} | target | others), **switches)
+    wanted = ["the same words", "own words"] if switches else ["own words"]
+    assert texts(peers.of_group("A")) == texts(peers.of_user("bob")) == wanted
+
+
+def test_all_targets_stay() -> None:
+    peers = Peers(corpus(published("ann") | published("bob")), all_targets=True)
+    # i3 is the target of the test instance and in nobody's profile.
+    assert texts(peers.of_group("A", but=("bob",))) == ["ann h0", "ann h1", "ann i0", "ann i1", "ann i2"]
+
+
+def test_a_user_with_the_target_that_is_trained_on() -> None:
+    known = corpus(published("ann") | published("bob"))
+    assert texts(Peers(known).of_user("ann", with_target=True)) == ["ann h0", "ann h1", "ann i1"]
+    unused = Peers(known, unused_targets=True)
+    assert texts(unused.of_user("ann", with_target=True)) == ["ann h0", "ann h1", "ann i0", "ann i1"]
+    assert unused.of_user("nobody", with_target=True) == ()
+    untrained = {one: text for one, text in published("ann").items() if one.split != "train"}
+    assert texts(Peers(corpus(untrained)).of_user("ann", with_target=True)) == ["ann h0", "ann h1", "ann i0", "ann i1"]
 
 
 def test_the_longest_profile_of_a_user_counts_once() -> None:

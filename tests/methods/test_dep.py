@@ -115,6 +115,8 @@ def prompt_of(method: DEP, here: Context, me: Instance = ME) -> Prompt:
     with pytest.raises(StopIteration) as stopped:
         steps.send(["the answer"])
     assert stopped.value.value == "the answer"
+    assert getattr(here.embedder, "calls", []) == [], "who only reads the prompt needs no encoder"
+    len(prompt.features)
     return prompt
 
 
@@ -603,17 +605,27 @@ def test_fidelity_sets_all_switches() -> None:
         "recon_weight": 100.0,
         "sparsity_weight": 0.001,
         "sparsity_target": 0.05,
+        "layout": "figure6",
         "peer_weights": "mean",
+        "user_mean": "peers",
+        "lone_peer": "counts",
         "slot_alignment": "block",
+        "tied_vectors": "own",
         "losses": "apart",
+        "aux_rows": "shown",
         "init": "xavier",
         "aux_reduction": "mean",
         "vectors": "own",
     }
     changed = {
+        "layout": "released",
         "peer_weights": "distance",
+        "user_mean": "with_target",
+        "lone_peer": "beside_own",
         "slot_alignment": "with_peers",
+        "tied_vectors": "mirrored",
         "losses": "joint",
+        "aux_rows": "all",
         "init": "normal",
         "aux_reduction": "sum",
     }

@@ -77,6 +77,8 @@ def prompt_of(method: PPlug | NonPerso, here: Context, me: Instance = ME) -> Pro
     with pytest.raises(StopIteration) as stopped:
         steps.send(["the answer"])
     assert stopped.value.value == "the answer"
+    assert getattr(here.embedder, "calls", []) == [], "who only reads the prompt needs no encoder"
+    len(prompt.features)
     return prompt
 
 
@@ -277,9 +279,24 @@ def test_fidelity() -> None:
         "encoder": "BAAI/bge-m3",
         "max_history": 512,
         "mask_padding": True,
+        "init_instruction": "normal",
         "vectors": "own",
     }
-    assert official == replace(paper, mask_padding=False)
+    assert official == replace(paper, mask_padding=False, init_instruction="uniform")
+
+
+def test_the_instruction_alone_starts_otherwise() -> None:
+    """Uniform in [0, 1): a mean of 1/2 and a norm of sqrt(1024 / 3), about 18; the projectors start as they did."""
+    started = []
+    for how in ("normal", "uniform"):
+        torch.manual_seed(1)
+        started.append(PPlug(init_instruction=how).adapter(1024, 6).state_dict())  # type: ignore[arg-type]
+    normal, uniform = (one.pop("instruction") for one in started)
+    assert all(torch.equal(weights, started[1][name]) for name, weights in started[0].items())
+    assert normal.norm().item() == pytest.approx(1, abs=0.1)
+    assert uniform.norm().item() == pytest.approx(math.sqrt(1024 / 3), abs=0.5)
+    assert (0 <= uniform.min()) & (uniform.max() < 1)
+    assert uniform.mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_no_history_at_all_is_not_an_option() -> None:
