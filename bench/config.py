@@ -129,6 +129,9 @@ class RunConfig(Section):
     """How many reviews the retriever gives."""
     input_budget: Annotated[Annotated[int, Field(ge=1)] | Literal["model"] | None, GENERATION] = None
     """Tokens a prompt may take; "model": what the model's context leaves beside `max_new_tokens`. A switch."""
+    overlong: Annotated[Literal["cut", "whole"] | None, GENERATION] = None
+    """What becomes of a prompt that has no room for even one history block: the block is cut to the budget, or to what
+    the model's context leaves. A switch."""
     chat_template: Annotated[Literal["model", "official"] | None, GENERATION] = None
     """The tokenizer's own, or that of the released code. A switch."""
     prompts: Annotated[Path | None, RUNTIME] = None
@@ -184,11 +187,31 @@ class RunConfig(Section):
         return of_method.get(name, switch.official)
 
     @cached_property
+    def room(self) -> int:
+        """The tokens that the model's context leaves beside an answer, which may be none."""
+        from bench.models import context_length
+
+        # A server's model has a name there alone.
+        here = registry.load("backends", self.backend).applies_template
+        return context_length(self.model if here else self.tokenizer or self.model) - self.max_new_tokens
+
+    @property
     def budget(self) -> int:
-        """Tokens a prompt may take. Raises `BenchError` for input_budget=model and a model whose context is not known,
-        or not longer than an answer."""
+        """Tokens a prompt may take. Raises `ConfigError` for input_budget=model where the context leaves none."""
         value = self.switch("input_budget")
-        return context_room(self) if value == "model" else int(value)
+        if value != "model":
+            return int(value)
+        if self.room < 1:
+            raise ConfigError(
+                f"input_budget=model: max_new_tokens={self.max_new_tokens} leaves nothing of the context of model "
+                f"'{self.model}'; set max_new_tokens to less, or input_budget to a number"
+            )
+        return self.room
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that an engine has to take. Raises `ConfigError` as `budget` does."""
+        return max(self.budget, self.room) if self.switch("overlong") == "whole" else self.budget
 
     @property
     def training(self) -> TrainConfig:
@@ -214,6 +237,7 @@ class Switch:
 
 SWITCHES: Mapping[str, Switch] = {
     "input_budget": Switch(2048, 3072),
+    "overlong": Switch("cut", "whole"),
     "chat_template": Switch("model", "official"),
     "peers.unused_targets": Switch(False, True),
     "peers.all_targets": Switch(False, False),
@@ -224,22 +248,6 @@ SWITCHES: Mapping[str, Switch] = {
     "train.vocabulary": Switch("model", "tokenizer"),
 }
 """The switches among the settings, by dotted name; those among a plugin's options stand in its class (`official`)."""
-
-
-def context_room(config: RunConfig) -> int:
-    """The tokens that the model's context leaves beside an answer. Raises `ConfigError`, `ResourceError`."""
-    from bench.models import context_length
-
-    # A server's model has a name there alone.
-    here = registry.load("backends", config.backend).applies_template
-    name = config.model if here else config.tokenizer or config.model
-    room = context_length(name) - config.max_new_tokens
-    if room < 1:
-        raise ConfigError(
-            f"input_budget=model: the context of '{name}' has no room beside max_new_tokens={config.max_new_tokens}; "
-            "set a smaller max_new_tokens, or input_budget to a number"
-        )
-    return room
 
 
 def fields_of(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo, Kind | None]]:

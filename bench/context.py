@@ -40,6 +40,8 @@ class Context:
     input_budget: int
     run_seed: int
     embedder: Callable[[Sequence[str], str], NDArray[np.float32]]
+    overlong_budget: Callable[[], int] | None = None
+    """What a prompt may take that has no room for even one history block; None: the input budget."""
     marks: tuple[str, ...] = ()
     pool: Peers | None = None
     before_target: bool = False
@@ -111,20 +113,23 @@ class Context:
 
         The largest n of the first n records of `history` that fit beside the rest is shown; `blocks` names the
         templates that make up the block of the record at an index. If not even one fits, one is kept and its text is
-        cut, then its long fields (`Task.long_fields`), then those of the target. `given` takes the place of values of
-        the instance's own. `texts` are further values; a text (one that a model wrote earlier, say) may take at most
+        cut (to `overlong_budget`, if there is one), then its long fields (`Task.long_fields`), then those of the
+        target. `given` takes the place of values of the instance's own. `texts` are further values; a text (one that a
+        model wrote earlier, say) may take at most
         half of the budget. With `soft` the placeholders of templates and `texts` become the prompt's slots, and `texts`
         stay whole. Raises `ConfigError` if the bare template does not fit.
         """
         filled = dict(texts or {})
         if not soft:
             filled = {key: self.chat.cut(text, self.input_budget // 2) for key, text in filled.items()}
-        rendering = _Rendering(self, name, stage or name, blocks, filled, soft, len(history))
+        rendering = _Rendering(self, name, stage or name, blocks, filled, soft, len(history), self.input_budget)
         target = {**instance.given, **(given or {})}
         shown = fitting(len(history), lambda n: rendering.fits(history[:n], target))
         prompt = rendering.prompt(history[:shown], target)
         if shown or (not history and rendering.fits((), target)):
             return prompt
+        if history and self.overlong_budget is not None:
+            rendering = replace(rendering, budget=max(self.overlong_budget(), self.input_budget))
         return rendering.squeezed(history[:1], target)
 
 
@@ -143,6 +148,7 @@ class _Rendering:
     texts: Mapping[str, str]
     soft: bool
     offered: int
+    budget: int
 
     def prompt(self, records: Sequence[Record], target: Fields) -> Prompt:
         """The prompt with these history blocks."""
@@ -180,8 +186,8 @@ class _Rendering:
         return {name: without_placeholders(str(value), self.context.marks) for name, value in fields.items()}
 
     def fits(self, records: Sequence[Record], target: Fields) -> bool:
-        """Whether the prompt keeps the input budget."""
-        return self.context.chat.count(self.prompt(records, target)) <= self.context.input_budget
+        """Whether the prompt keeps the budget."""
+        return self.context.chat.count(self.prompt(records, target)) <= self.budget
 
     def squeezed(self, first: Sequence[Record], target: Fields) -> Prompt:
         """A prompt that is too long with even one block: texts are cut, the least telling last."""
@@ -197,7 +203,7 @@ class _Rendering:
         prompt = self.prompt(kept, target)
         if not self.fits(kept, target):
             raise ConfigError(
-                f"input_budget={self.context.input_budget} is too small: the prompt {prompt.stage} takes "
+                f"input_budget={self.budget} is too small: the prompt {prompt.stage} takes "
                 f"{self.context.chat.count(prompt)} tokens without any text; set a larger input_budget"
             )
         return prompt

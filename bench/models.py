@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from functools import cache
 from pathlib import Path
 
 from bench.errors import ResourceError
+from bench.progress import say
 
 PACKAGE_PREFIX = "python:"
 SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
@@ -75,18 +77,17 @@ def resolve_model(name: str) -> str:
 
 @cache
 def context_length(name: str) -> int:
-    """How many tokens a language model takes, prompt and answer together. Raises `ResourceError` if its configuration
-    does not say."""
+    """How many tokens a language model takes, prompt and answer together. Where the model is not at hand (there is a
+    tokenizer alone, or a server has it) nothing bounds them, which is said."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=False).get_text_config()
         return int(config.max_position_embeddings)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, ResourceError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ResourceError(
-            f"the context length of model '{name}' is not known ({first}); set input_budget to a number of tokens"
-        ) from None
+        say(f"the context length of '{name}' is not known here, so no prompt is cut to it ({first})")
+        return sys.maxsize
 
 
 def fingerprint(name: str) -> str:

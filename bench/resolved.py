@@ -109,6 +109,7 @@ class Run:
             input_budget=config.budget,
             run_seed=config.seed,
             embedder=self.embeddings.embed,
+            overlong_budget=(lambda: config.room) if config.switch("overlong") == "whole" else None,
             marks=getattr(self.method, "marks", ()),
             pool=self.inputs.pool(corpus, config) if self.method.properties.inter_user else None,
             before_target=config.peers.before_target,

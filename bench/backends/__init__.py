@@ -57,7 +57,7 @@ class Engines:
         kind = registry.load("backends", config.backend)
         wanted = {"backend": config.backend, "settings": config.backend_section}
         wanted |= config.model_dump(include={"model", "tokenizer"})
-        wanted |= {"template": config.template, "length": config.budget + config.max_new_tokens}
+        wanted |= {"template": config.template, "length": config.longest_prompt + config.max_new_tokens}
         if self._backend is None or wanted != self._wanted or (vectors and not self._takes_vectors):
             self.close()
             self._takes_vectors = (vectors or self._vectors) and kind.takes_vectors

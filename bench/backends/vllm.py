@@ -99,7 +99,7 @@ class VLLMBackend:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        length = config.budget + config.max_new_tokens
+        length = config.longest_prompt + config.max_new_tokens
         arguments: dict[str, Any] = {
             "model": str(resolve_model(config.model)),
             "tokenizer": str(resolve_model(config.tokenizer or config.model)),
