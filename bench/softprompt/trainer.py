@@ -231,7 +231,7 @@ class _Training:
         """Of a part of a step; with `cross_entropy=token` an example counts for as many as its target has tokens, each
         `per_token`."""
         found = losses(self.model, self.adapter, examples, self.vocabulary)
-        if self.config.cross_entropy == "review":
+        if self.config.cross_entropy != "token":
             return found
         counts = torch.tensor([one.target_tokens * per_token for one in examples], device=found.generation.device)
         return Losses(found.generation * counts, found.own)

@@ -142,7 +142,7 @@ def straight(model: Any, adapter: torch.nn.Module, examples: list[Example]) -> l
 
 def job(folder: Path, model: Path, examples: list[Example]) -> TrainingJob:
     config = TrainConfig(epochs=1, dtype="float32", batch_size=INSTANCES, tokens_per_batch=2048)
-    return TrainingJob("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples)
+    return TrainingJob("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples, lambda: 0)
 
 
 def test_the_lengths_are_the_published_ones(examples: list[Example]) -> None:

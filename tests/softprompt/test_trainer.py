@@ -45,6 +45,9 @@ ENCODER = {"encoder": "hashed-ngrams"}
 WIDTH = 192
 """Of the demo model's embeddings."""
 
+VOCABULARY = 260
+"""Rows of the tiny model's vocabulary that the made-up examples' tokenizer would have a token for."""
+
 Weights = dict[str, Tensor]
 
 
@@ -71,6 +74,7 @@ def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Call
             aux_reduction=reduction,
             adapter=projection,
             examples=lambda: examples,
+            vocabulary=lambda: VOCABULARY,
         )
 
     return make
@@ -172,6 +176,9 @@ def test_a_long_review_is_cut(tmp_path: Path, books: dict[str, Corpus]) -> None:
     whole = trainer.example(run.chat, prompt, reference, 2048)
     cut = trainer.example(run.chat, prompt, reference, 11)
     assert cut.ids.tolist() == whole.ids[: whole.targets + 11].tolist()
+    ended = trainer.example(run.chat, prompt, reference, 11, ends=True)
+    assert ended.ids.tolist() == [*cut.ids.tolist(), run.chat.tokenizer.eos_token_id]
+    assert trainer.example(run.chat, prompt, reference, 2048, ends=True).ids.tolist() == whole.ids.tolist()
 
 
 def test_training_takes_of_each_user_the_instance_with_the_longest_profile(
@@ -213,12 +220,17 @@ def test_the_learning_rate_is_that_of_transformers_schedule(steps: int, warmup: 
 
 
 def plain_loop(job: TrainingJob) -> list[Weights]:
-    """The same training with transformers' own loss of one example at a time, its schedule and torch's clipping; the
-    weights after each epoch."""
+    """The same training one example at a time, with transformers' schedule and torch's clipping; the weights after each
+    epoch. The switches are read as the released code has them: the cross-entropy is a sum over the targets of a step,
+    divided by their number; the schedule counts whole batches, and training ends with it; the model's output has as
+    many rows as the tokenizer has tokens."""
+    from torch.nn import functional
     from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
     settings, examples = job.config, job.examples()
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).eval()
+    if settings.vocabulary == "tokenizer":
+        model.resize_token_embeddings(VOCABULARY, mean_resizing=False)
     torch.manual_seed(settings.seed)
     adapter = job.adapter(model.config.hidden_size)
     groups = [
@@ -229,31 +241,35 @@ def plain_loop(job: TrainingJob) -> list[Weights]:
         {"params": [p for n, p in adapter.named_parameters() if n != "linear.weight"], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=job.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    per_epoch = math.ceil(len(examples) / settings.batch_size)
-    steps = per_epoch * settings.epochs
+    whole, rest = divmod(len(examples), settings.batch_size)
+    steps = (whole if settings.whole_batches or not rest else whole + 1) * settings.epochs
     schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * settings.warmup), steps)
     epochs: list[Weights] = []
+    done = 0
     for epoch in range(settings.epochs):
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(examples))
         for start in range(0, len(examples), settings.batch_size):
+            if done == steps:
+                break
             chosen = [examples[index] for index in order[start : start + settings.batch_size]]
+            targets = sum(len(one.ids) - one.targets for one in chosen)
             total = torch.zeros(())
             for one in chosen:
                 (vectors,), own = adapter([{name: torch.from_numpy(value) for name, value in one.features.items()}])
                 ids = torch.from_numpy(one.ids.astype(np.int64))
                 ids[one.slots.tolist()] = 0
-                labels = ids.clone()
-                labels[: one.targets] = -100
                 embedded = model.get_input_embeddings()(ids).detach()
                 embedded = embedded.index_put((torch.from_numpy(one.slots.astype(np.int64)),), vectors)
-                loss = model(inputs_embeds=embedded[None], labels=labels[None]).loss
-                weight = len(chosen) if job.aux_reduction == "sum" else 1
-                total = total + (loss + weight * own[0]) / len(chosen)
+                logits = model(inputs_embeds=embedded[None]).logits[0]
+                each = functional.cross_entropy(logits[one.targets - 1 : -1], ids[one.targets :], reduction="none")
+                loss = each.sum() / targets if settings.cross_entropy == "token" else each.mean() / len(chosen)
+                total = total + loss + own[0] * (1 if job.aux_reduction == "sum" else 1 / len(chosen))
             optimizer.zero_grad()
             total.backward()
             torch.nn.utils.clip_grad_norm_(adapter.parameters(), settings.clip)
             optimizer.step()
             schedule.step()
+            done += 1
         epochs.append({name: value.clone() for name, value in adapter.state_dict().items()})
     return epochs
 
@@ -276,6 +292,70 @@ def test_weights_are_those_of_a_plain_loop(job: Callable[..., TrainingJob], redu
     for row in rows:
         assert row.loss == pytest.approx(row.generation + row.own)
         assert math.isfinite(row.loss)
+
+
+OFFICIAL = {"cross_entropy": "token", "whole_batches": True, "vocabulary": "tokenizer"}
+
+
+@pytest.mark.parametrize("switches", [*({name: value} for name, value in OFFICIAL.items()), OFFICIAL], ids=str)
+def test_each_switch_of_the_released_training(job: Callable[..., TrainingJob], switches: dict[str, Any]) -> None:
+    made = job(reduction="sum", clip=100.0, **switches)
+    trainer.train(made)
+    expected = plain_loop(made)
+    for epoch, wanted in enumerate(expected, 1):
+        assert farthest(weights(made, epoch), wanted) < 2e-5
+    paper = job("paper", reduction="sum", clip=100.0)
+    trainer.train(paper)
+    assert farthest(weights(made, 2), weights(paper, 2)) > 1e-3, "it changes what is learnt"
+    rows = log(made)
+    # Ten examples are two batches of four, and two more.
+    assert [row.instances for row in rows] == ([4, 4, 2, 4] if "whole_batches" in switches else [4, 4, 2, 4, 4, 2])
+    assert [row.epoch for row in rows] == ([1, 1, 1, 2] if "whole_batches" in switches else [1, 1, 1, 2, 2, 2])
+
+
+def test_the_cross_entropy_of_a_step_by_hand(job: Callable[..., TrainingJob]) -> None:
+    """Reviews of 1 to 10 tokens: the mean of their means, or the mean over their 55 tokens."""
+    means = {}
+    for how in ("review", "token"):
+        made = job(how, batch_size=10, epochs=1, cross_entropy=how)
+        trainer.train(made)
+        means[how] = log(made)[0].generation
+    examples = job().examples()
+    own = []
+    for number, one in enumerate(examples):
+        alone = replace(job(f"alone{number}", batch_size=1, epochs=1), examples=lambda one=one: [one])  # type: ignore[misc]
+        trainer.train(alone)
+        own.append(log(alone)[0].generation)
+    lengths = [len(one.ids) - one.targets for one in examples]
+    assert lengths == list(range(1, 11))
+    assert means["review"] == pytest.approx(sum(own) / 10, rel=1e-5)
+    assert means["token"] == pytest.approx(np.dot(own, lengths) / 55, rel=1e-5)
+    assert abs(means["token"] - means["review"]) > 1e-3
+
+
+def test_a_schedule_of_whole_batches_that_ends_before_the_last_epoch(job: Callable[..., TrainingJob]) -> None:
+    """Ten examples are one batch of nine and one more: four epochs have four steps of the schedule, which are two
+    epochs. Of the others there are no weights, and none is validated."""
+    made = job(batch_size=9, epochs=4, whole_batches=True)
+    trainer.train(made)
+    files = AdapterFiles(made.folder)
+    assert [row.epoch for row in log(made)] == [1, 1, 2, 2]
+    assert log(made)[-1].learning_rate < log(made)[1].learning_rate
+    record = files.training()
+    assert record is not None
+    assert (record.epochs, record.steps) == (2, 4)
+    assert sorted(path.name for path in made.folder.glob("epoch-*")) == ["epoch-1.safetensors", "epoch-2.safetensors"]
+    # Fewer examples than a batch holds: still a step an epoch.
+    few = replace(job("few", epochs=2, whole_batches=True), examples=lambda: made.examples()[:3])
+    trainer.train(few)
+    assert [row.instances for row in log(few)] == [3, 3]
+
+
+def test_the_papers_schedule(job: Callable[..., TrainingJob]) -> None:
+    """3,996 instances, batches of 16, 5 epochs: 1,250 steps, or 1,245 of the released code."""
+    for whole, steps in ((False, 1250), (True, 1245)):
+        many = replace(job(batch_size=16, epochs=5, whole_batches=whole), examples=lambda: job().examples()[:1] * 3996)
+        assert trainer._Training(many, processes.accelerator(1.0)).steps == steps
 
 
 class Idle(nn.Module):
