@@ -121,6 +121,28 @@ def test_marks_have_the_ids_after_the_models_own_in_their_order(tiny_qwen2: Path
     assert max(chat.ids(Prompt("s", "S", "<m>[A_TOKEN_0]"))) < own
 
 
+def test_an_answer_ends_the_turn_if_there_is_room_or_always(tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    ids, end = chat.tokenizer("abc")["input_ids"], chat.tokenizer.eos_token_id
+    assert len(ids) == 3
+    assert [chat.answer_ids("abc", limit) for limit in (2, 3, 4)] == [ids[:2], ids, [*ids, end]]
+    assert [chat.answer_ids("abc", limit, ends=True) for limit in (2, 3, 4)] == [
+        [*ids[:2], end],
+        [*ids, end],
+        [*ids, end],
+    ]
+
+
+def test_the_vocabulary_has_the_marks_and_the_slots_so_far(tiny_qwen2: Path) -> None:
+    chat = Chat(str(tiny_qwen2))
+    own = len(chat.tokenizer)
+    assert chat.vocabulary(MARKS) == own
+    chat.ids(soft("<m>[A_TOKEN_0]", ("[A_TOKEN_0]",)))
+    assert (chat.vocabulary(MARKS), chat.vocabulary(())) == (own + 4, own)
+    chat.ids(soft("[A_TOKEN_7]", ("[A_TOKEN_7]",)))
+    assert chat.vocabulary(MARKS) == own + 5
+
+
 def test_methods_with_other_marks_share_a_chat(tiny_qwen2: Path) -> None:
     chat = Chat(str(tiny_qwen2))
     own = len(chat.tokenizer)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from bench import registry
 from bench.cli import main
+from bench.config import build, read_config
 from bench.data.load import load
+from bench.models import local_folder
 from bench.protocols import Properties, Steps
+from bench.resolved import Run
 from bench.results import Prediction, RunRecord, rows_of
 
 HEAVY = (
@@ -257,6 +262,52 @@ def test_dry_run(shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytes
         assert words[:3] == [f"{stage}:", "3", "calls,"]
         assert int(words[3].replace(",", "")) > 500
     assert not (tmp_path / "results" / "runs").exists()
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "official"])
+@pytest.mark.parametrize("method", registry.builtin_names("methods"))
+def test_the_first_prompts_in_a_file(
+    method: str, fidelity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every instance, as the model would see them; with a tokenizer and nothing else of a model."""
+    home, model = tmp_path / "tokenizer", local_folder("python:bench/demo/model")
+    assert model is not None
+    shutil.copytree(model, home, ignore=shutil.ignore_patterns("*.safetensors"))
+    if method in ("dep", "pplug"):
+        monkeypatch.setattr("bench.encoders.EmbeddingCache.embed", None)
+    path = tmp_path / "new" / "prompts.jsonl"
+    arguments = ["run", "--method", method, "--limit", "2", "--model", str(home), "--set", f"fidelity={fidelity}"]
+    assert main([*arguments, "--dry-run", "--prompts", str(path)]) == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert capsys.readouterr().out == f"{len(rows)} prompts of 6 instances in {path}\n"
+    calls = {"copy": 0, "dpl": 3}.get(method, 1)
+    assert len(rows) == 6 * calls
+    run = Run(build(read_config("demo"), {"method": method, "limit": 2, "fidelity": fidelity}))
+    assert [row["instance"] for row in rows] == [one.id for one in run.instances for _ in range(calls)]
+    for row in rows:
+        assert list(row) == ["instance", "stage", "index", "text", "tokens", "blocks_shown", "slots"]
+        assert row["stage"] == {"dpl": "dpl_difference", "pag": "pag_profile"}.get(method, f"{method}_review")
+        assert row["text"].startswith("<|im_start|>system\n")
+        assert row["text"].endswith("<|im_end|>\n<|im_start|>assistant\n")
+        assert ("<|im_end|><|im_start|>" in row["text"]) == (fidelity == "official")
+        assert [slot for slot in row["slots"] if slot in row["text"]] == row["slots"]
+        assert bool(row["slots"]) == (method in ("dep", "pplug", "prompt_tuning"))
+        # Each slot and each mark around one is one token, which the demo's model has for those of DEP.
+        plain = len(run.chat.tokenizer(row["text"], add_special_tokens=False)["input_ids"])
+        assert row["tokens"] < plain if method in ("pplug", "prompt_tuning") else row["tokens"] == plain
+    assert len({(row["instance"], row["stage"], row["index"]) for row in rows}) == len(rows)
+
+
+def test_prompts_go_with_a_dry_run(
+    shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "rag", "--prompts"]
+    assert main([*arguments, str(tmp_path / "p")]) == 2
+    assert "give it with --dry-run" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*arguments, str(tmp_path / "file" / "p"), "--dry-run"]) == 2
+    assert "cannot be written: " in capsys.readouterr().err
+    assert scripted.calls == []
 
 
 def test_a_dry_run_finds_what_the_run_would(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

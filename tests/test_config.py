@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from bench.config import (
     GENERATION,
     RETRIEVAL,
     RUNTIME,
+    SWITCHES,
     Kind,
     RunConfig,
     Section,
@@ -212,6 +214,50 @@ def test_shipped_configurations_build_without_the_network(name: str, monkeypatch
         # The paper, section 4.1 and appendix C.
         assert (config.k, config.temperature, config.top_p, config.max_new_tokens) == (8, 0.8, 0.95, 2048)
         assert config.model == f"Qwen/Qwen2.5-{name.rpartition('-')[2].upper()}-Instruct"
+
+
+def test_a_switch_is_as_set_or_as_the_fidelity_says() -> None:
+    paper, official = (build({"method": "dep", "fidelity": fidelity}) for fidelity in ("paper", "official"))
+    for name, switch in SWITCHES.items():
+        assert (paper.switch(name), official.switch(name)) == (switch.paper, switch.official)
+        chosen = build({"method": "dep", "fidelity": "official"}, parse_setting(f"{name}={json.dumps(switch.paper)}"))
+        assert chosen.switch(name) == switch.paper
+    assert paper.training.max_target_tokens == 2048
+    assert official.training == official.train.model_copy(
+        update={
+            "cross_entropy": "token",
+            "max_target_tokens": 3072,
+            "cut_target_ends": True,
+            "whole_batches": True,
+            "vocabulary": "tokenizer",
+        }
+    )
+
+
+def test_a_method_has_its_own_values_of_the_released_code() -> None:
+    """DPL's pool is of all profiles and its prompts have no budget: what the model holds."""
+    paper, official = (build({"method": "dpl", "fidelity": fidelity}) for fidelity in ("paper", "official"))
+    assert (paper.switch("peers.all_targets"), official.switch("peers.all_targets")) == (False, True)
+    assert (paper.budget, paper.longest_prompt) == (2048, 2048)
+    chosen = build({"method": "dpl", "fidelity": "official", "max_new_tokens": 48})
+    assert (chosen.budget, chosen.longest_prompt) == (2000, 2000)
+    assert build({"method": "dpl", "fidelity": "official", "input_budget": 700}).budget == 700
+    # A prompt without room for a block may be longer than the budget, as long as the model holds it.
+    assert (
+        build({"method": "rag", "input_budget": 700, "overlong": "whole", "max_new_tokens": 48}).longest_prompt == 2000
+    )
+    assert (
+        build({"method": "rag", "input_budget": 2040, "overlong": "whole", "max_new_tokens": 48}).longest_prompt == 2040
+    )
+    with pytest.raises(ConfigError, match=r"input_budget=model: max_new_tokens=2048 leaves nothing of the context"):
+        _ = official.budget
+
+
+def test_what_is_no_budget() -> None:
+    with pytest.raises(ConfigError, match=r"input_budget.*"):
+        build({"method": "rag", "input_budget": "all"})
+    with pytest.raises(ConfigError, match=r"input_budget.*greater than or equal to 1"):
+        build({"method": "rag", "input_budget": 0})
 
 
 def test_official_7b_is_paper_7b_but_for_the_fidelity() -> None:

@@ -121,6 +121,21 @@ def test_one_block_stays_with_its_text_cut(room: int, chat: Chat) -> None:
     assert (prompt.blocks_shown, prompt.blocks_offered) == (1, 2)
 
 
+@pytest.mark.parametrize(("allowed", "kept"), [(0, 4), (FRAME + BLOCK - 10 + 7, 7), (FRAME + BLOCK, 10), (10_000, 10)])
+def test_an_overlong_prompt_may_have_a_budget_of_its_own(allowed: int, kept: int, chat: Chat) -> None:
+    """It is for the one block that has no room in the input budget, and never less than that."""
+    here = replace(context(chat, FRAME + BLOCK - 10 + 4), overlong_budget=lambda: allowed)
+    prompt = here.prompt("write", instance(), [review(1), review(2)])
+    assert prompt.user == f"DDDD|1idd4.0t<{'0123456789'[:kept]}>|5.0T"
+    assert prompt.blocks_shown == 1
+
+    def refuse() -> int:
+        raise AssertionError("what has room does not ask")
+
+    roomy = replace(context(chat, FRAME + BLOCK), overlong_budget=refuse)
+    assert roomy.prompt("write", instance(), [review(1), review(2)]).blocks_shown == 1
+
+
 def test_a_text_is_cut_between_words(chat: Chat) -> None:
     prompt = context(chat, FRAME + BLOCK - 10 + 7).prompt("write", instance(), [review(1, "one two three")])
     assert "<one two>" in prompt.user
@@ -196,6 +211,12 @@ def test_a_stage_is_named_by_the_method_and_the_template_or_the_tasks_target(cha
     here = context(chat, 10_000)
     assert here.prompt("quote", instance(), texts={"summary": ""}).stage == "m_quote"
     assert here.prompt("write", instance()).stage == "m_review"
+
+
+def test_a_stage_may_have_another_name_than_its_template(chat: Chat) -> None:
+    here = context(chat, 10_000)
+    assert here.prompt("quote", instance(), texts={"summary": "s"}, stage="write").stage == "m_review"
+    assert here.prompt("write", instance(), stage="other").stage == "m_other"
 
 
 def test_what_is_given_instead_of_the_targets_own_values(chat: Chat) -> None:

@@ -11,7 +11,7 @@ import pytest
 import bench
 from bench.cli import main
 from bench.errors import ResourceError
-from bench.models import check_model, fingerprint, local_folder, resolve_model
+from bench.models import check_model, context_length, fingerprint, local_folder, resolve_model
 
 
 def test_a_folder(tiny_qwen2: Path) -> None:
@@ -153,3 +153,14 @@ def test_fingerprint_of_large_weights_samples_them(tmp_path: Path) -> None:
         file.seek((35 << 20) - 4096)
         file.write(b"x" * (1 << 20))
     assert fingerprint(str(tmp_path)) != before
+
+
+def test_the_context_length_is_that_of_the_models_configuration(
+    tiny_qwen2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert context_length(str(tiny_qwen2)) == 8192
+    assert context_length("python:bench/demo/model") == 2048
+    assert capsys.readouterr().err == ""
+    shutil.copy(tiny_qwen2 / "tokenizer.json", tmp_path)
+    assert context_length(str(tmp_path)) > 10**9
+    assert "is not known here, so no prompt is cut to it" in capsys.readouterr().err

@@ -201,6 +201,13 @@ def test_a_part_is_no_prompt() -> None:
 # -- one's own wording -------------------------------------------------------------------------------------------
 
 
+def test_a_blank_line_at_the_end_of_a_part_ends_its_text_with_a_new_line(tmp_path: Path) -> None:
+    plain = load("rag", write(tmp_path / "plain", "rag/write", "=== system\nS\n=== user\n{{history}}\n"))
+    spaced = load("rag", write(tmp_path / "spaced", "rag/write", "=== system\nS\n\n=== user\n{{history}}\n\n"))
+    assert plain.render("write", {"history": "H"}) == ("S", "H")
+    assert spaced.render("write", {"history": "H"}) == ("S\n", "H\n")
+
+
 def test_own_wording_replaces_one_template_and_its_hash_alone(tmp_path: Path) -> None:
     text = "=== system\nWrite.\n=== user\n{{item_title}}\n=== user\nmore"
     found, usual = load("pag", write(tmp_path, "pag/write", text)), load("pag")

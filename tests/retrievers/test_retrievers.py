@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench import registry
 from bench.data.corpus import Corpus
 from bench.errors import DataError, PluginError
 from bench.protocols import Task
@@ -102,6 +103,13 @@ def test_recency_is_newest_first_and_a_profile_reversed() -> None:
     assert Recency().rank(instance, instance.profile, context) == [4, 3, 2, 1, 0]
     shuffled = [instance.profile[i] for i in (4, 0, 2, 1)]
     assert Recency().rank(instance, shuffled, context) == [0, 3, 2, 1]
+
+
+def test_recency_as_released_keeps_the_order_of_one_time() -> None:
+    instance, context = make(["x"] * 5, times=[10, 20, 20, 20, 30], title="t")
+    released = Recency(ties="data_order")
+    assert released.rank(instance, instance.profile, context) == [4, 1, 2, 3, 0]
+    assert registry.create("retrievers", "recency", {}, "official") == released
 
 
 def test_random_depends_on_the_seed_and_the_instance_only() -> None:

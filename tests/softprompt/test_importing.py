@@ -123,7 +123,7 @@ def test_the_adapter_alone_is_taken_out(checkpoint: Path, tmp_path: Path, capsys
     assert bring(checkpoint, tmp_path / "results") == 0
     folder = only_adapter(tmp_path / "results")
     holds_the_adapter_alone(folder, published())
-    assert f"use it: bench run --method dep --set adapter={folder} " in capsys.readouterr().out
+    assert f"use it: bench run --method dep --config official-7b --set adapter={folder} " in capsys.readouterr().out
     record = AdapterRecord.read(folder / "adapter.json")
     assert (record.method, record.source) == ("dep", "released")
     assert record.tensors == {name: list(tensor.shape) for name, tensor in published().items()}
@@ -291,6 +291,27 @@ def test_of_a_hub_checkpoint_only_the_shards_that_matter_are_fetched(
 def adapter(checkpoint: Path, tmp_path: Path) -> Path:
     assert bring(checkpoint, tmp_path / "imports") == 0
     return only_adapter(tmp_path / "imports")
+
+
+def test_importing_says_how_the_adapter_is_decoded(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bring(checkpoint, tmp_path) == 0
+    kept, use, why = capsys.readouterr().out.splitlines()
+    assert kept == f"kept in {only_adapter(tmp_path)}"
+    assert use == f"use it: bench run --method dep --config official-7b --set adapter={only_adapter(tmp_path)} ..."
+    assert "any other configuration makes others" in why
+
+
+@pytest.mark.parametrize(("fidelity", "told"), [("paper", True), ("official", False)])
+def test_a_run_that_decodes_it_otherwise_says_so(
+    fidelity: str, told: bool, config: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--set", f"adapter={adapter}", "--set", f"fidelity={fidelity}", "--limit", "1"]
+    assert main(["run", "--method", "dep", "--config", str(config), *settings]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "fidelity is paper" in line]
+    assert len(said) == told
+    assert not told or f"dep: the adapter {adapter.name} is imported and " in said[0]
 
 
 @pytest.fixture
