@@ -7,6 +7,7 @@ tokenizer: users are lists of dictionaries, as in the published data sets, in th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -458,6 +459,21 @@ prompt has room for more blocks, and those have vectors."""
 
 def test_every_switch_is_tried() -> None:
     assert set(CHANGES) == set(all_switches())
+
+
+def test_every_switch_is_in_the_documents() -> None:
+    """With both its values, where it comes from and what it does."""
+    text = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:3] == "| `"]
+    documented = {row[0].strip("` "): row[1:] for row in rows}
+    assert set(documented) == set(all_switches())
+    for name, values in all_switches().items():
+        *described, paper, code, effect = documented[name]
+        for value, cell in zip(values, described, strict=True):
+            assert str(value).lower() in re.findall(r"\w+", cell), name
+        assert paper
+        assert re.search(r"\w", code)
+        assert re.search(r"\d|none", effect)
 
 
 @pytest.mark.parametrize("name", CHANGES)
