@@ -107,6 +107,9 @@ class Job:
         first = {instance.category: instance for instance in reversed(run.instances)}
         for instance in first.values():
             calls = Work(run, instance).advance()
+            for call in calls:
+                # An encoder that is missing is found here.
+                len(call.prompt.features)
             if self.adapter is None and any(call.prompt.slots for call in calls):
                 raise PluginError(
                     f"method {self.config.method} yields soft prompts and has no adapter to make their vectors; give "

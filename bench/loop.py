@@ -170,7 +170,7 @@ class _Placeholders:
 
 def dry_run(run: Run, look: Callable[[Prompt], None] = lambda _: None) -> dict[str, Stage]:
     """Every prompt of the run, counted by stage and given to `look`, with a placeholder for each answer. Loads no
-    language model, and an encoder only for a method whose prompts' text hangs on vectors.
+    language model, and an encoder only where the text of prompts hangs on vectors (DPL, a retriever).
 
     Prompts that quote an earlier answer are as long as they are with the placeholder.
     """

@@ -47,7 +47,8 @@ def example(chat: Chat, prompt: Prompt, reference: str, max_target_tokens: int, 
         ids=np.asarray([*ids, *answer], np.int32),
         slots=np.asarray(slots, np.int32),
         targets=len(ids),
-        features=prompt.features,
+        # Made now, not in the first step that needs them: an encoder that is missing is found before the training.
+        features=dict(prompt.features),
     )
 
 
