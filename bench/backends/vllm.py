@@ -262,16 +262,12 @@ class VLLMBackend:
 def _why_no_start(config: RunConfig, error: Exception) -> str:
     why = f"vLLM could not start with model '{config.model}': {_brief(error)} "
     if "max_model_len" in str(error):
+        decides = "set overlong=cut" if config.longest_prompt > config.budget else "input_budget"
         return why + (
-            f"The engine must hold a prompt of {config.longest_prompt} tokens and max_new_tokens={config.max_new_tokens}: "
-            f"lower max_new_tokens or {_decides_the_length(config)}"
+            f"The engine must hold the longest prompt, {config.longest_prompt} tokens, and "
+            f"max_new_tokens={config.max_new_tokens}: lower the latter, or {decides}"
         )
     return why + "`bench doctor` says what works on this machine."
-
-
-def _decides_the_length(config: RunConfig) -> str:
-    """The setting behind the longest prompt."""
-    return "set overlong=cut" if config.longest_prompt > config.budget else "input_budget"
 
 
 def _brief(error: Exception) -> str:
