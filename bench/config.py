@@ -6,6 +6,7 @@ exactly the fields that can change a text; a test fails on a field without a mar
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from bench import registry
@@ -46,6 +47,12 @@ class Section(BaseModel):
     def public(self) -> dict[str, Any]:
         """The settings as JSON for records, without what must not be kept (a key in an address)."""
         return self.model_dump(mode="json")
+
+
+def _budget(value: Any) -> Any:
+    if value is None or value == "model" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("write a number of tokens, at least 1, or the word model")
 
 
 class PeersConfig(Section):
@@ -127,7 +134,7 @@ class RunConfig(Section):
 
     k: Annotated[int, Field(ge=0), RETRIEVAL] = 8
     """How many reviews the retriever gives."""
-    input_budget: Annotated[Annotated[int, Field(ge=1)] | Literal["model"] | None, GENERATION] = None
+    input_budget: Annotated[int | Literal["model"] | None, BeforeValidator(_budget), GENERATION] = None
     """Tokens a prompt may take; "model": what the model's context leaves beside `max_new_tokens`. A switch."""
     overlong: Annotated[Literal["cut", "whole"] | None, GENERATION] = None
     """What becomes of a prompt that has no room for even one history block: the block is cut to the budget, or to what
@@ -187,31 +194,45 @@ class RunConfig(Section):
         return of_method.get(name, switch.official)
 
     @cached_property
-    def room(self) -> int:
-        """The tokens that the model's context leaves beside an answer, which may be none."""
+    def room(self) -> int | None:
+        """The tokens that the model's context leaves beside an answer, which may be none; None: not known here."""
         from bench.models import context_length
 
         # A server's model has a name there alone.
         here = registry.load("backends", self.backend).applies_template
-        return context_length(self.model if here else self.tokenizer or self.model) - self.max_new_tokens
+        context = context_length(self.model if here else self.tokenizer or self.model)
+        return None if context is None else context - self.max_new_tokens
 
     @property
     def budget(self) -> int:
-        """Tokens a prompt may take. Raises `ConfigError` for input_budget=model where the context leaves none."""
+        """Tokens a prompt may take; for input_budget=model without bound where the context is not known. Raises
+        `ConfigError` where it leaves none."""
         value = self.switch("input_budget")
         if value != "model":
             return int(value)
+        if self.room is None:
+            return sys.maxsize
         if self.room < 1:
             raise ConfigError(
-                f"input_budget=model: max_new_tokens={self.max_new_tokens} leaves nothing of the context of model "
-                f"'{self.model}'; set max_new_tokens to less, or input_budget to a number"
+                f"input_budget=model{'' if self.input_budget else f' (official for {self.method})'}: max_new_tokens="
+                f"{self.max_new_tokens} leaves nothing of the context of model '{self.model}'; set max_new_tokens to "
+                "less, or input_budget to a number"
             )
         return self.room
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt that an engine has to take. Raises `ConfigError` as `budget` does."""
-        return max(self.budget, self.room) if self.switch("overlong") == "whole" else self.budget
+        return max(self.budget, self.room or 0) if self.switch("overlong") == "whole" else self.budget
+
+    def check_context(self) -> None:
+        """Raise `ConfigError` for input_budget=model where the context is not known: the run would be another one where
+        it is."""
+        if self.switch("input_budget") == "model" and self.room is None:
+            raise ConfigError(
+                "input_budget=model needs the model's config.json, which is not at hand; give input_budget as a number "
+                "of tokens, or a folder or hub id that has one (--set model=... or, with a server, --set tokenizer=...)"
+            )
 
     @property
     def training(self) -> TrainConfig:
@@ -395,7 +416,7 @@ def _first_problem(error: ValidationError, prefix: str = "") -> str:
     if first["type"] == "missing":
         return f"'{where}' is not set: give --{where} or --set {where}=..."
     hint = "; write a list, e.g. [a, b]" if first["type"] == "tuple_type" else ""
-    return f"{where}: {first['msg']}, got {first['input']!r}{hint}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}{hint}"
 
 
 def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:

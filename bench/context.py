@@ -204,7 +204,8 @@ class _Rendering:
         if not self.fits(kept, target):
             raise ConfigError(
                 f"input_budget={self.budget} is too small: the prompt {prompt.stage} takes "
-                f"{self.context.chat.count(prompt)} tokens without any text; set a larger input_budget"
+                f"{self.context.chat.count(prompt)} tokens without any text; set a larger input_budget "
+                "(or, with input_budget=model, a smaller max_new_tokens)"
             )
         return prompt
 

@@ -99,6 +99,7 @@ class Job:
         for metric in run.metrics.values():
             metric.check()
         if run.method.properties.calls_model:
+            self.config.check_context()
             registry.load("backends", self.config.backend).check(self.config)
         check_vectors(self.config, self.adapter is not None)
         if self.adapter is not None and self.trains is None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
 from bench.errors import ResourceError
-from bench.progress import say
 
 PACKAGE_PREFIX = "python:"
 SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
@@ -76,18 +74,16 @@ def resolve_model(name: str) -> str:
 
 
 @cache
-def context_length(name: str) -> int:
-    """How many tokens a language model takes, prompt and answer together. Where the model is not at hand (there is a
-    tokenizer alone, or a server has it) nothing bounds them, which is said."""
+def context_length(name: str) -> int | None:
+    """How many tokens a language model takes, prompt and answer together; None where its configuration is not at hand
+    (there is a tokenizer alone, or a server has the model)."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=False).get_text_config()
         return int(config.max_position_embeddings)
-    except (OSError, ValueError, AttributeError, ResourceError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        say(f"the context length of '{name}' is not known here, so no prompt is cut to it ({first})")
-        return sys.maxsize
+    except (OSError, ValueError, AttributeError, ResourceError):
+        return None
 
 
 def fingerprint(name: str) -> str:

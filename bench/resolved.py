@@ -3,6 +3,7 @@ writing."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -109,7 +110,9 @@ class Run:
             input_budget=config.budget,
             run_seed=config.seed,
             embedder=self.embeddings.embed,
-            overlong_budget=(lambda: config.room) if config.switch("overlong") == "whole" else None,
+            overlong_budget=(lambda: sys.maxsize if config.room is None else config.room)
+            if config.switch("overlong") == "whole"
+            else None,
             marks=getattr(self.method, "marks", ()),
             pool=self.inputs.pool(corpus, config) if self.method.properties.inter_user else None,
             before_target=config.peers.before_target,

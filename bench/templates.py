@@ -19,11 +19,13 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench import registry
 from bench.errors import ConfigError
+from bench.progress import say
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _NO_PARTS = "the file needs '=== system' as its first line and, below it, a line '=== user'"
@@ -120,7 +122,20 @@ def load(method: Any, method_name: str, task: Any, task_name: str, folder: Path 
             found |= _checked(own.get(name, {}), shipped, folder)
             found |= _checked(own.get(f"{name}/{task_name}", {}), shipped, folder)
     kept = _renderable(found, getattr(method, "templates", None))
+    if folder is not None:
+        idle = [one.place for one in found.values() if one not in kept.values() and one not in shipped.values()]
+        if idle:
+            _tell(
+                f"prompts: with these options {method_name} does not render {', '.join(idle)} of {folder}, but "
+                f"{', '.join(sorted(kept))}"
+            )
     return Templates({name: one.text for name, one in kept.items()}, {name: one.place for name, one in kept.items()})
+
+
+@cache
+def _tell(sentence: str) -> None:
+    """Once: a run is resolved several times."""
+    say(sentence)
 
 
 def _renderable(found: Mapping[str, _Template], wanted: Sequence[str] | None) -> dict[str, _Template]:

@@ -307,7 +307,25 @@ def test_prompts_go_with_a_dry_run(
     (tmp_path / "file").touch()
     assert main([*arguments, str(tmp_path / "file" / "p"), "--dry-run"]) == 2
     assert "cannot be written: " in capsys.readouterr().err
+    for folder in (str(tmp_path), ".", "/", ""):
+        assert main([*arguments, folder, "--dry-run"]) == 2
+        assert "is a folder; name a file in it" in capsys.readouterr().err
     assert scripted.calls == []
+
+
+def test_prompts_into_a_link_and_a_pipe(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "nonperso", "--dry-run", "--prompts"]
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("old")
+    link.symlink_to(real)
+    assert main([*arguments, str(link)]) == 0
+    assert link.is_symlink()
+    assert len(real.read_text().splitlines()) == 3
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        assert main([*arguments, str(pipe)]) == 0
+        assert reader.communicate()[0] == real.read_bytes()
+    assert pipe.is_fifo()
 
 
 def test_a_dry_run_finds_what_the_run_would(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,15 +249,29 @@ def test_a_method_has_its_own_values_of_the_released_code() -> None:
     assert (
         build({"method": "rag", "input_budget": 2040, "overlong": "whole", "max_new_tokens": 48}).longest_prompt == 2040
     )
-    with pytest.raises(ConfigError, match=r"input_budget=model: max_new_tokens=2048 leaves nothing of the context"):
+    with pytest.raises(
+        ConfigError, match=r"input_budget=model \(official for dpl\): max_new_tokens=2048 leaves nothing of"
+    ):
         _ = official.budget
 
 
+def test_a_run_needs_to_know_the_context_that_bounds_its_prompts(tmp_path: Path) -> None:
+    """Reading prompts does not."""
+    known = build({"method": "dpl", "fidelity": "official", "max_new_tokens": 48})
+    known.check_context()
+    unknown = build({"method": "dpl", "fidelity": "official", "model": str(tmp_path)})
+    assert unknown.budget > 10**9
+    with pytest.raises(ConfigError, match=r"input_budget=model needs the model's config\.json"):
+        unknown.check_context()
+    build({"method": "dpl", "fidelity": "official", "model": str(tmp_path), "input_budget": 900}).check_context()
+
+
 def test_what_is_no_budget() -> None:
-    with pytest.raises(ConfigError, match=r"input_budget.*"):
-        build({"method": "rag", "input_budget": "all"})
-    with pytest.raises(ConfigError, match=r"input_budget.*greater than or equal to 1"):
-        build({"method": "rag", "input_budget": 0})
+    for value in ("all", "Model", 0, -5, 3.5, True):
+        with pytest.raises(
+            ConfigError, match=r"^input_budget: write a number of tokens, at least 1, or the word model, g"
+        ):
+            build({"method": "rag", "input_budget": value})
 
 
 def test_official_7b_is_paper_7b_but_for_the_fidelity() -> None:

@@ -166,7 +166,7 @@ def test_then_there_is_an_error(chat: Chat) -> None:
         context(chat, budget).prompt("write", instance(), [review(1)])
     assert str(caught.value) == (
         f"input_budget={budget} is too small: the prompt m_review takes {budget + 1} tokens without any text; "
-        "set a larger input_budget"
+        "set a larger input_budget (or, with input_budget=model, a smaller max_new_tokens)"
     )
 
 

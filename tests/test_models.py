@@ -155,12 +155,8 @@ def test_fingerprint_of_large_weights_samples_them(tmp_path: Path) -> None:
     assert fingerprint(str(tmp_path)) != before
 
 
-def test_the_context_length_is_that_of_the_models_configuration(
-    tiny_qwen2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_context_length_is_that_of_the_models_configuration(tiny_qwen2: Path, tmp_path: Path) -> None:
     assert context_length(str(tiny_qwen2)) == 8192
     assert context_length("python:bench/demo/model") == 2048
-    assert capsys.readouterr().err == ""
     shutil.copy(tiny_qwen2 / "tokenizer.json", tmp_path)
-    assert context_length(str(tmp_path)) > 10**9
-    assert "is not known here, so no prompt is cut to it" in capsys.readouterr().err
+    assert context_length(str(tmp_path)) is None

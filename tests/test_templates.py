@@ -201,6 +201,19 @@ def test_a_part_is_no_prompt() -> None:
 # -- one's own wording -------------------------------------------------------------------------------------------
 
 
+def test_own_wording_that_is_not_rendered_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path, "dep/reviews/write", "=== system\nS\n=== user\n{{history}}\n")
+    write(folder, "reviews/block", "{{text}}")
+    load("dep", folder)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        load("dep", folder, layout="released")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "prompts: with these options dep does not render reviews/block, dep/reviews/write of" in said[0]
+    assert "but guidance, released, released_block, released_diff, released_his" in said[0]
+
+
 def test_a_blank_line_at_the_end_of_a_part_ends_its_text_with_a_new_line(tmp_path: Path) -> None:
     plain = load("rag", write(tmp_path / "plain", "rag/write", "=== system\nS\n=== user\n{{history}}\n"))
     spaced = load("rag", write(tmp_path / "spaced", "rag/write", "=== system\nS\n\n=== user\n{{history}}\n\n"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError, StoreError
+from bench.progress import say
 
 if TYPE_CHECKING:
     from bench.config import RunConfig
@@ -53,19 +56,29 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
     from bench.files import as_lines, replacing
     from bench.loop import first_stage
     from bench.resolved import Run
+    from bench.softprompt.trained import told_apart
 
+    if not path.name or path.is_dir():
+        raise ConfigError(f"--prompts {path} is a folder; name a file in it")
     run = Run(config)
+    if sentence := told_apart(run):
+        say(sentence)
+    # A pipe or a device is written to and not replaced; a link leads to the file that is.
+    special = path.exists() and not path.is_file()
     count = 0
-    try:
-        with replacing(path) as file:
-            for row in first_stage(run):
-                file.write(as_lines([row]).encode())
-                count += 1
-    except OSError as error:
-        raise StoreError(
-            f"--prompts {path} cannot be written: {error.strerror}; name a file in another folder"
-        ) from error
+    with _unwritable(path), path.open("wb") if special else replacing(path.resolve()) as file:
+        for row in first_stage(run):
+            file.write(as_lines([row]).encode())
+            count += 1
     print(f"{count} prompts of {len(run.instances)} instances in {path}")
+
+
+@contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"--prompts {path} cannot be written: {error.strerror or error}; name another file") from error
 
 
 def _show_prompts(config: RunConfig) -> None:
