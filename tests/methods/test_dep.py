@@ -447,6 +447,30 @@ def test_the_equations(losses: str, kinds: str) -> None:
     np.testing.assert_allclose(own.detach().numpy(), [loss], rtol=1e-5)
 
 
+@pytest.mark.parametrize("losses", ["apart", "joint"])
+def test_rows_of_blocks_that_are_not_shown_count_in_the_losses_alone(losses: str) -> None:
+    adapter = adapter_of(losses=losses)
+    shown, rest, other = features_of("hdhd"), features_of("hddh", 1), features_of("hd", 2)
+    whole = {**shown, **{f"unshown_{name}": rows for name, rows in rest.items()}}
+    (vectors, beside), own = adapter([whole, other])
+    every = {name: torch.cat([shown[name], rest[name]]) for name in shown}
+    wanted, loss = equations(adapter, every, joint=losses == "joint")
+    np.testing.assert_allclose(vectors.detach().numpy(), wanted[:4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own.detach().numpy()[0], loss, rtol=1e-5)
+    assert abs(loss - equations(adapter, shown, joint=losses == "joint")[1]) > 1e-3
+    # Those of one prompt are nothing to another.
+    alone, loss = equations(adapter, other, joint=losses == "joint")
+    np.testing.assert_allclose(beside.detach().numpy(), alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own.detach().numpy()[1], loss, rtol=1e-5)
+
+
+def test_without_losses_of_its_own_they_do_not_count_at_all() -> None:
+    adapter, shown = adapter_of(refinement="none", embeddings="his"), features_of("hh")
+    (vectors,), own = adapter([{**shown, **{f"unshown_{name}": rows for name, rows in features_of("h", 1).items()}}])
+    assert own is None
+    assert torch.equal(vectors, adapter([shown])[0][0])
+
+
 def test_the_losses_apart_are_not_the_joint_ones() -> None:
     """Three rows of one kind and one of the other: the mean over all is not the sum of the means."""
     (apart,), (joint,) = (adapter_of(losses=how)([features_of("hhhd")])[1].tolist() for how in ("apart", "joint"))
