@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench import registry
 from bench.config import build, read_config
 from bench.errors import DataError, StoreError
 from bench.execute import execute
@@ -44,12 +45,12 @@ def test_the_metrics_are_those_of_the_last_scoring(shop_config: Path) -> None:
     assert scored(shop_config, rouge={"average": "bootstrap_median"}, metrics=["rouge"], fidelity="official") == folder
     run = finished(folder)
     assert run.config.options.get("rouge") is None
-    assert run.metrics == {"rouge": Rouge(average="bootstrap_median")}
+    assert run.metrics == {"rouge": Rouge(average="bootstrap_median", seed=42, rouge2_draws=True)}
     assert {name: metric.signature() for name, metric in run.metrics.items()} == run.summary.signatures
     assert (run.config.fidelity, run.fidelity) == ("paper", "official")
     assert run.metric_options == {"rouge": {"average": "bootstrap_median"}}
     assert scored(shop_config, fidelity="official") == folder
-    assert finished(folder).metrics["rouge"] == Rouge(average="bootstrap_median"), "the default of this fidelity"
+    assert finished(folder).metrics["rouge"] == registry.create("metrics", "rouge", {}, "official"), "the default here"
     assert finished(folder).metric_options == {}
 
 

@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "limit": 2,
     "k": 1,
     "input_budget": 999,
+    "overlong": "whole",
     "chat_template": "official",
     "temperature": 0.5,
     "top_p": 0.5,

@@ -224,8 +224,7 @@ def instances_of(run: Run, split: str) -> list[Instance]:
     return list(corpus.longest_profiles(split) if split == "train" else corpus.split(split))
 
 
-@pytest.mark.parametrize("split", ["test", "val", "train"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("split", "seed"), [("test", 0), ("val", 1), ("train", 2)])
 def test_the_prompts_and_vectors_of_dep(split: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = published(seed)
     run = run_of(data, "dep", monkeypatch, split=split, input_budget=BUDGET)
@@ -254,9 +253,8 @@ def test_the_prompts_and_vectors_of_dep(split: str, seed: int, monkeypatch: pyte
     assert alone or split == "train", "some items had a single peer"
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_comparisons_of_dpl(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = published(seed)
+def test_the_comparisons_of_dpl(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = published(0)
     run = run_of(data, "dpl", monkeypatch, input_budget=100_000)
     compared = 0
     for instance in run.instances:
