@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.config import build, parse_setting, read_config
+from bench.config import build, read_config
 from bench.execute import execute
 from bench.job import Job
 from bench.results import RunRecord
@@ -51,24 +52,28 @@ def led(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_on_local_folders_of_the_same_layout(
-    shop: Path, tiny_qwen2: Path, contriever: Path, led: Path, tmp_path: Path
-) -> None:
-    """Only names of data and models are replaced, and what a random model on a CPU asks for: everything else is
-    paper-7b's."""
-    local = {
+def local(shop: Path, model: Path, contriever: Path, led: Path, results: Path) -> dict[str, Any]:
+    """Names of data and models that take the place of the hub's, and what a random model on a CPU asks for: everything
+    else is the configuration's."""
+    return {
         "dataset": str(shop),
         "categories": None,
-        "model": str(tiny_qwen2),
+        "model": str(model),
         "bertscore": {"model": str(led)},
         "contriever": {"model": f"{contriever}?pooling=mean&normalize=false"},
         "meteor": {"tokenizer": "treebank"},
         "vllm": {"dtype": "float32", "enforce_eager": True},
-        "results": str(tmp_path),
+        "results": str(results),
         "resamples": 10,
+        "max_new_tokens": 8,
     }
-    settings = {"method": "pag", "retriever": "contriever", **parse_setting("max_new_tokens=8")}
-    job = Job.of(build(read_config("paper-7b"), local, settings))
+
+
+def test_runs_on_local_folders_of_the_same_layout(
+    shop: Path, tiny_qwen2: Path, contriever: Path, led: Path, tmp_path: Path
+) -> None:
+    settings = {"method": "pag", "retriever": "contriever"}
+    job = Job.of(build(read_config("paper-7b"), local(shop, tiny_qwen2, contriever, led, tmp_path), settings))
     assert (job.config.budget, job.config.k, job.config.temperature, job.config.top_p) == (2048, 8, 0.8, 0.95)
     (summary,) = execute([job])
     assert summary.instances == {"Toys": 3}
@@ -77,3 +82,19 @@ def test_runs_on_local_folders_of_the_same_layout(
     assert 0 < summary.scores["Toys"]["bertscore"].value <= 1
     assert "layer:6" in summary.signatures["bertscore"]
     assert RunRecord.read(job.folder / "run.json").config["fidelity"] == "paper"
+
+
+def test_official_runs_share_an_engine_that_holds_what_the_model_holds(
+    shop: Path, tiny_qwen2: Path, contriever: Path, led: Path, tmp_path: Path
+) -> None:
+    """DPL, whose prompts have no budget there, beside a method with one."""
+    names = local(shop, tiny_qwen2, contriever, led, tmp_path) | {"metrics": ["rouge"]}
+    jobs = [
+        Job.of(build(read_config("official-7b"), names, {"method": method, "dpl": {"encoder": "hashed-ngrams"}}))
+        for method in ("rag", "dpl")
+    ]
+    assert [job.config.budget for job in jobs] == [3072, 8192 - 8]
+    assert {job.config.longest_prompt for job in jobs} == {8192 - 8}
+    rag, dpl = execute(jobs)
+    assert (rag.calls, dpl.calls) == (3, 6)
+    assert "seed:42,draws:rouge2" in rag.signatures["rouge"]
