@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,19 +64,14 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
     # A pipe or a device is written to and not replaced; a link leads to the file that is.
     special = path.exists() and not path.is_file()
     count = 0
-    with _unwritable(path), path.open("wb") if special else replacing(path.resolve()) as file:
-        for row in first_stage(run):
-            file.write(as_lines([row]).encode())
-            count += 1
-    print(f"{count} prompts of {len(run.instances)} instances in {path}")
-
-
-@contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
     try:
-        yield
+        with path.open("wb") if special else replacing(path.resolve()) as file:
+            for row in first_stage(run):
+                file.write(as_lines([row]).encode())
+                count += 1
     except OSError as error:
         raise StoreError(f"--prompts {path} cannot be written: {error.strerror or error}; name another file") from error
+    print(f"{count} prompts of {len(run.instances)} instances in {path}")
 
 
 def _show_prompts(config: RunConfig) -> None:

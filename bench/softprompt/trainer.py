@@ -155,7 +155,8 @@ class _Training:
 
     def run(self) -> None:
         """All epochs that are missing, then training.json."""
-        total = sum(len(self._chosen(step)) for step in range(self.steps))
+        epochs, more = divmod(self.steps, self.per_epoch)
+        total = epochs * len(self.examples) + more * self.config.batch_size
         progress = Progress(f"training {self.job.label}", total) if self.main else None
         done = sum(row.instances for row in self.log)
         started = time.perf_counter()

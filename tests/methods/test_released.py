@@ -307,9 +307,7 @@ def test_the_loss_of_a_step_of_dep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     model = AutoModelForCausalLM.from_pretrained(resolve_model(run.config.model), dtype=torch.float32).requires_grad_(
         False
     )
-    tokenizer = run.chat._soft_tokenizer(
-        adapter.examples(adapter.instances[:1]) and Work(run, run.instances[0]).advance()[0].prompt
-    )
+    tokenizer = run.chat._soft_tokenizer(Work(run, run.instances[0]).advance()[0].prompt)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     torch.manual_seed(42)
     mine = run.method.adapter(DIMENSION, model.config.hidden_size)  # type: ignore[attr-defined]
