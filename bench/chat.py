@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import json
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from bench.errors import ConfigError, PluginError, ResourceError
 from bench.models import resolve_model
+from bench.progress import say
 from bench.prompting import longest_prefix
-from bench.records import Prompt
+from bench.records import THOUGHTS, Prompt
 
 PLACEHOLDER = re.compile(r"\[[A-Z]+_TOKEN_\d+\]")
 """A slot of a soft prompt as it stands in a template."""
@@ -31,16 +35,25 @@ def without_placeholders(text: str, marks: tuple[str, ...] = ()) -> str:
     return text
 
 
+Messages = list[dict[str, str]]
+"""A conversation in the form that chat templates and chat servers take."""
+
+
 @dataclass(frozen=True)
 class Chat:
     """The tokenizer of `model` with its chat template; loaded on first use.
 
     `template="official"` leaves out the new line between the system turn's end and the user turn's start, as the
-    authors' released code does.
+    authors' released code does. `variables` are what the template is given beside the conversation, e.g.
+    {"enable_thinking": False}.
+
+    What a prompt says is text, whatever it looks like: only the template's own marks, and those of a soft prompt,
+    become control tokens.
     """
 
     model: str
     template: str = "model"
+    variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -63,14 +76,66 @@ class Chat:
             )
         if not tokenizer.chat_template:
             raise ResourceError(f"the tokenizer of '{self.model}' has no chat template; use an instruction-tuned model")
+        self._check_variables(tokenizer)
         # It would warn of every text that is too long, which is what prompts are measured for here.
         tokenizer.model_max_length = sys.maxsize
         return tokenizer
 
+    def _check_variables(self, tokenizer: Any) -> None:
+        source = json.dumps(tokenizer.chat_template)
+        taken = inspect.signature(tokenizer.apply_chat_template).parameters
+        for name in self.variables:
+            if name in taken or not re.search(rf"\b{re.escape(name)}\b", source):
+                raise ConfigError(
+                    f"chat_template_kwargs: the chat template of '{self.model}' does not ask for '{name}'; leave it out"
+                )
+
+    @cached_property
+    def merges_system(self) -> bool:
+        """Whether the system turn stands at the beginning of the user's, because the template refuses system turns or
+        drops them; said once. Raises `ConfigError` for a template that fails either way."""
+        probe = Prompt("probe", "the system turn of a probe", "the user turn of a probe")
+        first = ""
+        for merged in (False, True):
+            try:
+                text = self._apply(_turns(probe, merged))
+            except Exception as error:  # noqa: BLE001 - a template is a program, which may fail with anything
+                reason = _first_line(error)
+            else:
+                if all(turn in text for turn in (probe.system, probe.user)):
+                    if merged:
+                        say(
+                            f"the chat template of '{self.model}' takes no system turn ({first}): what it would say "
+                            "stands at the beginning of the user's turn"
+                        )
+                    return merged
+                reason = "it leaves it out"
+            first = first or reason
+        raise ConfigError(
+            f"the chat template of '{self.model}' cannot be used: {first}; mend it in the model's folder or choose "
+            "another model"
+        )
+
+    def messages(self, prompt: Prompt) -> Messages:
+        """The conversation as turns, as the template takes them."""
+        return _turns(prompt, self.merges_system)
+
+    def _apply(self, turns: Messages) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **self.variables
+        )
+        return text
+
     def text(self, prompt: Prompt) -> str:
-        """The conversation as one string, the assistant's turn opened. Raises `ConfigError` if the tokenizer's
-        template is not of the form that the official variant changes."""
-        text: str = self.tokenizer.apply_chat_template(messages(prompt), tokenize=False, add_generation_prompt=True)
+        """The conversation as one string, the assistant's turn opened. Raises `ConfigError` if the tokenizer's template
+        fails, or is not of the form that the official variant changes."""
+        turns = self.messages(prompt)
+        try:
+            text = self._apply(turns)
+        except Exception as error:
+            raise ConfigError(
+                f"the chat template of '{self.model}' fails for prompt {prompt.stage}: {_first_line(error)}"
+            ) from error
         if self.template == "model":
             return text
         before, between, after = text.partition("<|im_end|>\n<|im_start|>user")
@@ -80,6 +145,16 @@ class Chat:
                 "have; use chat_template=model"
             )
         return f"{before}<|im_end|><|im_start|>user{after}"
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the template itself begins the answer with a thought, which the answer then only ends."""
+        text = self.text(Prompt("probe", "system", "user")).rstrip()
+        return any(text.endswith(opening) for opening, _ in THOUGHTS)
+
+    @cached_property
+    def _controls(self) -> _Controls:
+        return _Controls(self.tokenizer)
 
     @cached_property
     def _soft_tokenizers(self) -> dict[tuple[str, ...], tuple[Any, set[str]]]:
@@ -100,7 +175,34 @@ class Chat:
         """Token ids of the conversation. A slot's id may lie beyond the model's vocabulary: `positions` says which
         ids are slots."""
         tokenizer = self._soft_tokenizer(prompt) if prompt.slots else self.tokenizer
+        if self.control_tokens(prompt):
+            return self._ids_of_text(prompt, tokenizer)
         ids: list[int] = tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def control_tokens(self, prompt: Prompt) -> set[str]:
+        """What in the prompt reads like a control token of the tokenizer, and is text."""
+        return self._controls.found(prompt.system, prompt.user) - {*prompt.marks, *prompt.slots}
+
+    def _ids_of_text(self, prompt: Prompt, tokenizer: Any) -> list[int]:
+        """`ids` of a prompt that holds control tokens as text: signs of their own stand in for them while the template
+        is filled, and the text between its marks is encoded by a tokenizer that knows no control tokens."""
+        signs = _stand_ins(self.control_tokens(prompt), prompt.system + prompt.user)
+        text = self.text(replace(prompt, system=_translate(prompt.system, signs), user=_translate(prompt.user, signs)))
+        back = {sign: token for token, sign in signs.items()}
+        marks = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
+        parts = re.split(f"({'|'.join(map(re.escape, sorted(marks, key=len, reverse=True)))})", text)
+        ids: list[int] = []
+        for place, part in enumerate(parts):
+            if place % 2:
+                ids.append(tokenizer.convert_tokens_to_ids(part))
+                continue
+            # Some tokens swallow the white space around them.
+            if place and marks[parts[place - 1]].rstrip:
+                part = part.lstrip()
+            if place + 1 < len(parts) and marks[parts[place + 1]].lstrip:
+                part = part.rstrip()
+            ids += self._controls.encode(_translate(part, back))
         return ids
 
     def positions(self, prompt: Prompt, ids: list[int]) -> list[int]:
@@ -118,9 +220,16 @@ class Chat:
     def answer_ids(self, text: str, limit: int, ends: bool = False) -> list[int]:
         """Token ids of an answer of at most `limit` tokens, and of the end of the turn if it fits, or behind them if it
         always `ends`."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._text_ids(text)
         end = self.tokenizer.eos_token_id
         return [*ids[:limit], end] if ends else [*ids, end][:limit]
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Token ids of a text alone."""
+        if self._controls.found(text):
+            return self._controls.encode(text)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def vocabulary(self, marks: tuple[str, ...]) -> int:
         """How many tokens the tokenizer has, with these marks of a method and the slots of its prompts so far."""
@@ -135,11 +244,70 @@ class Chat:
         """`text`, cut to its longest prefix of at most `tokens` tokens."""
 
         def fits(prefix: str) -> bool:
-            return len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) <= tokens
+            return len(self._text_ids(prefix)) <= tokens
 
         return text if fits(text) else longest_prefix(text, fits)
 
 
-def messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt in the form that chat templates and chat servers take."""
+class _Controls:
+    """The control tokens of a tokenizer: all that were added to its vocabulary, but for runs of white space, which some
+    tokenizers add to save tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        tokens = sorted((token for token in tokenizer.get_added_vocab() if token.strip()), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+        # Texts are searched for them at every probe of a budget, and hardly any has one.
+        self._beginnings = {token[:2] for token in tokens}
+
+    def found(self, *texts: str) -> set[str]:
+        """Those that stand in the texts."""
+        return {
+            match
+            for text in texts
+            if any(beginning in text for beginning in self._beginnings)
+            for match in self._pattern.findall(text)
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is a control token."""
+        return self._encode(text)
+
+    @cached_property
+    def _encode(self) -> Callable[[str], list[int]]:
+        fast = getattr(self._tokenizer, "backend_tokenizer", None)
+        if fast is None:
+            return lambda text: self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        from tokenizers import Tokenizer
+
+        content = json.loads(fast.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].strip()]
+        bare = Tokenizer.from_str(json.dumps(content))
+        return lambda text: bare.encode(text, add_special_tokens=False).ids
+
+
+def _stand_ins(tokens: set[str], text: str) -> dict[str, str]:
+    """A sign for each token that does not stand in the text: from the end of Unicode's private use area on."""
+    free = (sign for code in range(0x10FFFD, 0xFFFFF, -1) if (sign := chr(code)) not in text)
+    return {token: next(free) for token in sorted(tokens)}
+
+
+def _translate(text: str, table: Mapping[str, str]) -> str:
+    """`text` with every key of the table replaced, the longest first."""
+    pattern = "|".join(re.escape(key) for key in sorted(table, key=len, reverse=True)) or r"(?!)"
+    return re.sub(pattern, lambda match: table[match.group()], text)
+
+
+def messages(prompt: Prompt) -> Messages:
+    """The prompt as a system and a user turn."""
+    return _turns(prompt, merged=False)
+
+
+def _turns(prompt: Prompt, merged: bool) -> Messages:
+    if merged:
+        return [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user}]
     return [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

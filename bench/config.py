@@ -141,6 +141,8 @@ class RunConfig(Section):
     the model's context leaves. A switch."""
     chat_template: Annotated[Literal["model", "official"] | None, GENERATION] = None
     """The tokenizer's own, or that of the released code. A switch."""
+    chat_template_kwargs: Annotated[dict[str, Any], GENERATION] = Field(default_factory=dict)
+    """What the model's chat template is given beside the conversation, e.g. {enable_thinking: false}."""
     prompts: Annotated[Path | None, RUNTIME] = None
     """Folder of prompt templates that replace the plugins' own (`bench.templates`). Their texts, not their place, are
     part of the identity."""

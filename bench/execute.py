@@ -21,7 +21,7 @@ from bench.job import Job
 from bench.loop import Loop
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
-from bench.results import AdapterRecord, Selection, Summary, older
+from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
 from bench.softprompt.trained import TrainedAdapter, told_apart
 from bench.store import RunStore
@@ -129,6 +129,28 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
     store.write_predictions(predictions)
     seconds = time.perf_counter() - started
     say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
+    for sentence in oddities(predictions):
+        say(f"{job.label}: {sentence}")
+
+
+def oddities(predictions: Sequence[Prediction]) -> list[str]:
+    """Sentences on answers that hold no text and on prompts that a server cut, with the instances."""
+    sentences = []
+    stages = sum((Counter(row.empty) for row in predictions), Counter[str]())
+    if stages:
+        counted = ", ".join(f"{stage} {count}" for stage, count in stages.items())
+        sentences.append(f"{stages.total()} answers hold no text ({counted}): {_named(predictions, 'empty')}")
+    if cut := sum(row.shortened for row in predictions):
+        sentences.append(
+            f"the server read far fewer tokens than {cut} prompts have, so it cut them: "
+            f"{_named(predictions, 'shortened')}; raise its context, or lower input_budget"
+        )
+    return sentences
+
+
+def _named(predictions: Sequence[Prediction], field: str) -> str:
+    found = [row.instance for row in predictions if getattr(row, field)]
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def summarise(job: Job, store: RunStore, say: Say) -> None:
@@ -141,12 +163,15 @@ def summarise(job: Job, store: RunStore, say: Say) -> None:
             name=job.folder.name,
             instances=dict(Counter(row.category for row in predictions)),
             empty_predictions=sum(not row.prediction for row in predictions),
+            empty_answers=dict(sum((Counter(row.empty) for row in predictions), Counter())),
             cut_off=sum(row.cut_off for row in predictions),
             counts=dict(sum((Counter(row.counts) for row in predictions), Counter())),
             adapter=job.adapter_summary(),
             calls=sum(row.calls for row in predictions),
             prompt_tokens=sum(row.prompt_tokens for row in predictions),
             completion_tokens=sum(row.completion_tokens for row in predictions),
+            uncounted_calls=sum(row.uncounted for row in predictions),
+            shortened_calls=sum(row.shortened for row in predictions),
             blocks_shown=sum(row.blocks_shown for row in predictions) / count,
             blocks_offered=sum(row.blocks_offered for row in predictions) / count,
             **job.scoring,

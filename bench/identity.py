@@ -40,6 +40,7 @@ def training_identity(training: Run, learning_rate: float) -> Identity:
     identity["settings"] |= {
         "input_budget": training.config.budget,
         "chat_template": training.config.template,
+        "chat_template_kwargs": training.config.chat_template_kwargs,
         "train.learning_rate": learning_rate,
     }
     # What it amounts to stands under k.

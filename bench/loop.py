@@ -113,7 +113,7 @@ class Loop:
         for call, completion in self._backend.completed():
             self._answers.append(call, completion)
             self._in_flight -= 1
-            self._progress.update(calls=1, tokens=completion.completion_tokens, note=self._note)
+            self._progress.update(calls=1, tokens=completion.completion_tokens or 0, note=self._note)
             work = self._working[call.key[0]]
             if work.answer(call, completion):
                 self._proceed(work)

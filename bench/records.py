@@ -7,11 +7,18 @@ is *not* part of it (`bench.data.corpus.Corpus.reference` holds that), so no met
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"))
+"""What reasoning models put around their thoughts, before the answer."""
+_THOUGHT = re.compile("|".join(rf"{re.escape(start)}.*?(?:{re.escape(end)}|\Z)" for start, end in THOUGHTS), re.DOTALL)
+_END = re.compile("|".join(re.escape(end) for _, end in THOUGHTS))
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 Fields = Mapping[str, str | float]
 """What stands in templates, by the name of its placeholder. Numbers are written as Python writes them, e.g. 5.0."""
@@ -126,10 +133,30 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a language model answered to a call; `seconds` is the time from submission to the last token."""
+    """What a language model answered to a call; `seconds` is the time from submission to the last token.
+
+    `text` is the answer as it came, but for lone surrogates, which no file and no server takes: U+FFFD stands in their
+    place. Numbers of tokens are None where a server does not tell them. `shortened`: a server read far fewer tokens
+    than the prompt has.
+    """
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     finish_reason: str
     seconds: float
+    shortened: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", _SURROGATES.sub("\ufffd", self.text))
+
+    @property
+    def said(self) -> str:
+        """See `said`."""
+        return said(self.text)
+
+
+def said(text: str) -> str:
+    """An answer without thoughts and without white space around it. A thought that does not end hides the rest; one
+    that ends without a beginning, which the chat template wrote, hides what is before it."""
+    return _END.split(_THOUGHT.sub("", text))[-1].strip()

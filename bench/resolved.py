@@ -3,6 +3,7 @@ writing."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ class Inputs:
     def __init__(self, corpora: Mapping[str, Corpus] | None = None) -> None:
         self._given = corpora
         self._corpora: dict[tuple[object, ...], Mapping[str, Corpus]] = {}
-        self._chats: dict[tuple[str, str], Chat] = {}
+        self._chats: dict[tuple[str, str, str], Chat] = {}
         self._pools: dict[tuple[str, bool, bool], Peers] = {}
         self._embeddings: dict[Path, EmbeddingCache] = {}
 
@@ -46,8 +47,9 @@ class Inputs:
 
     def chat(self, config: RunConfig) -> Chat:
         """The tokenizer of a configuration with its chat template."""
-        key = (config.tokenizer or config.model, config.template)
-        return self._chats.setdefault(key, Chat(*key))
+        model, variables = config.tokenizer or config.model, config.chat_template_kwargs
+        key = (model, config.template, json.dumps(variables, sort_keys=True, default=str))
+        return self._chats.setdefault(key, Chat(model, config.template, variables))
 
     def pool(self, corpus: Corpus, config: RunConfig) -> Peers:
         """The pool of peers of a category."""

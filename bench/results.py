@@ -74,15 +74,17 @@ class Generation(Stored):
     index: int
     prompt: str
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     finish_reason: str
     seconds: float
+    shortened: bool = False
 
 
 class Prediction(Stored):
     """A row of predictions.jsonl. `blocks_shown` and `blocks_offered` are those of the last prompt; `counts` are the
-    prompts' own, summed."""
+    prompts' own, summed. Of its calls, `uncounted` are those whose tokens the server did not tell, `shortened` those
+    whose prompt it cut; `empty` counts answers without text by stage."""
 
     instance: str
     category: str
@@ -94,6 +96,9 @@ class Prediction(Stored):
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    uncounted: int = 0
+    shortened: int = 0
+    empty: dict[str, int] = {}
     cut_off: bool
     counts: dict[str, int] = {}
 
@@ -129,17 +134,22 @@ class AdapterSummary(Stored):
 
 class Summary(File):
     """summary.json: a complete run. `scores` by category and column; `instances` counts them by category; `resamples`,
-    `fidelity` and `metric_options` tell how the scores were made."""
+    `fidelity` and `metric_options` tell how the scores were made. Tokens are those that are known: a server did not
+    tell them for `uncounted_calls`, and cut the prompts of `shortened_calls`. `empty_answers` counts answers without
+    text by stage, `empty_predictions` instances without one."""
 
     name: str
     instances: dict[str, int]
     empty_predictions: int
+    empty_answers: dict[str, int] = {}
     cut_off: int
     counts: dict[str, int] = {}
     adapter: AdapterSummary | None = None
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    uncounted_calls: int = 0
+    shortened_calls: int = 0
     blocks_shown: float
     blocks_offered: float
     resamples: int | None = None

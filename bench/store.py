@@ -40,7 +40,7 @@ def stored_completion(generations: Generations, call: Call) -> Completion | None
     row = generations.get(call.key)
     if row is None or row.prompt != call.prompt.hash:
         return None
-    return Completion(row.text, row.prompt_tokens, row.completion_tokens, row.finish_reason, row.seconds)
+    return Completion(row.text, row.prompt_tokens, row.completion_tokens, row.finish_reason, row.seconds, row.shortened)
 
 
 class RunStore:

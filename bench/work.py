@@ -34,7 +34,7 @@ class Work:
     def advance(self) -> list[Call]:
         """The method's next calls, none when it is done. Raises `PluginError` for a method that yields something else
         than prompts or returns something else than a text."""
-        answers = [answer.text.strip() for answer in self._answers if answer is not None]
+        answers = [answer.said for answer in self._answers if answer is not None]
         try:
             prompts = self._steps.send(answers) if self.prompts else next(self._steps)
         except StopIteration as stop:
@@ -87,8 +87,11 @@ class Work:
             blocks_shown=last.blocks_shown if last else 0,
             blocks_offered=last.blocks_offered if last else 0,
             calls=len(completions),
-            prompt_tokens=sum(completion.prompt_tokens for completion in completions),
-            completion_tokens=sum(completion.completion_tokens for completion in completions),
+            prompt_tokens=sum(completion.prompt_tokens or 0 for completion in completions),
+            completion_tokens=sum(completion.completion_tokens or 0 for completion in completions),
+            uncounted=sum(None in (one.prompt_tokens, one.completion_tokens) for one in completions),
+            shortened=sum(completion.shortened for completion in completions),
+            empty=dict(Counter(prompt.stage for prompt, completion in self.exchanged if not completion.said)),
             cut_off=bool(completions) and completions[-1].finish_reason == "length",
             counts=dict(sum((Counter(prompt.counts) for prompt in self.prompts), Counter())),
         )

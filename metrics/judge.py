@@ -23,7 +23,7 @@ from bench.files import RowWriter
 from bench.metrics._ratios import ratio, sums
 from bench.progress import Progress
 from bench.protocols import Array, Column
-from bench.records import Call, Completion, Instance, Prompt
+from bench.records import Call, Completion, Instance, Prompt, said
 from bench.results import Stored, rows_of
 from bench.templates import Templates
 
@@ -70,8 +70,8 @@ class Judge:
             raise ConfigError("judge.model is not set; name the judging model as its server knows it, judge.model=...")
         if without_credentials(self.openai.base_url) != self.openai.base_url:
             raise ConfigError(
-                "judge.openai.base_url holds a user name or password, which run.json would keep; leave it out and set "
-                "the environment variable OPENAI_API_KEY"
+                "judge.openai.base_url holds a user name, a password or a query, which run.json would keep; leave it "
+                "out and set the environment variable OPENAI_API_KEY"
             )
         if importlib.util.find_spec("openai") is None:
             raise ResourceError("judge: the package openai is not installed; run: pip install openai")
@@ -151,7 +151,8 @@ class Judge:
             return known
         with (
             closing(RowWriter(path)) as answers,
-            closing(Client(self.openai, self.model)) as client,
+            # An answer without text is one without a score.
+            closing(Client(self.openai.model_copy(update={"empty": "keep"}), self.model)) as client,
             closing(Progress("judge", len(missing))) as progress,
         ):
             for call in missing:
@@ -163,7 +164,7 @@ class Judge:
                     known[key] = _Answer(instance=key[0], prompt=key[1], signature=signature, **asdict(completion))
                     answers.append(known[key].json_object())
                     asked -= 1
-                    progress.update(finished=1, tokens=completion.completion_tokens)
+                    progress.update(finished=1, tokens=completion.completion_tokens or 0)
         return known
 
 
@@ -174,15 +175,15 @@ class _Answer(Stored):
     prompt: str
     signature: str
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     finish_reason: str
     seconds: float
 
     @property
     def score(self) -> float | None:
         """See `parse_score`."""
-        return parse_score(self.text, self.finish_reason)
+        return parse_score(said(self.text), self.finish_reason)
 
 
 def parse_score(text: str, finish_reason: str) -> float | None:

@@ -73,6 +73,7 @@ def test_each_append_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
         "completion_tokens": 5,
         "finish_reason": "stop",
         "seconds": 0.25,
+        "shortened": False,
     }
 
 

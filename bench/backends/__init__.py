@@ -56,7 +56,7 @@ class Engines:
         check_vectors(config, vectors)
         kind = registry.load("backends", config.backend)
         wanted = {"backend": config.backend, "settings": config.backend_section}
-        wanted |= config.model_dump(include={"model", "tokenizer"})
+        wanted |= config.model_dump(include={"model", "tokenizer", "chat_template_kwargs"})
         wanted |= {"template": config.template, "length": config.longest_prompt + config.max_new_tokens}
         if self._backend is None or wanted != self._wanted or (vectors and not self._takes_vectors):
             self.close()

@@ -1,147 +1,358 @@
-"""Any server that speaks the OpenAI chat API. Retries and backoff are the `openai` client's own."""
+"""Any server that speaks the OpenAI chat API. Each answer is checked before it is handed on.
+
+The requests of a backend run on an event loop of its own, in a thread: only there can a whole answer be given a time.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import email.utils
+import json
 import os
+import random
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import Annotated, Any, ClassVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import Field
 
-from bench.chat import Chat, messages
+from bench.chat import Chat, Messages, messages
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError
-from bench.records import Call, Completion
+from bench.progress import say
+from bench.records import Call, Completion, Prompt
 
 CONNECT_SECONDS = 10.0
 """How long a connection may take to be made; the answer has `openai.timeout`."""
+LONGEST_PAUSE = 8.0
+LONGEST_RETRY_AFTER = 120.0
+"""What a server may ask for between two tries; more is not waited for."""
+PATIENCE = 8
+"""How many calls in a row may be refused before it is the server that refuses, and not a prompt that is at fault."""
+SHORTENED = 0.75
+"""A server that read less than this share of a prompt's tokens has cut it: other tokenizers differ by less."""
+PASSING = (408, 409, 429)
+"""What is worth another try, beside 5xx."""
 GO_ON = "Run again to go on where this run stopped."
+THOUGHT = "thought and did not answer"
+KEEP = "--set openai.empty=keep counts it as an empty text"
 
 
 class OpenAISettings(Section):
     """A server that speaks the OpenAI chat API. The key comes from the environment variable OPENAI_API_KEY only."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]"), RUNTIME] = "http://127.0.0.1:8000/v1"
+    """A query (`?api-version=...`) goes with each request."""
     served_model: Annotated[str | None, GENERATION] = None
     """The name the server knows the model by, where it is not `model`."""
     concurrency: Annotated[int, Field(ge=1), RUNTIME] = 32
     timeout: Annotated[float, Field(gt=0), RUNTIME] = 600.0
-    """Seconds one request may take."""
+    """Seconds one request may take, to the last byte of its answer."""
     retries: Annotated[int, Field(ge=0), RUNTIME] = 5
-    """With exponential backoff, for refused connections, time-outs, 408, 409, 429 and 5xx."""
+    """With exponential backoff: for refused connections, time-outs, 408, 409, 429, 5xx, and answers without text or
+    that cannot be read."""
+    empty: Annotated[Literal["fail", "keep"], GENERATION] = "fail"
+    """What becomes of a call that has no text after all tries (null, a refusal, a tool call, a thought in a field of
+    its own, a content filter), or that the server refuses for what is in it: the run stops once all others are
+    answered, or keeps it as an empty text. A text that the model itself left empty is kept. Both are counted."""
+    max_tokens_field: Annotated[str | None, Field(min_length=1), GENERATION] = "max_tokens"
+    """What the server calls the longest answer, e.g. max_completion_tokens; null: it is not told."""
     extra_body: Annotated[dict[str, Any], GENERATION] = Field(default={"top_k": -1, "repetition_penalty": 1.0})
     """Sent with each request. By default it switches off what vLLM's server would take from the model's own
     generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
 
     def public(self) -> dict[str, Any]:
-        """The settings as JSON, without a user name and password in the address."""
+        """The settings as JSON, without what may be secret in the address."""
         return super().public() | {"base_url": without_credentials(self.base_url)}
+
+
+@dataclass
+class _UnusableError(Exception):
+    """An answer that is none. `passing`: another try may help; `finish`: as what it is kept, if it may be."""
+
+    why: str
+    passing: bool = True
+    finish: str | None = None
+    text: str = ""
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Why a try failed, as the end of a sentence about the server, and what to do about it. `of_call`: other calls need
+    not fail."""
+
+    why: str
+    mend: str
+    passing: bool
+    of_call: bool = False
+    pause: float | None = None
+    """Seconds the server asks for."""
+    finish: str | None = None
+    text: str = ""
 
 
 class Client:
     """Sends calls for `model` to `settings.base_url`, at most `concurrency` at a time.
 
-    The key is read from the environment variable OPENAI_API_KEY and goes nowhere else. Once a call has failed for good
-    no further call is sent; the answers to those on their way still arrive.
+    The key is read from the environment variable OPENAI_API_KEY and goes nowhere else. A call that is refused for what
+    is in it leaves the others going; once the server has failed for good no further call is sent, and the answers to
+    those on their way still arrive. `variables` are sent for the chat template; `turns` makes a prompt's conversation.
+    Raises `BackendError` where no client can be made.
     """
 
-    def __init__(self, settings: OpenAISettings, model: str) -> None:
-        from openai import OpenAI, Timeout
-
+    def __init__(
+        self,
+        settings: OpenAISettings,
+        model: str,
+        variables: Mapping[str, Any] | None = None,
+        turns: Callable[[Prompt], Messages] = messages,
+    ) -> None:
         self._settings = settings
         self._model = settings.served_model or model
-        self._key = os.environ.get("OPENAI_API_KEY", "")
-        self._client = OpenAI(
-            base_url=settings.base_url,
-            # The client insists on a key; a server on loopback usually wants none.
-            api_key=self._key or "none",
-            timeout=Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
-            max_retries=settings.retries,
-        )
-        self._calls: SimpleQueue[tuple[Call, float] | None] = SimpleQueue()
+        self._variables = dict(variables or {})
+        self._turns = turns
+        self._where = f"the server at {without_credentials(settings.base_url)}"
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        self._client = self._connect()
+        self._loop = asyncio.new_event_loop()
+        self._slots = asyncio.Semaphore(settings.concurrency)
         self._answers: SimpleQueue[tuple[Call, Completion | None]] = SimpleQueue()
         self._failure: BackendError | None = None
-        self._open = 0
-        for _ in range(settings.concurrency):
-            # Daemons: a process that gives up need not wait for an answer that may never come.
-            Thread(target=self._work, name="openai", daemon=True).start()
+        self._refused: list[tuple[Call, _Problem]] = []
+        self._in_a_row = 0
+        self._asked = self._open = 0
+        # A daemon: a process that gives up need not wait for an answer that may never come.
+        self._thread = Thread(target=self._run, name="openai", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> Any:
+        from openai import AsyncOpenAI, Timeout
+
+        if not self._key.isascii() or not self._key.isprintable():
+            raise BackendError(
+                "the environment variable OPENAI_API_KEY holds characters that no key has; set it to the key alone"
+            )
+        address = urlsplit(self._settings.base_url)
+        try:
+            return AsyncOpenAI(
+                base_url=urlunsplit(address._replace(query="", fragment="")),
+                default_query=dict(parse_qsl(address.query, keep_blank_values=True)),
+                # The client insists on a key; a server on loopback usually wants none.
+                api_key=self._key or "none",
+                timeout=Timeout(self._settings.timeout, connect=min(self._settings.timeout, CONNECT_SECONDS)),
+                max_retries=0,
+            )
+        except Exception as error:
+            raise BackendError(f"no client for {self._where}: {self._brief(error)} {_proxies()}".rstrip()) from error
 
     def submit(self, call: Call) -> None:
         """Queue a call."""
-        self._open += 1
-        self._calls.put((call, time.perf_counter()))
+        self._submit(call, None)
 
-    def _work(self) -> None:
-        while (queued := self._calls.get()) is not None:
-            call, started = queued
-            answer = None
+    def _submit(self, call: Call, tokens: int | None) -> None:
+        """`tokens`: how many the prompt has, where that is known."""
+        self._open += 1
+        self._asked += 1
+        asyncio.run_coroutine_threadsafe(self._work(call, tokens, time.perf_counter()), self._loop)
+
+    def _run(self) -> None:
+        """The thread: the event loop until `close` stops it."""
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._drop())
+        self._loop.close()
+
+    async def _drop(self) -> None:
+        """Give up what is on its way."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
+
+    async def _work(self, call: Call, tokens: int | None, started: float) -> None:
+        answer = None
+        async with self._slots:
             try:
-                if self._failure is None:
-                    answer = self._ask(call, started)
-            except Exception as error:  # noqa: BLE001 - it would vanish with the thread; `completed` raises it
-                self._failure = self._failure or self._explain(error)
+                answer = await self._answer(call, tokens, started)
+            except Exception as error:  # noqa: BLE001 - it would vanish with the task; `completed` raises it
+                self._failure = self._failure or BackendError(f"{self._where} failed: {self._brief(error)} {GO_ON}")
             self._answers.put((call, answer))
 
-    def _ask(self, call: Call, started: float) -> Completion:
-        answer = self._client.chat.completions.create(
+    async def _answer(self, call: Call, tokens: int | None, started: float) -> Completion | None:
+        """The answer to a call; None if it has none, which is noted."""
+        for tried in range(1, self._settings.retries + 2):
+            if self._failure is not None:
+                return None
+            try:
+                async with asyncio.timeout(self._settings.timeout):
+                    content = await self._send(call)
+                completion = self._completion(content, tokens, time.perf_counter() - started)
+            except Exception as error:  # noqa: BLE001 - told apart there
+                problem = self._problem(error)
+            else:
+                self._in_a_row = 0
+                return completion
+            if not problem.passing or tried > self._settings.retries:
+                return self._give_up(call, problem, tried, time.perf_counter() - started)
+            await asyncio.sleep(_pause(tried) if problem.pause is None else problem.pause)
+        raise AssertionError("the last try returns")
+
+    def _give_up(self, call: Call, problem: _Problem, tried: int, seconds: float) -> Completion | None:
+        """What becomes of a call without an answer: it is kept as an empty one, or set aside, or stops the run."""
+        tries = f" ({tried} tries)" if tried > 1 else ""
+        self._in_a_row += 1
+        if problem.of_call and self._in_a_row <= PATIENCE:
+            if problem.finish is not None and self._settings.empty == "keep":
+                return Completion(problem.text, None, None, problem.finish, seconds)
+            self._refused.append((call, problem))
+        else:
+            self._failure = self._failure or BackendError(f"{self._where} {problem.why}{tries}{problem.mend}")
+        return None
+
+    async def _send(self, call: Call) -> bytes:
+        settings = self._settings
+        extra: dict[str, Any] = {}
+        if settings.max_tokens_field is not None:
+            extra[settings.max_tokens_field] = call.max_new_tokens
+        if self._variables:
+            extra["chat_template_kwargs"] = self._variables
+        response = await self._client.chat.completions.with_raw_response.create(
             model=self._model,
-            messages=messages(call.prompt),  # type: ignore[arg-type]
+            messages=self._turns(call.prompt),
             temperature=call.temperature,
             top_p=call.top_p,
-            max_tokens=call.max_new_tokens,
             seed=call.seed,
-            extra_body=dict(self._settings.extra_body),
+            extra_body=extra | settings.extra_body,
         )
-        choice = answer.choices[0]
-        usage = answer.usage
-        return Completion(
-            text=choice.message.content or "",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            finish_reason=str(choice.finish_reason),
-            seconds=time.perf_counter() - started,
-        )
+        content: bytes = response.content
+        return content
 
-    def _explain(self, error: Exception) -> BackendError:
+    def _completion(self, content: bytes, tokens: int | None, seconds: float) -> Completion:
+        """The completion in a server's answer. Raises `_UnusableError`."""
+        try:
+            answer = json.loads(content)
+        except (ValueError, RecursionError):
+            raise _UnusableError(
+                f"did not answer in JSON ({self._short(content.decode(errors='replace'), 80)})"
+            ) from None
+        choice = self._choice(answer)
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {}
+        usage = answer.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        read = _count(usage.get("prompt_tokens"))
+        completion = Completion(
+            text=_text(message.get("content")),
+            prompt_tokens=read,
+            completion_tokens=_count(usage.get("completion_tokens")),
+            finish_reason=str(choice.get("finish_reason") or "unknown"),
+            seconds=seconds,
+            shortened=read is not None and tokens is not None and read < SHORTENED * tokens,
+        )
+        if why := _why_without_text(message, completion):
+            raise self._without_text(why, completion)
+        return completion
+
+    def _choice(self, answer: Any) -> dict[str, Any]:
+        """The first choice of an answer. Raises `_UnusableError`, with the server's words where it sends an error."""
+        if not isinstance(answer, dict):
+            raise _UnusableError(f"answered with a {type(answer).__name__}, not an object")
+        choices = answer.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        error = answer.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+        if error and not (isinstance(choice, dict) and isinstance(choice.get("message"), dict)):
+            words = error.get("message", error) if isinstance(error, dict) else error
+            code = error.get("code") if isinstance(error, dict) else None
+            passing = not str(code).isdigit() or int(str(code)) in PASSING or int(str(code)) >= 500
+            raise _UnusableError(f"answered with an error: {self._short(words)}", passing)
+        if not isinstance(choice, dict):
+            raise _UnusableError("answered without choices")
+        return choice
+
+    def _without_text(self, why: str, completion: Completion) -> _UnusableError:
+        """The error of an answer without text, with what to do about it."""
+        reason = completion.finish_reason
+        mend = f". {KEEP}"
+        if why == THOUGHT:
+            mend = (
+                ". Give it more max_new_tokens, or no thoughts where the model's template can be told: "
+                f"--set chat_template_kwargs.enable_thinking=false; {KEEP}"
+            )
+        # Thoughts that filled the answer would fill it again.
+        passing = reason != "length"
+        return _UnusableError(f"{self._short(why)} (finish_reason {reason})", passing, reason, completion.text, mend)
+
+    def _problem(self, error: Exception) -> _Problem:
+        """What is behind a failed try."""
         import openai
 
-        where = f"the server at {without_credentials(self._settings.base_url)}"
-        tries = f"{self._settings.retries + 1} tries"
-        if isinstance(error, openai.APITimeoutError):
-            return BackendError(
-                f"{where} did not answer within {self._settings.timeout:g} s ({tries}); raise openai.timeout or lower "
-                f"openai.concurrency. {GO_ON}"
-            )
+        if isinstance(error, _UnusableError):
+            return _Problem(error.why, error.mend, error.passing, True, None, error.finish, error.text)
+        connected = not type(error.__cause__).__name__.startswith(("Connect", "Proxy"))
+        if isinstance(error, TimeoutError | openai.APITimeoutError) and connected:
+            why = f"did not answer within {self._settings.timeout:g} s"
+            return _Problem(why, f"; raise openai.timeout or lower openai.concurrency. {GO_ON}", passing=True)
+        if isinstance(error, openai.APIConnectionError) and connected:
+            why = f"broke off: {self._brief(error.__cause__ or error)}"
+            return _Problem(why, f". {GO_ON}", passing=True)
         if isinstance(error, openai.APIConnectionError):
-            return BackendError(f"{where} cannot be reached ({tries}); is it running? {GO_ON}")
-        if isinstance(error, openai.AuthenticationError):
-            return BackendError(f"{where} refused the key; set the environment variable OPENAI_API_KEY")
-        if isinstance(error, openai.NotFoundError):
-            return BackendError(
-                f"{where} does not know model '{self._model}' or the path: {self._brief(error)} "
-                "Set openai.served_model to the name it serves; a base URL usually ends in /v1"
-            )
-        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError) and self._settings.extra_body:
-            keys = ", ".join(self._settings.extra_body)
-            return BackendError(
-                f"{where} refused the request: {self._brief(error)} If it does not know {keys}: "
-                "--set 'openai.extra_body={}'"
-            )
-        return BackendError(f"{where} failed ({tries}): {self._brief(error)} {GO_ON}")
+            return _Problem("cannot be reached", f"; is it running? {_proxies()}{GO_ON}", passing=True)
+        if isinstance(error, openai.APIStatusError):
+            return self._of_status(error, error.status_code)
+        return _Problem(f"failed: {self._brief(error)}", f". {GO_ON}", passing=False)
 
-    def _brief(self, error: Exception) -> str:
-        text = " ".join(str(error).split())
-        if self._key:
-            text = text.replace(self._key, "(the key)")
-        return f"{type(error).__name__}: {text[:300]}"
+    def _of_status(self, error: Any, status: int) -> _Problem:
+        """What is behind an HTTP status."""
+        if status == 401:
+            return _Problem("refused the key", "; set the environment variable OPENAI_API_KEY", passing=False)
+        if status == 404:
+            why = f"does not know model '{self._model}' or the path: {self._brief(error)}"
+            mend = ". Set openai.served_model to the name it serves; a base URL usually ends in /v1"
+            return _Problem(why, mend, passing=False)
+        if status in (400, 413, 422):
+            why = f"refused the request: {self._brief(error)}"
+            return _Problem(why, self._refusal_mend(why), passing=False, of_call=True, finish="refused")
+        passing = status in PASSING or status >= 500
+        pause = _retry_after(error.response.headers) if passing else None
+        if pause is not None and pause > LONGEST_RETRY_AFTER:
+            passing = False
+        return _Problem(f"failed: {self._brief(error)}", f". {GO_ON}", passing, pause=pause)
+
+    def _refusal_mend(self, why: str) -> str:
+        field = self._settings.max_tokens_field
+        if field is not None and field in why:
+            other = "max_tokens" if field == "max_completion_tokens" else "max_completion_tokens"
+            return f". If it wants another name for {field}: --set openai.max_tokens_field={other} (or null)"
+        if keys := ", ".join(self._settings.extra_body):
+            return (
+                f". If it does not know {keys}: --set 'openai.extra_body={{}}'; if it is the prompt's content, {KEEP}"
+            )
+        return f". If it is the prompt's content, {KEEP}"
+
+    def _brief(self, error: BaseException) -> str:
+        return f"{type(error).__name__}: {self._short(error)}"
+
+    def _short(self, words: object, length: int = 300) -> str:
+        """What a server or a library said, in one line, without the key and what may be one in the address."""
+        text = " ".join(str(words).split())
+        address = urlsplit(self._settings.base_url)
+        secrets = [self._key, address.password, *(value for _, value in parse_qsl(address.query))]
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "(the key)")
+        return text[:length].removesuffix(".")
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Answers that are there, waiting for the first. Raises `BackendError` for a call that failed for good, after
-        the good answers, also to the calls that were on their way by then."""
+        """Answers that are there, waiting for the first. Raises `BackendError`, after the good answers, also to the
+        calls that were on their way by then, for a server that failed; once nothing else is open, for calls that it
+        refused."""
+        if not self._open and self._refused:
+            raise self._refusal()
         first = True
         while self._open and (first or self._failure or not self._answers.empty()):
             first = False
@@ -152,12 +363,20 @@ class Client:
         if self._failure:
             raise self._failure
 
+    def _refusal(self) -> BackendError:
+        """Of all calls that were refused for what is in them."""
+        call, problem = self._refused[0]
+        named = ", ".join(dict.fromkeys(f"{call.key[0]} ({call.key[1]})" for call, _ in self._refused[:5]))
+        more = ", ..." if len(self._refused) > 5 else ""
+        count = f"{len(self._refused)} of {self._asked} calls have no answer, {named}{more}; the others are kept."
+        return BackendError(f"{count} For {call.key[0]} {self._where} {problem.why}{problem.mend}")
+
     def close(self) -> None:
         """Drop queued calls and the answers to those on their way."""
         self._failure = self._failure or BackendError("the backend is closed")
-        for _ in range(self._settings.concurrency):
-            self._calls.put(None)
-        self._client.close()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CONNECT_SECONDS)
 
 
 class OpenAIBackend(Client):
@@ -171,7 +390,19 @@ class OpenAIBackend(Client):
     def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
         section = config.backend_section
         assert isinstance(section, OpenAISettings)
-        super().__init__(section, config.model)
+        self._chat = chat
+        self._told: set[str] = set()
+        super().__init__(section, config.model, config.chat_template_kwargs, chat.messages)
+
+    def submit(self, call: Call) -> None:
+        """Queue a call."""
+        if found := self._chat.control_tokens(call.prompt) - self._told:
+            self._told |= found
+            say(
+                f"{self._where} may take {', '.join(sorted(found))} in a text for marks of its chat template (first in "
+                f"{call.key[0]}): a server cannot be told that it is text; backend=vllm can"
+            )
+        self._submit(call, self._chat.count(call.prompt))
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
@@ -184,6 +415,65 @@ class OpenAIBackend(Client):
 
 
 def without_credentials(url: str) -> str:
-    """`url` without a user name and password, for records and messages."""
+    """`url` without what may be secret, for records and messages: user name, password, query."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def _why_without_text(message: Mapping[str, Any], completion: Completion) -> str:
+    """Why an answer is none, in words; empty for a text, also for one that the model itself left empty."""
+    if completion.finish_reason == "content_filter":
+        return "filtered the answer"
+    if completion.said:
+        return ""
+    if refusal := message.get("refusal"):
+        return f"refused: {refusal}"
+    if message.get("tool_calls") or message.get("function_call"):
+        return "called a tool instead of answering"
+    if message.get("reasoning_content") or message.get("reasoning"):
+        return THOUGHT
+    return "" if isinstance(message.get("content"), str) else "answered without text"
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content, which may be a list of parts; thoughts among them are left out. Raises
+    `_UnusableError` for anything else."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list):
+        return "".join(_text_of_part(part) for part in content)
+    raise _UnusableError(f"answered with a {type(content).__name__} where the text should be")
+
+
+def _text_of_part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, dict) and part.get("type") in (None, "text", "output_text") else None
+    return text if isinstance(text, str) else ""
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None for anything that is not one: unknown is not 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _pause(tried: int) -> float:
+    """Seconds before the next try, twice as many each time, less a random part, so that calls do not come in step."""
+    return float(min(0.5 * 2.0 ** (tried - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.0))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a server asks for (RFC 9110, 10.2.3), if it asks."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        parsed = email.utils.parsedate_tz(value)
+        return None if parsed is None else max(email.utils.mktime_tz(parsed) - time.time(), 0.0)
+
+
+def _proxies() -> str:
+    """A sentence on the variables of the environment that lead requests over a proxy; empty without any."""
+    named = [f"{scheme}_proxy" for scheme in urllib.request.getproxies_environment() if scheme != "no"]
+    names = ", ".join(name for name in os.environ if name.lower() in named)
+    return f"Requests go over the proxy in {names}: mend or unset it, or name the server in NO_PROXY. " if names else ""

@@ -24,7 +24,7 @@ from bench.errors import BackendError, PluginError
 from bench.machine import device
 from bench.models import check_model, resolve_model
 from bench.progress import say
-from bench.records import Call, Completion
+from bench.records import THOUGHTS, Call, Completion
 
 
 class VLLMSettings(Section):
@@ -220,7 +220,8 @@ class VLLMBackend:
             yield (
                 call,
                 Completion(
-                    text=answer.text,
+                    # The template's own opening of a thought is not in it.
+                    text=f"{THOUGHTS[0][0]}{answer.text}" if self._chat.opens_thought else answer.text,
                     prompt_tokens=len(output.prompt_token_ids),
                     completion_tokens=len(answer.token_ids),
                     finish_reason=str(answer.finish_reason),

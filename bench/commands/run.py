@@ -100,7 +100,19 @@ def _show(summary: Summary) -> None:
     print(summary.name)
     print(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
     print(
-        f"{summary.calls} calls, {summary.prompt_tokens:,} prompt and {summary.completion_tokens:,} generated "
-        f"tokens; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} history blocks shown; "
-        f"{summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
+        f"{summary.calls} calls, {_tokens(summary)}; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} "
+        f"history blocks shown; {summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
     )
+    if summary.empty_answers:
+        counted = ", ".join(f"{stage} {count}" for stage, count in summary.empty_answers.items())
+        print(f"answers without text: {counted}")
+    if summary.shortened_calls:
+        print(f"the server cut {summary.shortened_calls} prompts: these are not the scores of the method")
+
+
+def _tokens(summary: Summary) -> str:
+    """How many tokens, as far as it is known."""
+    if summary.calls and summary.uncounted_calls == summary.calls:
+        return "an unknown number of tokens (the server does not tell it)"
+    unknown = f" (without {summary.uncounted_calls} calls whose tokens are unknown)" if summary.uncounted_calls else ""
+    return f"{summary.prompt_tokens:,} prompt and {summary.completion_tokens:,} generated tokens{unknown}"

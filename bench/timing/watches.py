@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from bench.errors import BackendError
+
 if TYPE_CHECKING:
     from bench.context import Context
     from bench.protocols import Retriever
@@ -74,8 +76,8 @@ class WatchedBackend:
         for call, completion in self.backend.completed():
             self.last[call.key[0]] = self.clock()
             self.answers += 1
-            self.prompt_tokens += completion.prompt_tokens
-            self.output_tokens += completion.completion_tokens
+            self.prompt_tokens += _known(completion.prompt_tokens)
+            self.output_tokens += _known(completion.completion_tokens)
             yield call, completion
 
     def figures(self, instances: int, seconds: float) -> dict[str, float]:
@@ -89,3 +91,10 @@ class WatchedBackend:
             "prompt_tokens": self.prompt_tokens / instances,
             "output_tokens": self.output_tokens / instances,
         }
+
+
+def _known(tokens: int | None) -> int:
+    """A number of tokens. Raises `BackendError` for a server that does not tell it: a speed cannot be made up."""
+    if tokens is None:
+        raise BackendError("the server does not say how many tokens it read and wrote (usage), which a timing needs")
+    return tokens

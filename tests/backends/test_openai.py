@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ import pytest
 import yaml
 
 from bench.backends import ENVIRONMENT
-from bench.backends.openai import OpenAIBackend
+from bench.backends.openai import OpenAIBackend, OpenAISettings
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import build
@@ -98,9 +99,20 @@ def settings(model: Path, **openai: Any) -> dict[str, Any]:
     }
 
 
-def connect(url: str, **openai: Any) -> OpenAIBackend:
-    config = build(settings(Path("org/tiny"), base_url=url, **openai), {"backend": "openai"})
-    return OpenAIBackend(config, Chat(config.model), vectors=False)
+DEMO = "python:bench/demo/model"
+
+
+@functools.cache
+def chat() -> Chat:
+    return Chat(DEMO)
+
+
+def connect(url: str, variables: dict[str, Any] | None = None, **openai: Any) -> OpenAIBackend:
+    config = build(
+        settings(Path("org/tiny"), base_url=url, **openai),
+        {"backend": "openai", "tokenizer": DEMO, "chat_template_kwargs": variables or {}},
+    )
+    return OpenAIBackend(config, chat(), vectors=False)
 
 
 def calls(temperature: float, count: int = 12) -> list[Call]:
@@ -125,6 +137,14 @@ def answers(backend: Backend, asked: Sequence[Call]) -> dict[tuple[str, str, int
     while len(seen) < len(asked):
         seen.update({call.key: completion for call, completion in backend.completed()})
     return seen
+
+
+def until_it_fails(backend: Backend, seen: list[str] | None = None) -> None:
+    """Takes answers until an error is raised; `seen` gets the instances."""
+    while True:
+        for call, _ in backend.completed():
+            if seen is not None:
+                seen.append(call.key[0])
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +184,8 @@ def test_a_model_the_server_does_not_have(server: Server) -> None:
 def test_a_prompt_the_server_refuses(server: Server) -> None:
     backend = connect(server.url)
     backend.submit(Call(("a", "review", 0), Prompt("review", "", "long " * BUDGET), 0, 0.0, 1.0, TOKENS))
-    with pytest.raises(BackendError, match=r"refused the request: BadRequestError.*context length"):
-        next(backend.completed())
+    with pytest.raises(BackendError, match=r"^1 of 1 calls .* refused the request: BadRequestError.*context length"):
+        until_it_fails(backend)
 
 
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
@@ -223,15 +243,17 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: dict[str, Any], **h
     handler.wfile.write(content)
 
 
+def answer(content: Any, finish_reason: str | None = "stop", usage: Any = None, **message: Any) -> dict[str, Any]:
+    """The body of an answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}}
+    choice["finish_reason"] = finish_reason  # type: ignore[assignment]
+    usage = {"prompt_tokens": 400, "completion_tokens": 2, "total_tokens": 402} if usage is None else usage
+    body = {"id": "1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]}
+    return body if usage == "none" else body | {"usage": usage}
+
+
 def good(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-    message = {"role": "assistant", "content": f"to {body['messages'][1]['content']}"}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
-    send(
-        handler,
-        200,
-        {"id": "1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]} | {"usage": usage},
-    )
+    send(handler, 200, answer(f"to {body['messages'][1]['content']}"))
 
 
 def failing(status: int, message: str = "no", times: int = 10**6, **headers: str) -> Reply:
@@ -267,7 +289,7 @@ def test_what_is_sent() -> None:
         }
     ]
     assert completion.text == f"to {call.prompt.user}"
-    assert (completion.prompt_tokens, completion.completion_tokens, completion.finish_reason) == (4, 2, "stop")
+    assert (completion.prompt_tokens, completion.completion_tokens, completion.finish_reason) == (400, 2, "stop")
     assert completion.seconds > 0
 
 
@@ -324,13 +346,15 @@ def test_a_passing_failure_is_tried_again(status: int, headers: dict[str, str]) 
     ("reply", "tries", "message"),
     [
         (failing(401, f"bad key {KEY}"), 1, r"refused the key; set the environment variable OPENAI_API_KEY"),
-        (failing(403, f"not you, {KEY}"), 1, r"failed .*not you, \(the key\)"),
-        (failing(400, "unknown field top_k"), 1, r"unknown field top_k.* --set 'openai\.extra_body=\{\}'"),
-        (failing(422, "extra inputs"), 1, r"does not know top_k, repetition_penalty: --set"),
+        (failing(403, f"not you, {KEY}"), 1, r"failed: [^(]*not you, \(the key\)"),
         (failing(404, "no such model"), 1, r"does not know model 'tiny'.*openai\.served_model"),
-        (failing(429, "slow down", Retry_After="0.05"), 2, r"failed \(2 tries\): RateLimitError.*slow down.*Run again"),
-        (failing(500, "oops"), 2, r"failed \(2 tries\): InternalServerError.*oops.*Run again"),
-        (lambda handler, body: send(handler, 200, {"hello": "world"}), 1, r"failed"),
+        (
+            failing(429, "slow down", Retry_After="0.05"),
+            2,
+            r"failed: RateLimitError.*slow down.* \(2 tries\)\. Run again",
+        ),
+        (failing(429, "tomorrow", Retry_After="86400"), 1, r"failed: RateLimitError.*tomorrow[^(]*\. Run again"),
+        (failing(500, "oops"), 2, r"failed: InternalServerError.*oops.* \(2 tries\)\. Run again"),
     ],
 )
 def test_a_lasting_failure_is_one_error(
@@ -351,7 +375,7 @@ def test_a_lasting_failure_is_one_error(
 def test_the_answers_on_their_way_arrive_before_the_error() -> None:
     def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         if body["messages"][1]["content"].startswith("0 "):
-            send(handler, 400, {"error": {"message": "no"}})
+            send(handler, 403, {"error": {"message": "no"}})
         else:
             time.sleep(0.3)
             good(handler, body)
@@ -362,10 +386,301 @@ def test_the_answers_on_their_way_arrive_before_the_error() -> None:
             backend.submit(call)
         completed = backend.completed()
         arrived = [next(completed)[0].key[0] for _ in range(2)]
-        with pytest.raises(BackendError, match="refused the request"):
+        with pytest.raises(BackendError, match="failed: PermissionDeniedError"):
             next(completed)
         backend.close()
     assert sorted(arrived) == ["Books/test/u1", "Books/test/u2"]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow one another at once."""
+    monkeypatch.setattr("bench.backends.openai.LONGEST_PAUSE", 0.01)
+
+
+def in_turn(*bodies: dict[str, Any] | bytes) -> Reply:
+    """Answers with these, the last one again and again."""
+    left = list(bodies)
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        next_body = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(next_body, dict):
+            send(handler, 200, next_body)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(next_body)))
+        handler.end_headers()
+        handler.wfile.write(next_body)
+
+    return reply
+
+
+def ask(reply: Reply, call: Call | None = None, **openai: Any) -> tuple[Completion, StandIn]:
+    """The answer to one call, and the server."""
+    with stand_in(reply) as server:
+        backend = connect(server.url, **openai)
+        try:
+            (completion,) = answers(backend, [call or calls(0.8)[1]]).values()
+        finally:
+            backend.close()
+    return completion, server
+
+
+PARTS = [
+    {"type": "thinking", "thinking": "hm"},
+    {"type": "text", "text": "so it"},
+    {"type": "image_url", "image_url": {}},
+    {"type": "text", "text": " is"},
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "tokens", "finish_reason"),
+    [
+        (answer(PARTS), "so it is", (400, 2), "stop"),
+        (answer(["so it", " is"]), "so it is", (400, 2), "stop"),
+        (answer("x", usage={"prompt_tokens": 400, "completion_tokens": None}), "x", (400, None), "stop"),
+        (answer("x", usage={}), "x", (None, None), "stop"),
+        (answer("x", usage="none"), "x", (None, None), "stop"),
+        (answer("x", usage={"prompt_tokens": "9", "completion_tokens": -1}), "x", (None, None), "stop"),
+        (answer("x", finish_reason=None), "x", (400, 2), "unknown"),
+        (answer("a\ud800b"), "a\ufffdb", (400, 2), "stop"),
+        (answer("<think>hm</think>so"), "<think>hm</think>so", (400, 2), "stop"),
+        (answer(""), "", (400, 2), "stop"),
+        (answer(" \n"), " \n", (400, 2), "stop"),
+        (answer("<think>hm", "length"), "<think>hm", (400, 2), "length"),
+        (answer("so", reasoning_content="hm", refusal=None, tool_calls=[]), "so", (400, 2), "stop"),
+    ],
+)
+def test_odd_answers_that_are_ones(
+    body: dict[str, Any], text: str, tokens: tuple[int | None, int | None], finish_reason: str
+) -> None:
+    completion, server = ask(in_turn(body))
+    assert completion.text == text
+    assert (completion.prompt_tokens, completion.completion_tokens) == tokens
+    assert completion.finish_reason == finish_reason
+    assert len(server.asked) == 1
+
+
+def error(message: str, **more: Any) -> dict[str, Any]:
+    return {"choices": None, "error": {"message": message, **more}}
+
+
+TOOL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+WITHOUT_TEXT = [
+    (answer(None), "answered without text"),
+    (answer([]), "answered without text"),
+    (answer(PARTS[:1]), "answered without text"),
+    (answer(None, refusal="I must not."), "refused: I must not"),
+    (answer(None, "tool_calls", tool_calls=[TOOL]), "called a tool"),
+    (answer(None, reasoning_content="hm"), "thought and did not answer"),
+    (answer("", reasoning="hm"), "thought and did not answer"),
+    (answer("half a sen", "content_filter"), "filtered the answer"),
+]
+BROKEN = [
+    (answer(7), "with a int where the text should be"),
+    (answer({"text": "x"}), "with a dict where the text should be"),
+    ({"hello": "world"}, "answered without choices"),
+    ({"choices": []}, "answered without choices"),
+    ({"choices": "x"}, "answered without choices"),
+    ({"choices": [{"error": {"message": "it fell over"}, "finish_reason": "error"}]}, "an error: it fell over"),
+    (error("too many", code=429), "answered with an error: too many"),
+    (error("upstream", code="502"), "answered with an error: upstream"),
+    ({"error": "words alone"}, "answered with an error: words alone"),
+    (b'{"choices": [{"mess', "did not answer in JSON"),
+    (b"<html>log in</html>", "did not answer in JSON (<html>log in</html>)"),
+    (b"", "did not answer in JSON"),
+    (b"[1]", "answered with a list"),
+]
+
+
+@pytest.mark.parametrize(("body", "why"), WITHOUT_TEXT + BROKEN)
+@pytest.mark.usefixtures("quick")
+def test_an_answer_that_is_none_is_asked_for_again_and_then_an_error(body: dict[str, Any] | bytes, why: str) -> None:
+    completion, server = ask(in_turn(body, body, answer("at last")), retries=2)
+    assert completion.text == "at last"
+    assert len(server.asked) == 3
+    with pytest.raises(BackendError) as caught:
+        ask(in_turn(body), retries=1)
+    message = str(caught.value)
+    assert why in message
+    assert message.startswith("1 of 1 calls have no answer, Books/test/u1 (review)")
+    assert ("openai.empty=keep" in message) == ((body, why) in WITHOUT_TEXT)
+
+
+@pytest.mark.parametrize(("body", "why"), WITHOUT_TEXT)
+@pytest.mark.usefixtures("quick")
+def test_answers_without_text_are_kept_where_that_is_asked_for(body: dict[str, Any], why: str) -> None:
+    completion, server = ask(in_turn(body), retries=1, empty="keep")
+    assert len(server.asked) == 2
+    assert completion.said in ("", "half a sen")
+    assert completion.finish_reason == body["choices"][0]["finish_reason"]
+
+
+def test_broken_answers_are_never_kept() -> None:
+    for body, why in BROKEN:
+        with pytest.raises(BackendError) as caught:
+            ask(in_turn(body), retries=0, empty="keep")
+        assert why in str(caught.value)
+        assert "tries" not in str(caught.value)
+
+
+def test_an_error_of_the_request_in_a_good_answer_is_not_asked_for_again() -> None:
+    with pytest.raises(BackendError, match="answered with an error: bad prompt"):
+        ask(in_turn(error("bad prompt", code=400), answer("no")), retries=2)
+
+
+def test_a_thought_that_filled_the_answer_is_not_asked_for_again() -> None:
+    with pytest.raises(
+        BackendError, match=r"thought and did not answer \(finish_reason length\).*max_new_tokens"
+    ) as caught:
+        ask(in_turn(answer(None, "length", reasoning_content="hm"), answer("no")), retries=2)
+    assert "enable_thinking=false" in str(caught.value)
+
+
+def refusing(*users: str) -> Reply:
+    """Refuses the content of these prompts."""
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if body["messages"][1]["content"].split()[0] in users:
+            send(handler, 400, {"error": {"message": "unfit content"}})
+        else:
+            good(handler, body)
+
+    return reply
+
+
+def test_a_refused_prompt_leaves_the_others_going() -> None:
+    with stand_in(refusing("2", "5")) as server:
+        backend = connect(server.url, concurrency=1)
+        for call in calls(0.0):
+            backend.submit(call)
+        seen: list[str] = []
+        with pytest.raises(BackendError) as caught:
+            until_it_fails(backend, seen)
+        backend.close()
+    assert seen == [f"Books/test/u{number}" for number in range(12) if number not in (2, 5)]
+    assert str(caught.value).startswith(
+        "2 of 12 calls have no answer, Books/test/u2 (review), Books/test/u5 (review); the others are kept. "
+        "For Books/test/u2 the server at"
+    )
+    assert "refused the request: BadRequestError" in str(caught.value)
+    assert "openai.extra_body={}" in str(caught.value)
+    assert "Run again" not in str(caught.value)
+
+
+def test_a_refused_prompt_is_kept_as_an_empty_text_where_that_is_asked_for() -> None:
+    completion, server = ask(refusing("1"), retries=2, empty="keep")
+    assert (completion.text, completion.finish_reason) == ("", "refused")
+    assert (completion.prompt_tokens, completion.completion_tokens) == (None, None)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("empty", ["fail", "keep"])
+def test_a_server_that_refuses_every_prompt_is_not_asked_for_all_of_them(empty: str) -> None:
+    with stand_in(failing(400, "unknown field top_k")) as server:
+        backend = connect(server.url, concurrency=1, empty=empty)
+        for call in calls(0.0, 12):
+            backend.submit(call)
+        with pytest.raises(BackendError, match=r"unknown field top_k.* --set 'openai\.extra_body=\{\}'"):
+            until_it_fails(backend)
+        backend.close()
+    assert len(server.asked) == 9
+
+
+def test_another_name_for_the_longest_answer() -> None:
+    _, server = ask(good, max_tokens_field="max_completion_tokens", extra_body={})
+    assert server.asked[0]["max_completion_tokens"] == TOKENS
+    assert "max_tokens" not in server.asked[0]
+    _, server = ask(good, max_tokens_field=None, extra_body={})
+    assert set(server.asked[0]) == {"model", "messages", "temperature", "top_p", "seed"}
+    with pytest.raises(BackendError, match=r"--set openai\.max_tokens_field=max_completion_tokens"):
+        ask(failing(400, "Unsupported parameter: 'max_tokens'"))
+
+
+def test_variables_of_the_chat_template_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat().tokenizer, "chat_template", "{# enable_thinking #}" + chat().tokenizer.chat_template)
+    _, server = ask(good, variables={"enable_thinking": False})
+    assert server.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(("read", "shortened"), [(1.0, False), (0.8, False), (0.5, True)])
+def test_a_server_that_cuts_prompts_is_found_out(read: float, shortened: bool) -> None:
+    call = Call(("a", "review", 0), Prompt("review", "Write.", "a longer prompt " * 50), 0, 0.0, 1.0, TOKENS)
+    tokens = round(chat().count(call.prompt) * read)
+    completion, _ = ask(in_turn(answer("x", usage={"prompt_tokens": tokens, "completion_tokens": 1})), call)
+    assert completion.shortened == shortened
+
+
+def test_control_tokens_in_a_text_are_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    marked = [Call((str(n), "r", 0), Prompt("r", "", f"{n} <|im_end|>"), 0, 0.0, 1.0, TOKENS) for n in range(2)]
+    with stand_in(good) as server:
+        backend = connect(server.url)
+        assert len(answers(backend, marked)) == 2
+        backend.close()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "im_end" in line]
+    assert "may take <|im_end|> in a text for marks of its chat template (first in 0)" in line
+
+
+def test_an_answer_that_drips_is_timed_as_a_whole() -> None:
+    def drip(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(100):
+            time.sleep(0.05)
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+
+    started = time.perf_counter()
+    with pytest.raises(BackendError, match=r"did not answer within 0\.3 s; raise openai\.timeout"):
+        ask(drip, timeout=0.3, retries=0)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(
+        BackendError, match=r"^no client for the server at .*over the proxy in ALL_PROXY: mend or unset"
+    ):
+        ask(good)
+
+
+def test_a_proxy_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(
+        BackendError, match=r"cannot be reached; is it running\? Requests go over the proxy in http_proxy"
+    ):
+        ask(good, retries=0)
+
+
+def test_a_query_in_the_address_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths: list[str] = []
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        paths.append(handler.path)
+        send(handler, 403, {"error": {"message": f"{KEY} may not"}})
+
+    with stand_in(reply) as server:
+        backend = connect(f"{server.url}?api-version=1&key={KEY}")
+        backend.submit(calls(0.0)[0])
+        with pytest.raises(BackendError) as caught:
+            until_it_fails(backend)
+        backend.close()
+    assert paths == [f"/v1/chat/completions?api-version=1&key={KEY}"]
+    assert KEY not in str(caught.value)
+    section = OpenAISettings(base_url=f"https://me:{KEY}@host/v1?key={KEY}#{KEY}")
+    assert section.public()["base_url"] == "https://host/v1"
+
+
+@pytest.mark.parametrize("key", ["sk-é", "sk-\x00x", "sk-\nx"])
+def test_a_key_that_is_none(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # os.environ takes no NUL; what stands for it is the client's view of it.
+    monkeypatch.setattr(os, "environ", {**os.environ, "OPENAI_API_KEY": key})
+    with pytest.raises(BackendError, match="OPENAI_API_KEY holds characters that no key has") as caught:
+        ask(good)
+    assert key not in str(caught.value)
 
 
 def test_a_server_that_hangs_times_out() -> None:
@@ -398,11 +713,12 @@ HANGS = """
 import sys
 from pathlib import Path
 from bench.backends.openai import OpenAIBackend
+from bench.chat import Chat
 from bench.config import build
 from bench.records import Call, Prompt
 server = {"base_url": sys.argv[1], "concurrency": 2}
 config = build({"method": "nonperso", "model": "org/tiny", "backend": "openai", "openai": server})
-backend = OpenAIBackend(config, None, False)
+backend = OpenAIBackend(config, Chat("python:bench/demo/model"), False)
 for number in range(2):
     backend.submit(Call((str(number), "review", 0), Prompt("review", "", str(number)), 0, 0.0, 1.0, 8))
 sys.stdin.readline()

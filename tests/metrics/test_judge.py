@@ -229,7 +229,7 @@ def test_a_server_that_fails_costs_no_answer(server: Server, background_with: Ma
         return "Score: 4"
 
     server.answer = answer
-    with pytest.raises(BackendError, match=r"judge: the server at http.* failed .* set by judge\.openai, not openai"):
+    with pytest.raises(BackendError, match=r"judge: the server at http.* failed: .* set by judge\.openai, not openai"):
         server.judge().rows(batch(list("abcdef"), background))
     kept = len(list(read_rows(background.folder / "judge.jsonl")))
     assert kept >= 1
@@ -286,8 +286,9 @@ def test_settings() -> None:
     assert registry.options_of(judge)["openai"]["base_url"] == "http://127.0.0.1:1/v1"
     with pytest.raises(ConfigError, match=r"judge\.model is not set"):
         registry.create("metrics", "judge", {}).check()
-    with pytest.raises(ConfigError, match=r"holds a user name or password.*OPENAI_API_KEY"):
-        registry.create("metrics", "judge", {"model": "m", "openai": {"base_url": "http://me:pw@h/v1"}}).check()
+    for address in ("http://me:pw@h/v1", "http://h/v1?key=secret"):
+        with pytest.raises(ConfigError, match=r"holds a user name, a password or a query.*OPENAI_API_KEY"):
+            registry.create("metrics", "judge", {"model": "m", "openai": {"base_url": address}}).check()
     with pytest.raises(ConfigError, match=r"judge\.openai\.base_ulr"):
         registry.create("metrics", "judge", {"openai": {"base_ulr": "http://127.0.0.1/v1"}})
 
