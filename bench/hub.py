@@ -6,6 +6,7 @@ a repository is run.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import DataError, ResourceError
+from bench.progress import say
 
+SECONDS = 5
+"""How long the hub may take to answer at all."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NOUNS = {"dataset": "data set", "model": "model"}
 
@@ -42,6 +46,7 @@ class Repository:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+        offline_unless_reachable()
         try:
             return Path(hf_hub_download(self.id, name, repo_type=self.kind, revision=revision, local_dir=folder))
         except LocalEntryNotFoundError as error:
@@ -55,6 +60,7 @@ class Repository:
         """The folder of the hub's cache that holds all files. Raises `ResourceError`."""
         from huggingface_hub import snapshot_download
 
+        offline_unless_reachable()
         try:
             return Path(snapshot_download(self.id, repo_type=self.kind, revision=revision))
         except _refused() as error:
@@ -66,6 +72,36 @@ class Repository:
             f"{self} could not be fetched from the Hugging Face hub ({first_line(error)}); check the name, the "
             f"revision and the connection, or {self.instead}"
         )
+
+
+def offline_unless_reachable() -> None:
+    """Where the hub does not answer within `SECONDS`, use what is in its cache alone, in this process and those that it
+    starts, and say so: its client would try each file for half a minute. Asked once in a process."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
+        say(f"the model hub at {_shown(constants.ENDPOINT)} cannot be reached: only what is in its cache is used")
+        constants.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@cache
+def _answers(endpoint: str) -> bool:
+    from huggingface_hub import get_session
+
+    # The latter two: a proxy that cannot be used.
+    failures: tuple[type[Exception], ...] = (*errors(), ValueError, ImportError)
+    try:
+        get_session().head(endpoint, timeout=SECONDS)
+    except failures:
+        return False
+    return True
+
+
+def _shown(address: str) -> str:
+    """An address without a user name and password."""
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -12,6 +12,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+from bench import hub
 from bench.errors import ResourceError
 
 PACKAGE_PREFIX = "python:"
@@ -59,6 +60,7 @@ def resolve_model(name: str) -> str:
     folder = local_folder(name)
     if folder is not None:
         return str(folder)
+    hub.offline_unless_reachable()
     repository, _, revision = name.partition("@")
     if not revision:
         return repository
@@ -137,6 +139,32 @@ def check_model(name: str, needed_by: str) -> None:
         raise ResourceError(f"{needed_by}: the hub refuses model '{name}' ({type(error).__name__}); {mend}") from error
     except unreachable as error:
         raise ResourceError(f"{needed_by}: model '{name}' is not here and the hub cannot be reached; {mend}") from error
+
+
+def architectures(name: str) -> list[str] | None:
+    """The classes that a language model's config.json names; None where there is no such file here. Raises
+    `ResourceError` for one that cannot be read or names none."""
+    folder = local_folder(name)
+    if folder is None:
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, _, revision = name.partition("@")
+        cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        path = Path(cached) if isinstance(cached, str) else None
+    else:
+        path = folder / "config.json"
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["architectures"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+    if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
+        raise ResourceError(
+            f"the config.json of model '{name}' names no architecture (\"architectures\": {found}); copy or download "
+            "the model again"
+        )
+    return found
 
 
 def _missing_weights(folder: Path) -> str:

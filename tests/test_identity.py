@@ -119,6 +119,7 @@ NO_TEXT = {
     "openai.concurrency",
     "openai.timeout",
     "openai.retries",
+    "openai.empty",
     "metrics",
     "resamples",
     "notes",

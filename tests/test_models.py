@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 import bench
+from bench.backends.vllm import VLLMBackend
+from bench.chat import Chat
 from bench.cli import main
+from bench.config import build
 from bench.errors import ResourceError
 from bench.models import check_model, context_length, fingerprint, local_folder, resolve_model
 
@@ -160,3 +165,31 @@ def test_the_context_length_is_that_of_the_models_configuration(tiny_qwen2: Path
     assert context_length("python:bench/demo/model") == 2048
     shutil.copy(tiny_qwen2 / "tokenizer.json", tmp_path)
     assert context_length(str(tmp_path)) is None
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not six times for each file of a model."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://me:s3cret@127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    started = time.perf_counter()
+    for _ in range(2):
+        with pytest.raises(ResourceError, match="the tokenizer of 'org/name' cannot be loaded"):
+            _ = Chat("org/name").tokenizer
+    assert time.perf_counter() - started < 10
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "the model hub at http://127.0.0.1:9 cannot be reached: only what is in its cache is used"
+    assert os.environ["HF_HUB_OFFLINE"] == "1", "for the processes that are started"
+
+
+def test_an_architecture_that_vllm_does_not_know_is_one_line(tiny_qwen2: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_qwen2, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    for name, problem in (("Qwen2ForCausalLN", "Qwen2ForCausalLN"), (None, "names no architecture")):
+        (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
+        with pytest.raises(ResourceError, match=problem) as caught:
+            VLLMBackend.check(build({"method": "nonperso", "model": str(tmp_path / "m")}))
+        assert "\n" not in str(caught.value)
+    VLLMBackend.check(build({"method": "nonperso", "model": str(tiny_qwen2)}))

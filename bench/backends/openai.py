@@ -56,10 +56,11 @@ class OpenAISettings(Section):
     retries: Annotated[int, Field(ge=0), RUNTIME] = 5
     """With exponential backoff: for refused connections, time-outs, 408, 409, 429, 5xx, and answers without text or
     that cannot be read."""
-    empty: Annotated[Literal["fail", "keep"], GENERATION] = "fail"
+    empty: Annotated[Literal["fail", "keep"], RUNTIME] = "fail"
     """What becomes of a call that has no text after all tries (null, a refusal, a tool call, a thought in a field of
     its own, a content filter), or that the server refuses for what is in it: the run stops once all others are
-    answered, or keeps it as an empty text. A text that the model itself left empty is kept. Both are counted."""
+    answered, or keeps it as an empty text. A text that the model itself left empty is kept. Both are counted. It
+    changes no text that there is, so a run that stopped goes on with the other choice."""
     max_tokens_field: Annotated[str | None, Field(min_length=1), GENERATION] = "max_tokens"
     """What the server calls the longest answer, e.g. max_completion_tokens; null: it is not told."""
     extra_body: Annotated[dict[str, Any], GENERATION] = Field(default={"top_k": -1, "repetition_penalty": 1.0})

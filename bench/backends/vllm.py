@@ -20,11 +20,12 @@ from pydantic import Field
 
 from bench.chat import Chat
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
-from bench.errors import BackendError, PluginError
+from bench.errors import BackendError, PluginError, ResourceError
 from bench.machine import device
-from bench.models import check_model, resolve_model
+from bench.models import architectures, check_model, resolve_model
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
+from bench.registry import near_match
 
 
 class VLLMSettings(Section):
@@ -85,8 +86,10 @@ class VLLMBackend:
 
     @classmethod
     def check(cls, config: RunConfig) -> None:
-        """Raises `ResourceError` for a model that is not here and cannot be fetched."""
+        """Raises `ResourceError` for a model that is not here and cannot be fetched, or of an architecture that vLLM
+        does not know."""
         check_model(config.model, "the language model")
+        _check_architecture(config.model)
 
     @classmethod
     def device(cls) -> str:
@@ -258,6 +261,24 @@ class VLLMBackend:
 
         torch.set_num_threads = self._set_threads
         self._set_threads(self._threads)
+
+
+def _check_architecture(model: str) -> None:
+    """Raise `ResourceError` for an architecture that neither vLLM nor transformers knows, through which it can run."""
+    import transformers
+
+    unknown = [name for name in architectures(model) or () if not hasattr(transformers, name)]
+    if not unknown:
+        return
+    # Only now: this import takes seconds.
+    from vllm.model_executor.models import ModelRegistry
+
+    known = ModelRegistry.get_supported_archs()
+    if missing := [name for name in unknown if name not in known]:
+        raise ResourceError(
+            f"the language model: this version of vLLM does not know the architecture of '{model}', "
+            f"{missing[0]}{near_match(missing[0], known)} Choose another model, or a newer vLLM"
+        )
 
 
 def _why_no_start(config: RunConfig, error: Exception) -> str:
