@@ -22,6 +22,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+import bench
 from bench.backends import ENVIRONMENT
 from bench.backends.openai import OpenAIBackend, OpenAISettings
 from bench.backends.vllm import VLLMBackend
@@ -785,3 +786,55 @@ def wait_for_rows(results: Path, count: int, process: subprocess.Popen[str]) -> 
                 return path
         time.sleep(0.01)
     raise AssertionError("the run made no progress")
+
+
+def by_stage(profile: Any, review: Any) -> Reply:
+    """Answers PAG's two stages with these bodies."""
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        first = "summarize" in json.dumps(body["messages"]).lower()
+        send(handler, 200, profile if first else review(body) if callable(review) else review)
+
+    return reply
+
+
+def run_pag(url: str, config: Path, **openai: Any) -> Any:
+    server = {"base_url": url, "retries": 0, **openai}
+    return bench.run("pag", str(config), backend="openai", k=1, metrics=["rouge"], openai=server)
+
+
+def test_a_thought_is_neither_quoted_nor_scored(shop_config: Path) -> None:
+    quoted: list[str] = []
+
+    def review(body: dict[str, Any]) -> dict[str, Any]:
+        quoted.append(body["messages"][1]["content"])
+        return answer("<think>what do I say</think>It is a kite.")
+
+    with stand_in(by_stage(answer("<think>who is it</think>A \ud800 person."), review)) as server:
+        summary = run_pag(server.url, shop_config)
+    (folder,) = (shop_config.parent / "results" / "runs").iterdir()
+    predictions = [json.loads(line)["prediction"] for line in (folder / "predictions.jsonl").open()]
+    assert predictions == ["It is a kite."] * 3
+    assert all("A \ufffd person." in text and "who is it" not in text for text in quoted)
+    raw = [json.loads(line)["text"] for line in (folder / "generations.jsonl").open()]
+    assert "<think>what do I say</think>It is a kite." in raw, "what the model wrote is kept"
+    assert (summary.empty_answers, summary.empty_predictions) == ({}, 0)
+
+
+def test_answers_without_text_are_counted_by_stage_and_named(
+    shop_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = answer(None, usage="none")
+    with stand_in(by_stage(without, answer("<think>no end", "length"))) as server:
+        with pytest.raises(BackendError, match=r"3 of 3 calls have no answer, Toys/test/u1 \(pag_profile\)"):
+            run_pag(server.url, shop_config)
+        capsys.readouterr()
+        summary = run_pag(server.url, shop_config, empty="keep")
+    (folder,) = (shop_config.parent / "results" / "runs").iterdir()
+    assert folder.name == summary.name, "the run that stopped went on"
+    assert summary.empty_answers == {"pag_profile": 3, "pag_review": 3}
+    assert (summary.empty_predictions, summary.cut_off) == (3, 3)
+    assert (summary.calls, summary.uncounted_calls) == (6, 3)
+    assert summary.prompt_tokens == 3 * 400, "of the calls whose tokens are known"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "hold no text" in line]
+    assert line.endswith("(pag_profile 3, pag_review 3): Toys/test/u1, Toys/test/u2, Toys/test/u3")

@@ -19,7 +19,7 @@ from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import RunConfig, build
 from bench.errors import BackendError
-from bench.records import Call, Completion, Prompt
+from bench.records import Call, Completion, Prompt, said
 
 TOKENS = 24
 
@@ -161,6 +161,18 @@ def test_a_call_that_joins_late_changes_nothing(backend: VLLMBackend) -> None:
             if waiting:
                 backend.submit(waiting.pop())
     assert texts == expected
+
+
+def test_a_thought_that_the_template_opened_is_opened_in_the_text(
+    backend: VLLMBackend, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the thoughts of an answer that is cut off would pass for the answer."""
+    (call,) = calls(0.0)[:1]
+    (plain,) = answers(backend, [call]).values()
+    monkeypatch.setitem(vars(chat), "opens_thought", True)
+    (thought,) = answers(backend, [call]).values()
+    assert thought == f"<think>{plain}"
+    assert said(thought) == ""
 
 
 def test_a_prompt_that_is_too_long_is_refused_by_name(backend: VLLMBackend) -> None:
