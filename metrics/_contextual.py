@@ -57,7 +57,7 @@ class TokenEncoder:
         _keep_layers(body, self.layer, self.model)
         if type(body).__name__ == "LEDEncoder":
             _attend_plainly(body)
-        self._limit = _longest(self._tokenizer, body.config)
+        self._limit = _longest(self._tokenizer, body)
         self._body = body.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def vectors(self, texts: Iterable[str], remember: bool = False) -> dict[str, TokenVectors]:
@@ -141,14 +141,16 @@ def _keep_layers(body: Any, layer: int, name: str) -> None:
     raise ConfigError(f"bertscore.model: the layers of '{name}' ({type(body).__name__}) are not known")
 
 
-def _longest(tokenizer: Any, config: Any) -> int | None:
-    if tokenizer.model_max_length < _NO_LIMIT:
-        return int(tokenizer.model_max_length)
+def _longest(tokenizer: Any, body: Any) -> int | None:
+    """The tokens that both the tokenizer and the model's positions allow; None if neither has a limit."""
+    config = body.config
     positions = getattr(config, "max_encoder_position_embeddings", getattr(config, "max_position_embeddings", None))
-    if positions is not None and "roberta" in config.model_type:
-        # RoBERTa counts positions from behind the padding token's id.
-        positions -= config.pad_token_id + 1
-    return None if positions is None else int(positions)
+    table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
+    if positions is not None and getattr(table, "padding_idx", None) is not None:
+        # RoBERTa and its kin count positions from behind the padding token's id.
+        positions -= table.padding_idx + 1
+    limits = [int(tokenizer.model_max_length), *([] if positions is None else [int(positions)])]
+    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 
 
 def _attend_plainly(encoder: Any) -> None:
