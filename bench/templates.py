@@ -160,7 +160,7 @@ def _read(folder: Path | None, place: str) -> dict[str, _Template]:
         return {}
     try:
         return {
-            path.stem: _Template(f"{place}/{path.stem}", path.read_text(encoding="utf-8").removesuffix("\n"))
+            path.stem: _Template(f"{place}/{path.stem}", path.read_text(encoding="utf-8-sig").removesuffix("\n"))
             for path in sorted(folder.glob("*.txt"))
         }
     except (OSError, UnicodeDecodeError) as error:

@@ -146,9 +146,10 @@ def _longest(tokenizer: Any, body: Any) -> int | None:
     config = body.config
     positions = getattr(config, "max_encoder_position_embeddings", getattr(config, "max_position_embeddings", None))
     table = getattr(getattr(body, "embeddings", None), "position_embeddings", None)
-    if positions is not None and getattr(table, "padding_idx", None) is not None:
+    padding: int | None = getattr(table, "padding_idx", None)
+    if positions is not None and padding is not None:
         # RoBERTa and its kin count positions from behind the padding token's id.
-        positions -= table.padding_idx + 1
+        positions -= padding + 1
     limits = [int(tokenizer.model_max_length), *([] if positions is None else [int(positions)])]
     return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
 

@@ -28,9 +28,9 @@ class BERTScore:
     """Mean F1 of BERTScore, in [0, 1] for the usual models; no idf weights, no rescaling with a baseline.
 
     `model` is a name as in `bench.models`, `layer` the layer whose output is compared, 1 the lowest. Texts longer than
-    the model and its tokenizer allow are cut. Equal to bert_score 0.3.13 on whole numbers of tokens, except that a cosine
-    below 0 stays what it is, where bert_score makes it 0 in the shorter texts of a batch. A side without a token gives
-    0. The vectors of references are remembered, up to 1 GiB in a process.
+    the model and its tokenizer allow are cut. Equal to bert_score 0.3.13 on whole numbers of tokens, except that a
+    cosine below 0 stays what it is, where bert_score makes it 0 in the shorter texts of a batch. A side without a token
+    gives 0. The vectors of references are remembered, up to 1 GiB in a process.
     """
 
     columns: ClassVar[tuple[Column, ...]] = (Column("bertscore", "BERTScore"),)

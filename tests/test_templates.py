@@ -221,6 +221,11 @@ def test_a_blank_line_at_the_end_of_a_part_ends_its_text_with_a_new_line(tmp_pat
     assert spaced.render("write", {"history": "H"}) == ("S\n", "H\n")
 
 
+def test_a_byte_order_mark_is_not_part_of_a_template(tmp_path: Path) -> None:
+    text = "=== system\nS\n=== user\n{{history}}"
+    assert load("rag", write(tmp_path, "rag/write", f"\ufeff{text}")).texts["write"] == text
+
+
 def test_own_wording_replaces_one_template_and_its_hash_alone(tmp_path: Path) -> None:
     text = "=== system\nWrite.\n=== user\n{{item_title}}\n=== user\nmore"
     found, usual = load("pag", write(tmp_path, "pag/write", text)), load("pag")

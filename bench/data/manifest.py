@@ -68,7 +68,7 @@ class Manifest:
         """Read a category folder's manifest. Raises `DataError` if it is missing, broken or of another schema."""
         path = folder / "manifest.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
             schema = values.pop("schema")
             if schema != SCHEMA:
                 raise DataError(

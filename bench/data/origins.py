@@ -24,7 +24,7 @@ def read_origin(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise broken(path, error) from error
     if not isinstance(record, dict) or record.get("schema") != 1:

@@ -126,6 +126,10 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
     (manifest_schema, rf"has schema 99, this version reads {SCHEMA}; prepare the category again"),
     (lambda home: (home / "manifest.json").write_text("{"), r"manifest\.json cannot be read"),
     (lambda home: (home / "manifest.json").write_text('{"schema": 2}'), r"manifest\.json cannot be read"),
+    (
+        rewrite(lambda frame: frame.with_columns(rating=float("nan"))),
+        r"Toys: column rating of reviews\.parquet holds what is not a finite number; remove the folder",
+    ),
     (lambda home: (home / "reviews.parquet").write_bytes(b"PAR1"), r"reviews\.parquet cannot be read"),
     (lambda home: (home / "items.parquet").unlink(), r"items\.parquet cannot be read"),
     (rewrite(lambda frame: frame.drop("role")), r"reviews\.parquet cannot be read"),

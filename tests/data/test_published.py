@@ -266,6 +266,14 @@ CASES: list[tuple[Callable[[Data], object], str]] = [
     (lambda d: d["test"][0].update(profile="p"), r"test\.jsonl, line 1: profile is not a list"),
     (lambda d: d["test"][0].update(data=[]), r"test\.jsonl, line 1: a review is not an object"),
     (lambda d: d["val"][0]["profile"][2].update(rating="5"), r"val\.jsonl, line 1: rating is '5', not a number"),
+    (lambda d: d["val"][0]["profile"][2].update(rating=float("nan")), "val.*, line 1: rating is nan, not a finite num"),
+    (lambda d: d["test"][1]["data"].update(rating=float("-inf")), "test.*, line 2: rating is -inf, not a finite numb"),
+    (lambda d: d["test"][1]["data"].update(rating=10**400), "test.*, line 2: rating is 1000.*, not a finite number"),
+    (lambda d: d["val"][0]["data"].update(timestamp=1 << 63), "line 1: timestamp is 9223372036854775808, not a whole"),
+    (lambda d: d["val"][0]["data"].update(timestamp=float("nan")), "line 1: timestamp is nan, not a whole number"),
+    (lambda d: d["val"][0]["data"].update(text="a \ud83d b"), r"val.*, line 1: a text holds half a character .\\ud83d"),
+    (lambda d: d["full"][1].update(title="\udc00"), r"full.*, line 2: a text holds half a character .\\udc00"),
+    (lambda d: d["test"][1].update(user_id="\ud800"), r"test.*, line 2: a text holds half a character"),
     (lambda d: d["val"][0]["data"].update(timestamp=1.5), r"val\.jsonl, line 1: timestamp is 1\.5, not a whole number"),
     (lambda d: d["train"][1]["data"].update(text=None), r"train\.jsonl, line 2: text is None, not a text"),
     (lambda d: d["full"][2].update(description=None), r"full\.jsonl, line 3: description is None"),
@@ -277,6 +285,39 @@ CASES: list[tuple[Callable[[Data], object], str]] = [
 def test_malformed_data_is_one_clear_error(tmp_path: Path, change: Callable[[Data], object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Published().read(write(tmp_path, spoilt(change)), "Books")
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("rating", [float("nan"), float("inf")])
+def test_a_rating_that_is_no_number(tmp_path: Path, writer: Writer, rating: float) -> None:
+    content = data()
+    content["val"][1]["profile"][2]["rating"] = rating
+    with pytest.raises(DataError, match=rf"val.*, (row|line) 2: rating is {rating}, not a finite number; the data has"):
+        Published().read(write(tmp_path, content, writer), "Books")
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_column_of_texts_that_are_not_utf_8(tmp_path: Path, form: str) -> None:
+    folder = write(tmp_path, data() | {"full": []})
+    (folder / "meta/Books/full.jsonl").unlink()
+    texts = pa.array([b"i0", b"i\xff", b"i2"]).view(pa.string())
+    table = pa.table(dict.fromkeys(("asin", "title", "description"), texts))
+    path = folder / f"meta/Books/full.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    with pytest.raises(DataError, match=r"full\..* cannot be read .*UTF-?8"):
+        Published().read(folder, "Books")
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_error(tmp_path: Path) -> None:
+    folder = write(tmp_path / "copy", data())
+    for path in folder.rglob("*.jsonl"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n\r\n"))
+    (folder / "exported.json").write_bytes(b'\xef\xbb\xbf{"schema": 1}')
+    check(Published().read(folder, "Books"))
 
 
 def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Rows of main are in splits train, val and test, those of meta in the split full.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 REVIEW_FIELDS = ("rating", "title", "text", "asin", "timestamp")
+_INT64 = 1 << 63
+_LARGEST = sys.float_info.max
 ROWS = 128
 """Rows read or written at a time; a row holds up to 500 reviews."""
 Row = Mapping[str, Any]
@@ -83,7 +86,7 @@ class _Reader:
         """For each row: where it stands, the target and the profile. Raises `DataError` for a malformed row."""
         if not isinstance(chunk.rows, Mapping) and _is_as_published(chunk.rows):
             reviews, ends = _columns(chunk.rows)
-            every = self._same_reviews(reviews)
+            every = self._same_reviews(reviews) if reviews["rating"].is_finite().all() else None
             if every is not None:
                 yield from self._from_columns(chunk, reviews, every, ends)
                 return
@@ -141,7 +144,9 @@ class _Reader:
         rating, timestamp = record.get("rating"), record.get("timestamp")
         if isinstance(rating, bool) or not isinstance(rating, int | float):
             raise _malformed(where, f"rating is {rating!r:.60}, not a number")
-        if isinstance(timestamp, bool) or not isinstance(timestamp, int):
+        if not -_LARGEST <= rating <= _LARGEST:
+            raise _malformed(where, f"rating is {rating!r:.60}, not a finite number")
+        if isinstance(timestamp, bool) or not isinstance(timestamp, int) or not -_INT64 <= timestamp < _INT64:
             raise _malformed(where, f"timestamp is {timestamp!r:.60}, not a whole number of milliseconds")
         if asin not in self.items:
             self.missing[asin] = self.missing.get(asin, 0) + 1

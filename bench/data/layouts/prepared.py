@@ -112,6 +112,8 @@ def _check_columns(path: Path, frame: polars.DataFrame, names: Sequence[str]) ->
     for name in names:
         if frame.schema.get(name) != kinds.get(name, pl.String) or frame[name].null_count():
             raise _inconsistent(path.parent, f"column {name} of {path.name} has another type or gaps")
+        if name == "rating" and not frame[name].is_finite().all():
+            raise _inconsistent(path.parent, f"column {name} of {path.name} holds what is not a finite number")
 
 
 def _users(home: Path, frame: polars.DataFrame, items: Collection[str]) -> list[int]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.data.corpus import Corpus
 from bench.data.layouts._published import ROWS, Chunk, Chunks, corpus_of, counted
@@ -84,7 +84,7 @@ def _parquet(path: Path) -> Chunks:
     def batches() -> Iterator[pyarrow.RecordBatch]:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(ROWS)
+                yield from map(_valid, file.iter_batches(ROWS))
         except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
 
@@ -100,24 +100,40 @@ def _arrow(path: Path) -> Chunks:
                 is_file = file.read(6) == b"ARROW1"
                 file.seek(0)
                 table = (pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)).read_all()
-                yield from table.to_batches(ROWS)
+                yield from map(_valid, table.to_batches(ROWS))
         except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
 
     return counted(str(path), batches())
 
 
+def _valid(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """A batch whose texts are UTF-8, which no reader looks at. Raises `ArrowInvalid`."""
+    batch.validate(full=True)
+    return batch
+
+
 def _jsonl(path: Path) -> Chunks:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                where = f"{path}, line {number:,}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{where}: not valid JSON ({error}); fetch the file again") from error
-                if not isinstance(row, dict):
-                    raise DataError(f"{where}: not a JSON object; fetch the file again")
-                yield Chunk(str(path), number, row, "line")
+                if line.strip():
+                    yield Chunk(str(path), number, _json_object(line, f"{path}, line {number:,}"), "line")
     except (OSError, UnicodeDecodeError) as error:
         raise broken(path, error) from error
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if "\\u" in line:
+            # An escape may be half a character, which Python keeps, and which cannot be tokenised or written.
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):x}"
+        raise DataError(f"{where}: a text holds half a character ({half}); correct it or leave it out") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error}); fetch the file again") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a JSON object; fetch the file again")
+    return row
