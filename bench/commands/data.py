@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.data.raw.columns import QUOTING, TIMES
 from bench.errors import ConfigError
 
 HELP = "prepare and inspect data sets"
@@ -49,7 +50,17 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         help="keep reviews and items without these: title, items.title, items.description, items.categories, "
         "items.rating_number",
     )
-    parser.add_argument("--timestamps", choices=["s", "ms"], help="unit of the times (default: the layout's)")
+    parser.add_argument(
+        "--timestamps",
+        choices=TIMES,
+        help="unit of times that are numbers (default: the layout's), or what comes first in dates like 05/06/2015",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=QUOTING,
+        default="",
+        help="how values of .csv and .tsv are quoted (default: double in .csv, none in .tsv)",
+    )
     parser.add_argument(
         "--max-bad-lines",
         type=int,
@@ -80,7 +91,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         arguments.category,
         out,
         progress=say,
-        columns=read_column_map(arguments.map, arguments.allow_missing, arguments.timestamps),
+        columns=read_column_map(arguments.map, arguments.allow_missing, arguments.timestamps, arguments.quoting),
         max_bad_lines=arguments.max_bad_lines,
     )
     print("\n".join(summary.lines()))

@@ -155,6 +155,20 @@ def test_files_of_2014(tmp_path: Path, form: Callable[[list[Record]], bytes], pa
     assert tables(tmp_path) == OLD_TABLES
 
 
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n"])
+def test_dictionaries_of_python_2(tmp_path: Path, begin: bytes) -> None:
+    title = "It's é\U0001f600\n"
+    reviews = b"".join(
+        b"{"
+        + b", ".join(f"u{key!r}: {'u' * isinstance(value, str)}{value!a}".encode() for key, value in row.items())
+        + b"}\n"
+        for row in old_reviews(more=None, on=True)
+    )
+    items = [record | {"title": title} for record in old_items()]
+    run(tmp_path, begin + reviews, begin + python(items).replace(b": 'i", b": u'i"), "amazon-2014")
+    assert tables(tmp_path) == (OLD_TABLES[0], [(f"i{n}", title, "it's it") for n in range(11)])
+
+
 def test_python_dictionaries_with_blank_lines_and_other_values(tmp_path: Path) -> None:
     odd = "é\n\t\U0001f600\\'"
     items = old_items(title=odd, related={"also": ("a", "b")}, rank=None, on=True)
@@ -171,7 +185,7 @@ def test_python_dictionaries_with_blank_lines_and_other_values(tmp_path: Path) -
         "{'asin': open('x')}",
         "{'asin': {1, 2}}",
         "{'asin': b'i1'}",
-        "{'asin': 5}",
+        "{'asin': 5.5}",
         "{}",
     ],
 )

@@ -599,7 +599,7 @@ def test_bad_rows_are_left_out_and_the_rest_equals_the_plain_steps(tmp_path: Pat
     for wrong in (
         {"user_id": ""},
         {"parent_asin": None},
-        {"rating": "4"},
+        {"rating": "four"},
         {"title": ["good"]},
         {"text": {"a": "good"}},
         {"text": 1234567},

@@ -8,8 +8,10 @@ import gzip
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,8 +87,10 @@ TEXTS = [f"text {n}" for n in range(11)]
         lines(good_reviews()).replace(b"\n", b"\r\n"),
         b"\n \n" + lines(good_reviews()).replace(b"\n", b"\n\n\t\r\n"),
         packed(b"") + packed(lines(good_reviews())),
+        b"\xef\xbb\xbf" + lines(good_reviews()),
+        b"\xef\xbb\xbf\r\n" + lines(good_reviews()),
     ],
-    ids=["no last line end", "CRLF", "blank lines", "an empty gzip member"],
+    ids=["no last line end", "CRLF", "blank lines", "an empty gzip member", "a BOM", "a BOM on a blank line"],
 )
 def test_harmless_oddities(tmp_path: Path, reviews: bytes) -> None:
     assert prepared_texts(tmp_path, reviews) == TEXTS
@@ -186,6 +190,81 @@ def test_descriptions_are_joined(tmp_path: Path, value: object, text: str) -> No
     assert set(pl.read_parquet(tmp_path / "out/Toys/items.parquet")["description"]) == {text}
 
 
+def test_whole_numbers_for_ids_and_numbers_as_texts(tmp_path: Path) -> None:
+    reviews = [
+        record | {"user_id": 17, "parent_asin": n, "rating": "4.5", "timestamp": str(record["timestamp"])}
+        for n, record in enumerate(good_reviews())
+    ]
+    items = [record | {"parent_asin": str(n), "rating_number": "3"} for n, record in enumerate(good_items())]
+    assert prepared_texts(tmp_path, lines(reviews), lines(items)) == TEXTS
+    frame = pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")
+    assert frame.select("user_id", "asin", "rating").rows() == [("17", str(n), 4.5) for n in range(11)]
+    assert frame["timestamp"].to_list() == [record["timestamp"] for record in good_reviews()]
+
+
+@pytest.mark.parametrize("twice", ["before", "after"])
+def test_of_a_key_that_is_twice_in_a_line_the_last_counts(tmp_path: Path, twice: str) -> None:
+    """As for Python's json, which DPL's authors used; also where a line before cannot be used."""
+    first = [record | {"text": "first", "title": None, "user_id": "X"} for record in good_reviews()]
+    doubled = [
+        json.dumps(one)[:-1] + ", " + json.dumps(other)[1:] for one, other in zip(first, good_reviews(), strict=True)
+    ]
+    rows = [json.dumps(record) for record in good_reviews()[:5]] + doubled[5:]
+    rows.insert(0 if twice == "before" else 8, "hello")
+    data = "\n".join(rows).encode()
+    assert_refused(tmp_path, rf"line {1 if twice == 'before' else 9}: not valid JSON", data)
+    items = lines(good_items()).replace(b'"title": "T"', b'"title": "S", "title": "T"')
+    assert prepared_texts(tmp_path, data, items, max_bad_lines=1) == TEXTS
+    frame = pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")
+    assert set(frame.select("user_id", "title").rows()) == {("U", "t")}
+    assert set(pl.read_parquet(tmp_path / "out/Toys/items.parquet")["title"]) == {"T"}
+
+
+DATES = [
+    "2015-08-31",
+    "2015-08-31 00:00",
+    "2015-08-31T00:00:00",
+    "2015-08-31T00:00:00.000Z",
+    "2015-08-31T02:00:00+02:00",
+    "2015-08-30 20:00:00 -0400",
+    "2015/08/31",
+    "08 31, 2015",
+    "Aug 31, 2015",
+    "August 31, 2015 00:00:00",
+    "31 Aug 2015",
+    "31 August 2015",
+    "31-Aug-2015",
+    "08/31/2015",
+    "31.08.2015",
+    "31/8/2015 00:00",
+]
+
+
+@pytest.mark.parametrize("date", DATES)
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_dates(tmp_path: Path, date: str, kind: str) -> None:
+    reviews = [record | {"timestamp": date} for record in good_reviews()]
+    path = tmp_path / f"r.{kind}"
+    if kind == "jsonl":
+        path.write_bytes(lines(reviews))
+    else:
+        (csv_file if kind == "csv" else parquet_file)(path, reviews)
+    for unit in ("s", "ms"):
+        (tmp_path / unit).mkdir()
+        assert prepared_texts(tmp_path / unit, path, columns=read_column_map("", unit=unit)) == TEXTS
+        times = pl.read_parquet(tmp_path / unit / "out/Toys/reviews.parquet")["timestamp"]
+        assert set(times) == {1_440_979_200_000}
+
+
+@pytest.mark.parametrize(("unit", "month"), [("month-first", 5), ("day-first", 6)])
+def test_what_comes_first_in_a_date_is_asked(tmp_path: Path, unit: str, month: int) -> None:
+    reviews = lines([record | {"timestamp": "05/06/2015"} for record in good_reviews()])
+    assert_refused(tmp_path, r"line 1: .* \(which comes first in it\? --timestamps month-first or", reviews)
+    assert prepared_texts(tmp_path, reviews, columns=read_column_map("", unit=unit)) == TEXTS
+    (time,) = set(pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["timestamp"])
+    assert time == datetime.datetime(2015, month, 11 - month, tzinfo=datetime.UTC).timestamp() * 1000
+
+
 # Broken files.
 
 
@@ -198,10 +277,6 @@ def assert_refused(
     assert not (folder / "out").exists()
 
 
-def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
-    assert_refused(tmp_path, r"line 1: not valid JSON \(Unexpected UTF-8 BOM", b"\xef\xbb\xbf" + lines(good_reviews()))
-
-
 def big_gzip() -> bytes:
     rng = random.Random(0)
     return packed(lines([*good_reviews()] + [good_reviews()[0] | {"text": rng.random()} for _ in range(4000)]))
@@ -212,6 +287,47 @@ def flipped(data: bytes, place: int) -> bytes:
 
 
 GZIPPED = packed(lines(good_reviews()))
+
+
+def member(data: bytes, flags: int = 0, more: bytes = b"") -> bytes:
+    """A gzip file with these flags and fields in its header (RFC 1952)."""
+    body = zlib.compress(data, wbits=-15)
+    header = bytes([0x1F, 0x8B, 8, flags]) + bytes(4) + b"\0\xff" + more
+    return header + body + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+HEADER_CHECKSUM = struct.pack("<H", zlib.crc32(member(b"", flags=2)[:10]) & 0xFFFF)
+ODD_GZIP = {
+    "a zero after it": GZIPPED + bytes(1),
+    "zeros after it": GZIPPED + bytes(512),
+    "zeros between members": packed(lines(good_reviews()[:4])) + bytes(9) + packed(lines(good_reviews()[4:])),
+    "a header checksum": member(lines(good_reviews()), 2, HEADER_CHECKSUM),
+    "a name": member(lines(good_reviews()), 8, b"r.jsonl\0"),
+    "a name and a comment": member(lines(good_reviews()), 24, b"r.jsonl\0some words\0"),
+    "an extra field": member(lines(good_reviews()), 4, b"\4\0abcd"),
+    "a text flag": member(lines(good_reviews()), 1),
+    "a header checksum in the second": packed(lines(good_reviews()[:4]))
+    + member(lines(good_reviews()[4:]), 2, HEADER_CHECKSUM),
+    "a byte order mark": packed(b"\xef\xbb\xbf" + lines(good_reviews())),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_GZIP)
+def test_an_odd_gzip_file(tmp_path: Path, kind: str) -> None:
+    """What `gzip -t` takes is read, and a bad row in it is found where it is."""
+    assert prepared_texts(tmp_path, ODD_GZIP[kind]) == TEXTS
+    bad = lines(good_reviews()) + b"hello\n"
+    odd = member(bad, 16, b"a comment\0")
+    (tmp_path / "bad").mkdir()
+    assert_refused(tmp_path / "bad", r"r\.jsonl, line 12: not valid JSON", odd)
+
+
+def test_an_odd_gzip_file_that_is_a_table(tmp_path: Path) -> None:
+    table = csv_file(tmp_path / "r.csv", good_reviews()).read_bytes()
+    (tmp_path / "r.csv.gz").write_bytes(member(table, 16, b"a comment\0") + bytes(20))
+    assert prepared_texts(tmp_path, tmp_path / "r.csv.gz") == TEXTS
+
+
 BROKEN_GZIP = {
     "torn at the end": GZIPPED[:-4],
     "torn in the end": GZIPPED[:-20],
@@ -225,6 +341,8 @@ BROKEN_GZIP = {
     "a wrong first block": flipped(GZIPPED, 10),
     "a wrong byte in much": flipped(big_gzip(), 30_000),
     "something after it": GZIPPED + b"something",
+    "a comment and a wrong checksum": flipped(member(lines(good_reviews()), 16, b"a comment\0"), -8),
+    "a comment and no end": member(lines(good_reviews()), 16, b"a comment\0")[:-20],
     "a torn second member": GZIPPED + GZIPPED[:40],
 }
 
@@ -346,12 +464,14 @@ BAD_REVIEWS: list[tuple[bytes, str]] = [
     (changed(text="\ud83d"), "not valid JSON .it holds half a character"),
     (changed(user_id=None), f"'user_id' {NO_ID}missing"),
     (changed(user_id=""), f"'user_id' {NO_ID}\"\""),
-    (changed(user_id=5), f"'user_id' {NO_ID}5"),
+    (changed(user_id=5.5), f"'user_id' {NO_ID}5.5"),
     (changed(user_id=["a"]), rf"'user_id' {NO_ID}\[\"a\"\]"),
     (changed(parent_asin=""), f"'parent_asin' {NO_ID}\"\""),
     (changed(parent_asin=True), f"'parent_asin' {NO_ID}true"),
     (changed(rating="five"), "'rating' is not a finite number but \"five\""),
-    (changed(rating="5"), "'rating' is not a finite number but \"5\""),
+    (changed(rating="5_0"), "'rating' is not a finite number but \"5_0\""),
+    (changed(rating="nan"), "'rating' is not a finite number but \"nan\""),
+    (changed(rating=" "), "'rating' is not a finite number but \" \""),
     (changed(rating=""), "'rating' is not a finite number but \"\""),
     (changed(rating=float("nan")), "'rating' is not a finite number but NaN"),
     (changed(rating=float("-inf")), "'rating' is not a finite number but -Infinity"),
@@ -360,8 +480,17 @@ BAD_REVIEWS: list[tuple[bytes, str]] = [
     (changed(rating=True), "'rating' is not a finite number but true"),
     (changed(rating=[5]), r"'rating' is not a finite number but \[5\]"),
     (changed(rating={"a": 1}), "'rating' is not a finite number but {"),
-    (changed(timestamp="2020-01-01"), f'{TIME}"2020-01-01"'),
-    (changed(timestamp=str(START)), f'{TIME}"{START}"'),
+    (changed(timestamp="2020-01-32"), f'{TIME}"2020-01-32"'),
+    (changed(timestamp="2120-01-01"), f'{TIME}"2120-01-01"'),
+    (changed(timestamp="soon"), f'{TIME}"soon"'),
+    (changed(timestamp="08/31/15"), f'{TIME}"08/31/15"'),
+    (changed(timestamp="05/06/2015"), rf'{TIME}"05/06/2015" \(which comes first in it\? --timestamps month-first or'),
+    (changed(timestamp="5.6.2015 10:00"), f'{TIME}"5.6.2015 10:00" .which comes first'),
+    (changed(timestamp=f"{START}.5"), f'{TIME}"{START}.5"'),
+    (changed(timestamp=float("nan")), f"{TIME}NaN"),
+    (changed(timestamp=float("inf")), f"{TIME}Infinity"),
+    (changed(timestamp="nan"), f'{TIME}"nan"'),
+    (changed(timestamp=f"{START // 1000}"), f'{TIME}"{START // 1000}" .*--timestamps s'),
     (changed(timestamp=START + 0.5), f"{TIME}{START}.5"),
     (changed(timestamp=-5), f"{TIME}-5"),
     (changed(timestamp=START // 1000), f"{TIME}{START // 1000} .*--timestamps s"),
@@ -385,7 +514,8 @@ BAD_ITEMS: list[tuple[bytes, str]] = [
     (changed_item(description=["words", None]), rf"{LIST}\[\"words\","),
     (changed_item(description=["words", 5]), rf"{LIST}\["),
     (changed_item(description=[["words"]]), rf"{LIST}\["),
-    (changed_item(rating_number="3"), "'rating_number' is not a finite number but \"3\""),
+    (changed_item(rating_number="3+"), "'rating_number' is not a finite number but \"3\\+\""),
+    (changed_item(rating_number=float("nan")), "'rating_number' is not a finite number but NaN"),
     (changed_item(rating_number=[3]), r"'rating_number' is not a finite number but \[3\]"),
 ]
 
@@ -467,6 +597,83 @@ def test_csv(tmp_path: Path, options: dict[str, Any]) -> None:
 def test_a_table_with_tabs(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "r.tsv", good_reviews(), delimiter="\t")
     assert prepared_texts(tmp_path, path, csv_items(tmp_path / "i.csv")) == TEXTS
+
+
+def table(records: list[Record], ending: str = "\n") -> str:
+    """A table with tabs and no quotes, as the public dumps are."""
+    rows = [list(records[0]), *([str(value) for value in record.values()] for record in records)]
+    return "".join("\t".join(row) + ending for row in rows)
+
+
+@pytest.mark.parametrize("name", ["r.tsv", "r.TSV", "r.tsv.gz", "r.csv"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_table_without_quotes(tmp_path: Path, name: str, ending: str) -> None:
+    odd = ['"opens', 'closes"', '"Wow" it is', '""', '"', 'a "b" c', "it's", '"all"', "text 8", "a\\", '"\\"']
+    reviews = [record | {"text": text, "title": text} for record, text in zip(good_reviews(), odd, strict=True)]
+    data = table(reviews, ending).encode("utf-8-sig")
+    path = tmp_path / name
+    path.write_bytes(packed(data) if name.endswith(".gz") else data)
+    columns = read_column_map("", quoting="none" if name == "r.csv" else "")
+    assert prepared_texts(tmp_path, path, columns=columns) == odd
+    assert pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["title"].to_list() == odd
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_table_with_carriage_returns_in_it(tmp_path: Path, ending: str) -> None:
+    reviews = [record | {"text": f"a\rb {n}\r"} for n, record in enumerate(good_reviews())]
+    (tmp_path / "r.tsv").write_bytes(table(reviews, ending).encode())
+    assert prepared_texts(tmp_path, tmp_path / "r.tsv") == [f"a b {n}" for n in range(11)]
+
+
+def test_a_table_with_tabs_and_quotes(tmp_path: Path) -> None:
+    reviews = [record | {"text": f'"b"\n{n}'} for n, record in enumerate(good_reviews())]
+    path = csv_file(tmp_path / "r.tsv", reviews, delimiter="\t", lineterminator="\n")
+    assert_refused(tmp_path, r"r\.tsv, line \d+: .*; are its values quoted\? --quoting double", path)
+    wanted = [f'"b" {n}' for n in range(11)]
+    assert prepared_texts(tmp_path, path, columns=read_column_map("", quoting="double")) == wanted
+    (tmp_path / "some").mkdir()
+    reviews = [record | {"text": f'a "{n}"'} for n, record in enumerate(good_reviews())]
+    csv_file(path, reviews, delimiter="\t")
+    assert_refused(tmp_path / "some", r'seem to be quoted, such as "a ""0""".; say --quoting double if they', path)
+    wanted = [f'"a ""{n}"""' for n in range(11)]
+    assert prepared_texts(tmp_path / "some", path, columns=read_column_map("", quoting="none")) == wanted
+    (tmp_path / "all").mkdir()
+    csv_file(path, good_reviews(), delimiter="\t", quoting=csv.QUOTE_ALL)
+    assert_refused(tmp_path / "all", r"its column names are quoted; say .* --quoting double$", path)
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", "|"])
+@pytest.mark.parametrize("column", ["title", "text", "other"])
+@pytest.mark.parametrize(("opens", "closes"), [(3, 4), (0, 1), (2, 9), (9, 10)])
+def test_a_quotation_mark_that_swallows_lines(
+    tmp_path: Path, separator: str, column: str, opens: int, closes: int
+) -> None:
+    """Is an error, though what is left looks like rows; however many bad rows there may be."""
+    reviews = [{"other": "x"} | record for record in good_reviews()]
+    reviews[opens] |= {column: '"Wow'}
+    reviews[closes] |= {column: 'So it is"'}
+    path = tmp_path / "r.csv"
+    path.write_text(table(reviews).replace("\t", separator))
+    message = (
+        r"r\.csv cannot be read .*a quotation mark that quotes nothing swallows .*: Wow.*; correct .*--quoting none"
+    )
+    assert_refused(tmp_path, message, path, max_bad_lines=100)
+
+
+def test_a_quotation_mark_that_swallows_lines_up_to_another_column(tmp_path: Path) -> None:
+    reviews = good_reviews()
+    reviews[3] |= {"title": '"Wow'}
+    reviews[7] |= {"text": 'So it is"'}
+    path = tmp_path / "r.csv"
+    path.write_text(table(reviews).replace("\t", ","))
+    assert_refused(tmp_path, r"r\.csv, line 5: .*; correct the quotation marks", path, max_bad_lines=100)
+
+
+def test_a_text_of_several_lines_with_separators_is_a_text(tmp_path: Path) -> None:
+    odd = ["a,b\nc,d", "one, two\nU, i1, 5.0, so,", ",\n,,,,", "a, 5\nb", '"q", 5\n', "1,2,3,4,5,6\n1,2,3,4,5,6"]
+    reviews = [record | {"text": odd[n % 6] + f" {n}"} for n, record in enumerate(good_reviews())]
+    path = csv_file(tmp_path / "r.csv", reviews)
+    assert prepared_texts(tmp_path, path) == [" ".join(record["text"].split()) for record in reviews]
 
 
 def test_a_csv_cell_may_hold_a_list(tmp_path: Path) -> None:
@@ -582,6 +789,12 @@ def test_parquet(tmp_path: Path) -> None:
         {"timestamp": pa.timestamp("ns")},
         {"timestamp": pa.timestamp("ms", tz="UTC")},
         {"timestamp": pa.timestamp("us", tz="America/New_York")},
+        {"timestamp": pa.timestamp("ns", tz="UTC")},
+        {"timestamp": pa.timestamp("ns", tz="Asia/Tokyo")},
+        {"timestamp": pa.timestamp("s")},
+        {"timestamp": pa.timestamp("s", tz="UTC")},
+        {"timestamp": pa.string()},
+        {"rating": pa.string()},
         {"timestamp": pa.float64()},
         {"timestamp": pa.uint64()},
         {"rating": pa.int8()},
@@ -634,7 +847,11 @@ def test_parquet_dates_and_numbers_for_ids(tmp_path: Path) -> None:
     [
         ({"text": 5}, r"r\.parquet: column 'text' holds BIGINT, not texts"),
         ({"title": ["a"]}, r"row 1: 'title' is not a text but \[.*; no row is usable"),
-        ({"rating": "5"}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
+        ({"rating": "five"}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
+        ({"rating": float("inf")}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
+        ({"timestamp": float("nan")}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),
+        ({"timestamp": -1e300}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),
+        ({"timestamp": 1_500_000_000_000_000_000}, "row 1: 'timestamp' is not a time in .*; no row is usable"),
         ({"rating": True}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
         ({"rating": float("nan")}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
         ({"timestamp": "2020"}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),

@@ -13,20 +13,30 @@ REVIEW_FIELDS = {"user_id": ID, "asin": ID, "rating": NUMBER, "title": TEXT, "te
 ITEM_FIELDS = {"asin": ID, "title": TEXT, "description": TEXTS, "categories": ANY, "rating_number": NUMBER}
 OPTIONAL = ("title", "items.title", "items.description", "items.categories", "items.rating_number")
 """What may be missing in a review or an item, if a column map allows it."""
+TIMES = ("s", "ms", "month-first", "day-first")
+"""What can be said of times: the unit of numbers, or what comes first in dates like 05/06/2015."""
+QUOTING = ("double", "none")
+"""How the values of tables are quoted: with a quotation mark on both sides, doubled inside, or not at all."""
 
 
 @dataclass(frozen=True)
 class ColumnMap:
     """Which column holds a field of a review or an item ("" if none does), whether times are in seconds (else in
-    milliseconds), and which of `OPTIONAL` may be missing; an item's field has the prefix "items."."""
+    milliseconds), and which of `OPTIONAL` may be missing; an item's field has the prefix "items.".
+
+    `dates` says what comes first in dates like 05/06/2015, "month-first" or "day-first" ("": unknown); `quoting` how
+    the values of tables are quoted, one of `QUOTING` ("": as their names tell)."""
 
     columns: Mapping[str, str]
     seconds: bool = False
     missing: frozenset[str] = frozenset()
+    dates: str = ""
+    quoting: str = ""
 
     def described(self) -> dict[str, Any]:
         """As plain values, for a manifest."""
-        return {"columns": dict(self.columns), "seconds": self.seconds, "missing": sorted(self.missing)}
+        told = {name: value for name in ("dates", "quoting") if (value := getattr(self, name))}
+        return {"columns": dict(self.columns), "seconds": self.seconds, "missing": sorted(self.missing)} | told
 
 
 _OLD = {
@@ -57,13 +67,13 @@ COLUMN_MAPS = {
 """The columns of the Amazon data sets of these years, by name."""
 
 
-def read_column_map(mapping: str, missing: str = "", unit: str | None = None) -> ColumnMap:
+def read_column_map(mapping: str, missing: str = "", unit: str | None = None, quoting: str = "") -> ColumnMap:
     """A column map from what a user says. Raises `ConfigError`.
 
     `mapping` is the name of one of `COLUMN_MAPS`, "FIELD=COLUMN,..." or both, the name first. A field that is not
     mentioned is in the column of its own name, an item's "asin" in that of the reviews'; "FIELD=" says that there is
-    none. `missing` names fields that may be missing, separated by commas; `unit` is that of times, "s" or "ms", if not
-    the map's.
+    none. `missing` names fields that may be missing, separated by commas; `unit` is that of times, one of `TIMES`,
+    if not the map's; `quoting` one of `QUOTING`.
     """
     parts = [part.strip() for part in mapping.split(",") if part.strip()]
     if parts and "=" not in parts[0]:
@@ -93,5 +103,6 @@ def read_column_map(mapping: str, missing: str = "", unit: str | None = None) ->
         if name not in OPTIONAL:
             raise ConfigError(f"--map: '{name}' needs a column; only {', '.join(OPTIONAL)} may have none")
         allowed.add(name)
-    seconds = base.seconds if unit is None else unit == "s"
-    return ColumnMap(columns, seconds, frozenset(allowed))
+    seconds = unit == "s" if unit in ("s", "ms") else base.seconds
+    dates = unit if unit is not None and unit.endswith("-first") else ""
+    return ColumnMap(columns, seconds, frozenset(allowed), dates, quoting)

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bench.data.raw.problems import QUOTED, QUOTES, SWALLOWS
 from bench.errors import DataError, ResourceError
 from bench.progress import Share
 
 if TYPE_CHECKING:
     import duckdb
     import polars
+
+
+class GzipError(DataError):
+    """A gzip file that DuckDB cannot read."""
 
 
 @contextmanager
@@ -34,6 +39,7 @@ def connect(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect(":memory:", config=settings) as connection:
         # For `query_progress`, not for printing. And a join is to build on its right side, the smaller one.
         connection.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
+        connection.execute("set TimeZone = 'UTC'")
         connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         yield connection
 
@@ -111,8 +117,13 @@ class Database:
         reason = str(error).splitlines()[0]
         if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in reason:
             return ResourceError(f"{self.path} needs more memory, or room in {self.scratch} ({reason}); free some")
-        if "GZIP" in reason:
-            return DataError(f"{self.path} is a broken gzip file ({reason}); fetch it again")
+        if "GZIP" in reason or "gzip stream" in reason:
+            return GzipError(f"{self.path} is a broken gzip file ({reason}); fetch it again")
+        if SWALLOWS.strip("'") in reason:
+            return DataError(f"{self.path} cannot be read ({reason}); {QUOTES}")
+        if QUOTED.strip("'") in reason:
+            known = "say --quoting double if they are, --quoting none if the quotation marks are part of them"
+            return DataError(f"{self.path} cannot be read ({reason}); {known}")
         return DataError(f"{self.path} cannot be read ({reason}); give a file of JSON lines, CSV or Parquet")
 
 

@@ -94,7 +94,7 @@ class FieldSql:
 
     def milliseconds(self, name: str) -> str:
         """A time in milliseconds since 1970; null if it is missing."""
-        return f"{name}_value::bigint * {self.unit}"
+        return f"{name}_value::bigint"
 
     def texts(self, name: str) -> str:
         """A list of texts, also of a single text; null if it is missing."""
@@ -117,7 +117,11 @@ class FieldSql:
         values = []
         for name, kind in self.fields.kinds.items():
             if kind in (NUMBER, TIME):
-                values.append(f", try_cast({name} as double) as {name}_value")
+                value = self._time if kind == TIME else _number
+                of_text = value(f"({name} ->> '$')")
+                values.append(
+                    f", case when starts_with({name}, '\"') then {of_text} else {value(name)} end as {name}_value"
+                )
             elif kind == TEXTS:
                 others = f"list_filter(json_type({name}, '$[*]'), lambda kind: kind <> 'VARCHAR')"
                 values.append(
@@ -126,6 +130,12 @@ class FieldSql:
                 )
         more = "".join(f", {sql} as {name}" for name, sql in derived.items())
         return f"(select *{more} from (select *{''.join(values)} from {rows}))"
+
+    def _time(self, text: str) -> str:
+        """The milliseconds since 1970 that a text says, as a number in the file's unit or as a date."""
+        number = _number(text)
+        date = f"epoch_ms({_date(text, self.fields.columns.dates)})::double"
+        return f"coalesce(case when trunc({number}) = {number} then {number} * {self.unit} end, {date})"
 
     def judged(self, rows: str, unpacked: bool) -> str:
         """SQL for rows with what is wrong with each ("problem", 0 if nothing) and, if their long texts were `unpacked`
@@ -147,8 +157,7 @@ class FieldSql:
         """The condition that a field is of its kind; for a missing value it is not false."""
         value = f"{name}_value"
         if kind == TIME:
-            limits = f"{value} between {EARLIEST // self.unit} and {LATEST // self.unit}"
-            return f"coalesce(({limits} or {value} = 0) and trunc({value}) = {value}, {name} is null)"
+            return f"coalesce({value} between {EARLIEST} and {LATEST} or {value} = 0, {name} is null)"
         return {
             ID: f"(starts_with({name}, '\"') and strlen({name}) > 2)",
             TEXT: f"coalesce(starts_with({name}, '\"'), true)",
@@ -157,6 +166,40 @@ class FieldSql:
             TEXTS: f"({value} is not null or {name} is null)",
             ANY: "true",
         }[kind]
+
+
+def _number(text: str) -> str:
+    """The number in a text; null if it is none."""
+    return f"case when not contains({text}, '_') then try_cast({text} as double) end"
+
+
+def _date(text: str, dates: str) -> str:
+    """The date in a text, with or without a time, in UTC where it names no zone; null if it is none, or if it is like
+    05/06/2015 and `dates` does not tell what comes first."""
+    zoned = f"regexp_replace({text}, ' ([+-]\\d\\d:?\\d\\d)$', '\\1')"
+    iso = f"case when regexp_matches({text}, '^ *\\d{{4}}-\\d') then try_cast({zoned} as timestamptz) end"
+    named = f"try_strptime({text}, {_formats('%Y/%m/%d', '%m %d, %Y', *_WITH_NAMES)})"
+    month_first, day_first = (
+        f"try_strptime({text}, {_formats(*(order.replace('/', sign) for sign in '/.-'))})"
+        for order in ("%m/%d/%Y", "%d/%m/%Y")
+    )
+    if dates:
+        numbers = month_first if dates == "month-first" else day_first
+    else:
+        same = f"coalesce({month_first} = {day_first}, true)"
+        numbers = f"case when {same} then coalesce({month_first}, {day_first}) end"
+    return f"coalesce({iso}, {named}, {numbers})"
+
+
+_WITH_NAMES = [
+    date for month in "bB" for date in (f"%{month} %d, %Y", f"%{month} %d %Y", f"%d %{month} %Y", f"%d-%{month}-%Y")
+]
+"""Dates with the name of a month, in English."""
+
+
+def _formats(*dates: str) -> str:
+    """Formats of dates with or without a time of the day, in SQL."""
+    return str([date + time for date in dates for time in ("", " %H:%M", " %H:%M:%S")])
 
 
 def _odd(name: str) -> str:

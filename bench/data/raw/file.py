@@ -18,7 +18,7 @@ from bench.data.raw.columns import LONG, TIME
 from bench.data.raw.database import Database
 from bench.data.raw.fields import UNREADABLE, Fields, FieldSql
 from bench.data.raw.formats import Format, format_of
-from bench.data.raw.problems import expected, in_other_unit, too_many
+from bench.data.raw.problems import expected, told_otherwise, too_many
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ class RawFile:
         """
         # A gzip file can only be read from its beginning, which takes long: what `fetch` may want stays in memory.
         holds_all = gzipped(self.path)
-        self._read(selection, selection.values if holds_all else selection.scanned)
+        names = selection.values if holds_all else selection.scanned
+        try:
+            self._read(selection, names, strict=True)
+        except DataError as error:
+            self._format.mend(error)
+            self._read(selection, names)
         self._settle_odd_ones()
         ((rows, bad, first, gaps, whole),) = self._database.execute(
             "select count(*), count(*) filter (problem > 0), min(rowid) filter (problem > 0), "
@@ -104,15 +109,16 @@ class RawFile:
             self._database.execute(f"drop table {self._table}")
         return Scanned(frame, rows + rejected, bad + rejected, reason, absent)
 
-    def _read(self, selection: Selection, names: Iterable[str]) -> None:
+    def _read(self, selection: Selection, names: Iterable[str], strict: bool = False) -> None:
         """Make the table of all rows: what is wrong with each, whether it is kept, which fields it has if not all, and
-        the values of these names if it is kept."""
+        the values of these names if it is kept. Raises `DataError`, if `strict` also for some that `Format.mend` and a
+        second reading can do something about."""
         kinds = self._fields.kinds
         present = " | ".join(f"(({name} is not null)::utinyint << {n})" for n, name in enumerate(kinds))
         # Most rows have all fields; which one no row has is found from the others.
         gaps = f"case when {present} <> {(1 << len(kinds)) - 1} then {present} end"
         chosen = ", ".join(f"case when kept then {selection.values[name]} end as {name}" for name in names)
-        rows = self.sql.with_values(self._format.rows(), selection.derived)
+        rows = self.sql.with_values(self._format.rows(strict=strict), selection.derived)
         # DuckDB unpacks long texts fastest when it need not keep their tokens.
         judged = self.sql.judged(rows, unpacked=self._format.plain is not None)
         self._database.run(
@@ -149,9 +155,9 @@ class RawFile:
         kind, seconds = self._fields.kinds[name], self._fields.columns.seconds
         token = self._some(pl.Series([row]), total, f"select {name}", exact=True)[name][0]
         value = "missing" if token is None else token if len(token) <= 60 else token[:60] + "..."
-        unit = in_other_unit(token, seconds) if kind == TIME else ""
+        hint = told_otherwise(token, seconds) if kind == TIME else ""
         where, column = self._format.where(row), self._fields.column(name)
-        return f"{where}: '{column}' is not {expected(kind, seconds)} but {value}{unit}"
+        return f"{where}: '{column}' is not {expected(kind, seconds)} but {value}{hint}"
 
     def fetch(self, selection: Selection, rows: polars.Series, total: int) -> polars.DataFrame:
         """All values of some of the file's `total` rows, given by their positions, ascending. Raises `DataError` if the

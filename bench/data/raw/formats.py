@@ -5,18 +5,22 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
 import zlib
-from collections.abc import Callable
+from codecs import BOM_UTF8
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from bench.data.raw.background import gzipped, lines
-from bench.data.raw.columns import ANY, ID, LONG, NUMBER, TEXTS, TIME
-from bench.data.raw.database import Database, sql_name, sql_path, sql_text
+from bench.data.raw.columns import ANY, ID, LONG, NUMBER, TEXT, TEXTS, TIME
+from bench.data.raw.database import Database, GzipError, sql_name, sql_path, sql_text
 from bench.data.raw.fields import Fields
+from bench.data.raw.problems import QUOTED, QUOTES, SWALLOWS
 from bench.errors import DataError
+from bench.files import replacing
 from bench.progress import Share
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -35,9 +39,14 @@ class Format(Protocol):
         """Milliseconds in the unit of its times."""
         ...
 
-    def rows(self, extract: Path | None = None, exact: bool = False) -> str:
+    def rows(self, extract: Path | None = None, exact: bool = False, strict: bool = False) -> str:
         """SQL for its rows, or those of some of its lines in a file `extract`; `exact` has tokens for long texts too.
-        Raises `DataError`."""
+        With `strict` a row that DuckDB may misread is an error of its. Raises `DataError`."""
+        ...
+
+    def mend(self, error: DataError) -> None:
+        """Make a copy of a file that DuckDB refused or may misread, where it takes one, to be read from now on. Raises
+        `error` if nothing can be done about it, and what `gzip` raises for a broken file."""
         ...
 
     def rejected(self) -> tuple[int, str]:
@@ -74,6 +83,14 @@ def _select(fields: Fields, reader: str, field: Callable[[str, str], str]) -> st
     return f"(select {columns} from {reader})"
 
 
+def _unpack(path: Path, copy: Path) -> None:
+    """Write a copy without compression and byte order mark: DuckDB refuses gzip files with some headers and with zeros
+    at the end, and takes the mark for a part of the first line. Raises what `gzip` raises for a broken file."""
+    with replacing(copy) as file:
+        for number, line in enumerate(lines(path)):
+            file.write(line if number else line.removeprefix(BOM_UTF8))
+
+
 def _unit(fields: Fields) -> int:
     return 1000 if fields.columns.seconds and fields.of_kind(TIME) else 1
 
@@ -86,11 +103,16 @@ class JsonLines:
     fields: Fields
 
     @property
+    def _copy(self) -> Path:
+        """Takes the file's place once it is there, also after an interruption."""
+        return self.database.scratch / f"{self.fields.noun}s-as.jsonl"
+
+    @property
     def unit(self) -> int:
         """See `Format`."""
         return _unit(self.fields)
 
-    def rows(self, extract: Path | None = None, exact: bool = False) -> str:
+    def rows(self, extract: Path | None = None, exact: bool = False, strict: bool = False) -> str:
         """See `Format`."""
         path = extract or self.plain
         kinds = dict.fromkeys(self.fields.used_columns(), "varchar")
@@ -101,43 +123,62 @@ class JsonLines:
         def field(name: str, kind: str) -> str:
             column = self.fields.column(name)
             # A column that holds another field too is read as tokens for both.
-            unpacked = kind == LONG and not exact and kinds[column] == "json"
-            return f"{sql_name(column)} ->> '$'" if unpacked else f"{sql_name(column)}::varchar"
+            if kind == LONG and not exact and kinds[column] == "json":
+                return f"{sql_name(column)} ->> '$'"
+            token = f"{sql_name(column)}::varchar"
+            if kind != ID:
+                return token
+            whole = f"not starts_with({token}, '\"') and regexp_full_match({token}, '-?[0-9]+')"
+            return f"case when {whole} then '\"' || {token} || '\"' else {token} end"
 
         columns = ", ".join(f"{sql_text(column)}: '{kind}'" for column, kind in kinds.items())
-        compression = "gzip" if gzipped(path) else "none"
-        reader = (
-            f"read_json({sql_path(path)}, format = 'newline_delimited', columns = {{{columns}}}, "
-            f"ignore_errors = true, compression = '{compression}')"
-        )
-        return _select(self.fields, reader, field)
+        return _select(self.fields, _json_reader(path, columns, strict), field)
+
+    @property
+    def plain(self) -> Path:
+        """The file, or a copy in its place."""
+        if not self._copy.exists():
+            if re.match(rb"\{\s*u?'|\{\s*u\"", self._beginning.removeprefix(BOM_UTF8)):
+                self._rewrite()  # Python dictionaries, as in the item files of 2014
+            elif self._beginning.startswith(BOM_UTF8):
+                _unpack(self.fields.path, self._copy)
+        return self._copy if self._copy.exists() else self.fields.path
 
     @cached_property
-    def plain(self) -> Path:
-        """The file, or, if its lines are Python dictionaries as in the item files of 2014, a copy that is JSON."""
-        path = self.fields.path
+    def _beginning(self) -> bytes:
+        """The first line that is not blank."""
         try:
-            first = next((line for line in lines(path) if line.strip()), b"")
+            return next((line for line in lines(self.fields.path) if line.strip()), b"")
         except (OSError, EOFError, zlib.error):
-            first = b""  # a broken file: others say so
-        return self._from_dictionaries() if first.startswith(b"{'") else path
+            return b""  # a broken file: others say so
 
-    def _from_dictionaries(self) -> Path:
+    def mend(self, error: DataError) -> None:
+        """See `Format`. Of a key that is twice in a line Python's `json`, which DPL's authors used, takes the last
+        value, DuckDB the first."""
+        if isinstance(error, GzipError):
+            _unpack(self.fields.path, self._copy)
+        lines_ = _json_reader(self.plain, "json: 'json'", records=False)
+        twice = "len(json_keys(json)) > len(list_distinct(json_keys(json)))"
+        self.database.run(
+            f"create or replace temp table doubled as select coalesce(bool_or({twice}), false) from {lines_}",
+            f"looking for keys that are twice in a line of {self.fields.path.name}",
+        )
+        ((doubled,),) = self.database.execute("from doubled")
+        if doubled:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Copy the fields' columns as Python reads them, as JSON or else as dictionaries."""
         path, columns = self.fields.path, self.fields.used_columns()
-        copy = self.database.scratch / f"{self.fields.noun}s-as.jsonl"
         done, size = 0, 0 if gzipped(path) else path.stat().st_size
-        progress = Share(f"reading {path.name} as Python dictionaries")
-        with copy.open("w", encoding="utf-8") as file:
-            for line in (line for line in lines(path) if line.strip()):
-                try:
-                    record = ast.literal_eval(line.decode("utf-8"))
-                    file.write(json.dumps({column: record.get(column) for column in columns}) + "\n")
-                except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError, MemoryError):
-                    file.write("unreadable\n")
+        progress = Share(f"reading {path.name} line by line")
+        with replacing(self._copy) as file:
+            for number, line in enumerate(lines(path)):
                 done += len(line)
-                progress.update(done / size if size else -1)
+                if line.strip():
+                    file.write(_rewritten(line if number else line.removeprefix(BOM_UTF8), columns))
+                    progress.update(done / size if size else -1)
         progress.close()
-        return copy
 
     def rejected(self) -> tuple[int, str]:
         """See `Format`."""
@@ -155,12 +196,14 @@ class JsonLines:
     def unreadable(self, row: int) -> str:
         """See `Format`."""
         number, line = self._line(row)
+        line = line.removeprefix(BOM_UTF8) if row == 0 else line
         where = f"line {number:,}"
         try:
             value = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             seems = "; is it a Parquet file? Then its name has to end in .parquet" if line.startswith(b"PAR1") else ""
             seems = "; is the file an array? There has to be an object on each line" if line.startswith(b"[") else seems
+            seems = "; is it a table? Then its name has to end in .tsv or .csv" if line.count(b"\t") > 1 else seems
             return f"{where}: not valid JSON ({error}{seems})"
         if not isinstance(value, dict):
             return f"{where}: not a JSON object"
@@ -168,6 +211,29 @@ class JsonLines:
         if any(value.get(column) is not None for column in columns):
             return f"{where}: not valid JSON (it holds half a character, or what no parser agrees on)"
         return f"{where}: it has no value for any of {', '.join(columns)}"
+
+
+def _json_reader(path: Path, columns: str, strict: bool = False, records: bool = True) -> str:
+    """SQL for the lines of a file of JSON, as objects with these columns or as they are."""
+    compression = "gzip" if gzipped(path) else "none"
+    return (
+        f"read_json({sql_path(path)}, format = 'newline_delimited', columns = {{{columns}}}, records = {records}, "
+        f"ignore_errors = {not strict}, compression = '{compression}')"
+    )
+
+
+def _rewritten(line: bytes, columns: Sequence[str]) -> bytes:
+    """Some columns of the object on a line, of JSON or of Python's literals, as a line of JSON; a line that is no JSON
+    for one that is neither."""
+    try:
+        text = line.decode().strip()
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = ast.literal_eval(text)
+        return json.dumps({column: record.get(column) for column in columns}).encode() + b"\n"
+    except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError, MemoryError):
+        return b"unreadable\n"
 
 
 @dataclass(frozen=True)
@@ -178,6 +244,11 @@ class Csv:
     fields: Fields
 
     @property
+    def _copy(self) -> Path:
+        """Takes the file's place once it is there."""
+        return self.database.scratch / f"{self.fields.noun}s-as.csv"
+
+    @property
     def plain(self) -> None:
         """See `Format`."""
 
@@ -186,18 +257,36 @@ class Csv:
         """See `Format`."""
         return _unit(self.fields)
 
-    def rows(self, extract: Path | None = None, exact: bool = False) -> str:
-        """See `Format`."""
-        return self._rows
-
     @cached_property
-    def _rows(self) -> str:
-        names, separator = self._header()
+    def _quoted(self) -> bool:
+        """Whether a quotation mark at the beginning of a value is not part of it."""
+        if self.fields.columns.quoting:
+            return self.fields.columns.quoting == "double"
+        # The public dumps of reviews that are tables with tabs quote nothing.
+        return ".tsv" not in [suffix.lower() for suffix in self.fields.path.suffixes]
+
+    def mend(self, error: DataError) -> None:
+        """See `Format`."""
+        if isinstance(error, GzipError):
+            _unpack(self.fields.path, self._copy)
+        elif self._quoted or "invalid state" not in str(error):
+            raise error
+        else:  # DuckDB takes no carriage returns in values
+            with replacing(self._copy) as file:
+                for line in lines(self.fields.path):
+                    file.write(line.rstrip(b"\r\n").replace(b"\r", b" ") + b"\n")
+
+    def rows(self, extract: Path | None = None, exact: bool = False, strict: bool = False) -> str:
+        """See `Format`."""
+        names, separator = self._header
         columns = ", ".join(f"{sql_text(name)}: 'varchar'" for name in names)
+        quote = '"' if self._quoted else ""
+        path = self._copy if self._copy.exists() else self.fields.path
         # DuckDB would guess all this from the first rows, and from broken ones wrongly.
         reader = (
-            f"read_csv({sql_path(self.fields.path)}, columns = {{{columns}}}, auto_detect = false, header = true, "
-            f"delim = '{separator}', quote = '\"', escape = '\"', store_rejects = true)"
+            f"read_csv({sql_path(path)}, columns = {{{columns}}}, auto_detect = false, header = true, "
+            f"delim = '{separator}', quote = '{quote}', escape = '{quote}', store_rejects = true, "
+            f"compression = '{'gzip' if gzipped(path) else 'none'}')"
         )
         self.fields.check_columns(list(self.database.column_types(reader, self.fields.noun)))
 
@@ -206,19 +295,39 @@ class Csv:
             token = f"to_json({column})::varchar"
             if kind in (TEXTS, ANY):
                 return f"case when starts_with({column}, '[') and json_valid({column}) then {column} else {token} end"
-            return column if kind in (LONG, NUMBER, TIME) else token
+            if kind in (NUMBER, TIME):
+                return f"case when try_cast({column} as double) is null then {token} else {column} end"
+            if kind == ID and self._quoted:
+                swallowing = _swallowing(names, separator, self._kinds)
+                return f"case when {swallowing} is null then {token} else error({SWALLOWS} || {swallowing}) end"
+            plain = column if kind == LONG else token
+            if kind in (LONG, TEXT) and not self.fields.columns.quoting and not self._quoted:
+                # As no one writes who does not quote.
+                doubled = f"""regexp_full_match({column}, '"([^"]|"")*""([^"]|"")*"')"""
+                seems = f"case when starts_with({column}, '\"') then {doubled} end"
+                return f"case when {seems} then error({QUOTED} || left({column}, 40)) else {plain} end"
+            return plain
 
         return _select(self.fields, reader, field)
 
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        """The columns that hold fields and the kinds of these."""
+        return {self.fields.column(name): kind for name, kind in self.fields.kinds.items()}
+
+    @cached_property
     def _header(self) -> tuple[list[str], str]:
         """The names of the columns and what separates them."""
         path = self.fields.path
         header = next(lines(path), b"").decode("utf-8-sig", "replace")
         separator = max(",;\t|", key=header.count)
         try:
-            names = next(csv.reader([header], delimiter=separator), [])
+            as_they_are = header.rstrip("\r\n").split(separator) if header.strip() else []
+            names = next(csv.reader([header], delimiter=separator), []) if self._quoted else as_they_are
         except csv.Error as error:
             raise DataError(f"{path}: its first line is not a line of column names ({error})") from error
+        if not self._quoted and any(name.startswith('"') and name.endswith('"') for name in names):
+            raise DataError(f"{path}: its column names are quoted; say that its values are too with --quoting double")
         if not names:
             raise DataError(f"{path} is empty or does not begin with a line of column names; add one")
         for name in names:
@@ -229,16 +338,15 @@ class Csv:
     def rejected(self) -> tuple[int, str]:
         """See `Format`."""
         rows = self.database.execute(
-            "select line, any_value(error_message), max(error_type = 'UNQUOTED VALUE') from reject_errors "
-            "group by line order by line"
+            "select line, any_value(error_message), max(error_type = 'UNQUOTED VALUE' or contains(csv_line, chr(10))) "
+            "from reject_errors group by line order by line"
         )
         reasons = [f"line {line:,}: {message.splitlines()[0]}" for line, message, _ in rows]
-        for reason, (_, _, unquoted) in zip(reasons, rows, strict=True):
-            if unquoted:  # it may have swallowed many a row
-                raise DataError(
-                    f"{self.fields.path}, {reason}; correct the quotation marks, by doubling those in a value"
-                )
-        return len(rows), reasons[0] if reasons else ""
+        for reason, (_, _, swallows) in zip(reasons, rows, strict=True):
+            if self._quoted and swallows:  # maybe many a row
+                raise DataError(f"{self.fields.path}, {reason}; {QUOTES}")
+        hint = "" if self._quoted or not reasons else "; are its values quoted? --quoting double"
+        return len(rows), reasons[0] + hint if reasons else ""
 
     def where(self, row: int) -> str:
         """See `Format`."""
@@ -247,6 +355,27 @@ class Csv:
     def unreadable(self, row: int) -> str:
         """See `Format`."""
         return f"{self.where(row)}: it has no value for any of {', '.join(self.fields.used_columns())}"
+
+
+def _swallowing(names: Sequence[str], separator: str, kinds: Mapping[str, str]) -> str:
+    """The beginning of a value, null if there is none, that holds the end of its line, maybe whole lines, and the
+    beginning of another up to the same column: it was read from a quotation mark that quotes nothing to another one."""
+    sign = "\\t" if separator == "\t" else f"\\{separator}"
+    text = f"[^{sign}\\n]*"
+    forms = {NUMBER: " *-?[0-9][0-9.eE+-]* *", TIME: f"{text}[0-9]{text}", ID: f"[^{sign}\\s]+"}
+
+    def line(some: Sequence[str]) -> str:
+        return sign.join(forms.get(kinds.get(name, ""), text) for name in some)
+
+    found = []
+    for place, name in enumerate(names):
+        first, last = line(["", *names[place + 1 :]]), line([*names[:place], ""])
+        pattern = sql_text(f"{first}\\r?\\n({line(names)}\\r?\\n)*{last}")
+        column = sql_name(name)
+        # Most values have no line end, which is found fastest.
+        swallows = f"case when contains({column}, chr(10)) then regexp_full_match({column}, {pattern}) end"
+        found.append(f"case when {swallows} then left(split_part({column}, chr(10), 1), 40) end")
+    return f"coalesce({', '.join(found)})"
 
 
 @dataclass(frozen=True)
@@ -278,7 +407,11 @@ class Parquet:
         column = self.fields.column(self.fields.of_kind(TIME)[0])
         return 1 if self._types[column].startswith(("TIMESTAMP", "DATE")) else 1000
 
-    def rows(self, extract: Path | None = None, exact: bool = False) -> str:
+    def mend(self, error: DataError) -> None:
+        """See `Format`."""
+        raise error
+
+    def rows(self, extract: Path | None = None, exact: bool = False, strict: bool = False) -> str:
         """See `Format`."""
         return _select(self.fields, self._reader, self._field)
 
@@ -288,6 +421,8 @@ class Parquet:
             raise DataError(f"{self.fields.path}: column '{self.fields.column(name)}' holds {type_}, not texts")
         if kind == ID and type_ in _INTEGERS:
             return f"to_json({column}::varchar)::varchar"
+        if kind == TIME and type_ == "TIMESTAMPTZ_NS":  # for which there is no epoch_ms
+            column = f"{column}::timestamptz"
         if kind == TIME and type_.startswith("TIMESTAMP"):
             return f"epoch_ms({column})::varchar"
         if kind == TIME and type_ == "DATE":

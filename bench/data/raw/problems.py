@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from bench.data.raw.columns import ID, NUMBER, TEXTS, TIME
 from bench.data.raw.fields import EARLIEST, LATEST
 from bench.errors import DataError
+
+QUOTES = "correct the quotation marks, by doubling those in a value, or say --quoting none if they quote nothing"
+"""What to do about a table whose quotation marks do not fit."""
+SWALLOWS = "'a quotation mark that quotes nothing swallows the end of its line and the beginning of another: '"
+"""What is wrong with a table that can be read so, in SQL."""
+QUOTED = "'values seem to be quoted, such as '"
 
 
 def expected(kind: str, seconds: bool) -> str:
@@ -19,10 +26,16 @@ def expected(kind: str, seconds: bool) -> str:
     }.get(kind, "a text")
 
 
-def in_other_unit(token: str | None, seconds: bool) -> str:
-    """What to say of a wrong time that would be right in the other unit."""
+_DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{4}\b")
+
+
+def told_otherwise(token: str | None, seconds: bool) -> str:
+    """What to say of a wrong time that would be right in the other unit, or in one of two orders of day and month."""
+    text = (token or "").strip('"')
+    if _DAY_OR_MONTH.match(text):
+        return " (which comes first in it? --timestamps month-first or --timestamps day-first)"
     try:
-        value = float(token or "") * (1 if seconds else 1000)
+        value = float(text) * (1 if seconds else 1000)
     except ValueError:
         return ""
     return f" (in the other unit? --timestamps {'ms' if seconds else 's'})" if EARLIEST <= value <= LATEST else ""
