@@ -750,6 +750,19 @@ def test_a_csv_file_whose_first_rows_have_no_quotes(tmp_path: Path, text: str) -
     assert prepared_texts(tmp_path, path) == [f"{' '.join(text.split())} {n}" for n in range(11)]
 
 
+def test_a_csv_file_with_a_very_long_line(tmp_path: Path) -> None:
+    reviews = good_reviews()
+    reviews[3]["text"] = "long " * 2_000_000
+    assert prepared_texts(tmp_path, csv_file(tmp_path / "r.csv", reviews))[3] == reviews[3]["text"].strip()
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_table_in_utf_16(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"r.{kind}"
+    path.write_bytes(table(good_reviews()).encode("utf-16"))
+    assert_refused(tmp_path, rf"r\.{kind} is UTF-16; save it as UTF-8", path)
+
+
 def test_a_csv_file_that_is_not_utf_8(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "r.csv", good_reviews())
     path.write_bytes(path.read_bytes().replace(b"text 3", b"text \xff"))

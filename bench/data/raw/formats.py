@@ -7,7 +7,7 @@ import csv
 import json
 import re
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,8 @@ from bench.errors import DataError
 from bench.files import replacing
 from bench.progress import Share
 
+_LONGEST_LINE = 1 << 24
+"""Bytes, of a table; DuckDB allows as many in a line of JSON."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
 
@@ -286,7 +288,7 @@ class Csv:
         reader = (
             f"read_csv({sql_path(path)}, columns = {{{columns}}}, auto_detect = false, header = true, "
             f"delim = '{separator}', quote = '{quote}', escape = '{quote}', store_rejects = true, "
-            f"compression = '{'gzip' if gzipped(path) else 'none'}')"
+            f"max_line_size = {_LONGEST_LINE}, compression = '{'gzip' if gzipped(path) else 'none'}')"
         )
         self.fields.check_columns(list(self.database.column_types(reader, self.fields.noun)))
 
@@ -319,7 +321,10 @@ class Csv:
     def _header(self) -> tuple[list[str], str]:
         """The names of the columns and what separates them."""
         path = self.fields.path
-        header = next(lines(path), b"").decode("utf-8-sig", "replace")
+        first = next(lines(path), b"")
+        if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise DataError(f"{path} is UTF-16; save it as UTF-8")
+        header = first.decode("utf-8-sig", "replace")
         separator = max(",;\t|", key=header.count)
         try:
             as_they_are = header.rstrip("\r\n").split(separator) if header.strip() else []
@@ -338,15 +343,16 @@ class Csv:
     def rejected(self) -> tuple[int, str]:
         """See `Format`."""
         rows = self.database.execute(
-            "select line, any_value(error_message), max(error_type = 'UNQUOTED VALUE' or contains(csv_line, chr(10))) "
-            "from reject_errors group by line order by line"
+            "select line, any_value(error_message), max(error_type = 'UNQUOTED VALUE' or contains(csv_line, chr(10))), "
+            "max(error_type in ('MISSING COLUMNS', 'TOO MANY COLUMNS')) from reject_errors group by line order by line"
         )
-        reasons = [f"line {line:,}: {message.splitlines()[0]}" for line, message, _ in rows]
-        for reason, (_, _, swallows) in zip(reasons, rows, strict=True):
+        reasons = []
+        for line, message, swallows, has_others in rows:
+            hint = "; are its values quoted? --quoting double" if has_others and not self._quoted else ""
+            reasons.append(f"line {line:,}: {message.splitlines()[0]}{hint}")
             if self._quoted and swallows:  # maybe many a row
-                raise DataError(f"{self.fields.path}, {reason}; {QUOTES}")
-        hint = "" if self._quoted or not reasons else "; are its values quoted? --quoting double"
-        return len(rows), reasons[0] + hint if reasons else ""
+                raise DataError(f"{self.fields.path}, {reasons[-1]}; {QUOTES}")
+        return len(rows), reasons[0] if reasons else ""
 
     def where(self, row: int) -> str:
         """See `Format`."""
