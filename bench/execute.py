@@ -176,6 +176,7 @@ def summarise(job: Job, store: RunStore, say: Say) -> None:
             blocks_offered=sum(row.blocks_offered for row in predictions) / count,
             **job.scoring,
             signatures=scored.signatures,
+            metric_notes=scored.notes,
             scores=scored.scores,
         )
     )

@@ -134,9 +134,10 @@ class AdapterSummary(Stored):
 
 class Summary(File):
     """summary.json: a complete run. `scores` by category and column; `instances` counts them by category; `resamples`,
-    `fidelity` and `metric_options` tell how the scores were made. Tokens are those that are known: a server did not
-    tell them for `uncounted_calls`, and cut the prompts of `shortened_calls`. `empty_answers` counts answers without
-    text by stage, `empty_predictions` instances without one."""
+    `fidelity` and `metric_options` tell how the scores were made, `metric_notes` what has to stand with those of a
+    metric. Tokens are those that are known: a server did not tell them for `uncounted_calls`, and cut the prompts of
+    `shortened_calls`. `empty_answers` counts answers without text by stage, `empty_predictions` instances without
+    one."""
 
     name: str
     instances: dict[str, int]
@@ -156,6 +157,7 @@ class Summary(File):
     fidelity: str | None = None
     metric_options: dict[str, dict[str, Any]] | None = None
     signatures: dict[str, str]
+    metric_notes: dict[str, str] = {}
     scores: dict[str, dict[str, Score]]
 
 

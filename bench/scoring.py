@@ -29,9 +29,10 @@ CategoryScores = dict[str, Score]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run's summary says of its scores: the metrics' signatures, and scores by category and column."""
+    """What a run's summary says of its scores: the metrics' signatures and notes, and scores by category and column."""
 
     signatures: dict[str, str]
+    notes: dict[str, str]
     scores: dict[str, CategoryScores]
 
 
@@ -76,8 +77,15 @@ def score(
     categories = dict.fromkeys(prediction.category for prediction in predictions)
     return Scored(
         signatures,
+        notes_of(metrics, batch.references),
         {category: category_scores(category, predictions, metrics, rows, resamples, say) for category in categories},
     )
+
+
+def notes_of(metrics: Mapping[str, Metric], references: Sequence[str]) -> dict[str, str]:
+    """What metrics have to say of the references, by metric."""
+    notes = {name: metric.note(references) for name, metric in metrics.items() if hasattr(metric, "note")}
+    return {name: note for name, note in notes.items() if note}
 
 
 def batch_of(predictions: Sequence[Prediction], read: Read) -> Batch:

@@ -51,6 +51,16 @@ class Rouge:
             average += f"[{_BOOTSTRAP_SAMPLES},seed:{self.seed}{draws}]"
         return f"rouge|types:rouge1,rougeL|score:f|stem:no|avg:{average}|like:rouge_score-0.1.2"
 
+    def note(self, references: Sequence[str]) -> str:
+        """How many references are in a script that the tokenizer passes over; empty if none is."""
+        read = [_share_read(reference) for reference in references]
+        if not (odd := sum(share < 0.5 for share in read)):
+            return ""
+        return (
+            f"rouge: {odd:,} of {len(read):,} references are mostly not in the letters a-z and the digits 0-9, all "
+            f"that ROUGE's tokenizer reads; {read.count(0):,} hold none of these: their ROUGE is 0 by definition."
+        )
+
     def rows(self, batch: Batch) -> Array:
         """F-measures of ROUGE-1 and ROUGE-L, shape (n, 2); 0 where a side has no token."""
         pairs = zip(batch.predictions, batch.references, strict=True)
@@ -88,6 +98,12 @@ def _bootstrap_median(scores: Array, generator: np.random.RandomState) -> float:
 
 def _tokens(text: str) -> list[str]:
     return _TOKENS.findall(text.lower())
+
+
+def _share_read(text: str) -> float:
+    """The share of the letters and digits of a text that are in its tokens; 0 without a token."""
+    read = sum(map(len, _tokens(text)))
+    return read / max(read, 1) if text.isascii() else read / max(sum(map(str.isalnum, text)), read, 1)
 
 
 def _score(prediction: list[str], reference: list[str]) -> tuple[float, float]:

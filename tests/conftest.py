@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -121,6 +122,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = [{"asin": asin, "title": title, "description": about} for asin, (title, about) in GOODS.items()]
     path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def chinese_shop(shop: Path, tmp_path: Path) -> Path:
+    """The shop, but u1 and u2 wrote in Chinese what has to be predicted."""
+    data = shutil.copytree(shop, tmp_path / "chinese")
+    path = data / "main" / "Toys" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows[:2]:
+        row["data"]["text"] = "\u6211\u975e\u5e38\u559c\u6b22"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return data
 
 
 @pytest.fixture

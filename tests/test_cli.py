@@ -235,6 +235,13 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     assert len(scripted.calls) == 4
 
 
+def test_run_prints_what_has_to_stand_with_the_scores(
+    chinese_shop: Path, shop_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--config", str(shop_config), "--method", "copy", "--dataset", str(chinese_shop)]) == 0
+    assert "rouge: 2 of 3 references are mostly not in the letters a-z" in capsys.readouterr().out.splitlines()[-2]
+
+
 def test_flags_win_over_the_configuration_and_set_over_flags(
     shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

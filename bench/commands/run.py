@@ -108,6 +108,8 @@ def _show(summary: Summary) -> None:
         print(f"answers without text: {counted}")
     if summary.shortened_calls:
         print(f"the server cut {summary.shortened_calls} prompts: these are not the scores of the method")
+    for note in summary.metric_notes.values():
+        print(note)
 
 
 def _tokens(summary: Summary) -> str:

@@ -307,6 +307,10 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     empty, cut = sum(not text.prediction for text in texts), sum(text.cut_off for text in texts)
     limits = " or ".join(dict.fromkeys(str(run.config.max_new_tokens) for run in runs))
     notes.append(f"Empty predictions score 0 ({empty} in this table); {cut} texts were cut off at {limits} new tokens.")
+    columns = rows[0].finished[0].columns
+    metrics = {columns[name][0] for name in experiment.columns}
+    told = [run.summary.metric_notes for row in rows for run in row.finished]
+    notes += [note for of_run in told for name, note in of_run.items() if name in metrics]
     notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]
     if any(run.config.dataset == "demo" for run in runs):
         from bench.data.stats import demo_floors

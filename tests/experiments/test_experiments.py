@@ -217,6 +217,16 @@ def test_notes(small: Path, shop_config: Path, tmp_path: Path, scripted: Any, ti
         assert text.count(note) == 1, note
 
 
+@pytest.mark.parametrize(("columns", "count"), [(["rouge1"], 1), (["bleu"], 0)])
+def test_a_note_on_what_rouge_cannot_read(
+    chinese_shop: Path, shop_config: Path, tmp_path: Path, scripted: Any, columns: list[str], count: int
+) -> None:
+    settings = read_config(str(shop_config)) | {"dataset": str(chinese_shop)}
+    run_experiment(str(write(tmp_path, CONTENT | {"columns": columns})), settings)
+    text = (tmp_path / "results/tables/small.md").read_text().replace("\\", "")
+    assert text.count("rouge: 2 of 3 references are mostly not in the letters a-z") == count
+
+
 def test_the_demo_says_what_it_is_and_what_needs_no_model_there(
     tmp_path: Path, shop_config: Path, demo: dict[str, Corpus]
 ) -> None:

@@ -112,6 +112,21 @@ def test_weights_count_rows(metric: Rouge) -> None:
     np.testing.assert_allclose(scores["rougeL"], [1.75 / 3, 0.5])
 
 
+def test_a_note_says_which_references_it_can_hardly_read() -> None:
+    read = ["Plain words, 10/10!", "d\u00e9j\u00e0 vu au caf\u00e9", "\u6211 like it a lot"]
+    assert Rouge().note(read) == ""
+    hardly = [
+        "\u6211\u975e\u5e38\u559c\u6b22 DVD",
+        "\u041e\u0447\u0435\u043d\u044c \u0445\u043e\u0440\u043e\u0448\u043e",
+        "\U0001f600",
+        "...",
+    ]
+    note = Rouge().note([*read, *hardly])
+    assert note.startswith("rouge: 4 of 7 references are mostly not in the letters a-z and the digits 0-9, all")
+    assert "; 3 hold none of these: their ROUGE is 0 by definition." in note
+    assert not Rouge().rows(Batch(hardly[1:], hardly[1:])).any()
+
+
 def test_nothing_to_aggregate_is_an_error() -> None:
     rows = Rouge().rows(Batch([], []))
     assert rows.shape == (0, 2)

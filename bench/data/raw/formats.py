@@ -67,13 +67,18 @@ class Format(Protocol):
 
 def format_of(database: Database, fields: Fields) -> Format:
     """The format that a file's name tells: CSV, Parquet or JSON lines."""
-    suffixes = [suffix.lower() for suffix in fields.path.suffixes if suffix.lower() != ".gz"]
-    match suffixes[-1:]:
-        case [".csv" | ".tsv"]:
+    match _ending(fields.path):
+        case ".csv" | ".tsv":
             return Csv(database, fields)
-        case [".parquet" | ".pq"]:
+        case ".parquet" | ".pq":
             return Parquet(database, fields)
     return JsonLines(database, fields)
+
+
+def _ending(path: Path) -> str:
+    """What the name of a file, or of one that is packed in it, ends with, e.g. ".csv"."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return suffixes[-1] if suffixes else ""
 
 
 def _select(fields: Fields, reader: str, field: Callable[[str, str], str]) -> str:
@@ -265,7 +270,7 @@ class Csv:
         if self.fields.columns.quoting:
             return self.fields.columns.quoting == "double"
         # The public dumps of reviews that are tables with tabs quote nothing.
-        return ".tsv" not in [suffix.lower() for suffix in self.fields.path.suffixes]
+        return _ending(self.fields.path) != ".tsv"
 
     def mend(self, error: DataError) -> None:
         """See `Format`."""
