@@ -732,6 +732,28 @@ def test_an_interruption_keeps_what_was_read(tmp_path: Path, step: str, found: l
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["Toys"]
 
 
+@pytest.mark.parametrize("kind", ["a key twice", "dictionaries", "an odd gzip file", "a table in one"])
+def test_a_copy_that_it_took_is_there_after_an_interruption(tmp_path: Path, kind: str) -> None:
+    reviews, items = good_files(tmp_path)
+    data = reviews.read_bytes()
+    if kind == "a key twice":
+        reviews.write_bytes(data.replace(b'"title"', b'"title": "first", "title"').replace(b"text 3", b"text\\n3"))
+    elif kind == "dictionaries":
+        reviews.write_text("".join(f"{json.loads(line)!r}\n" for line in data.splitlines()))
+    else:
+        reviews = tmp_path / ("r.csv.gz" if "table" in kind else "r.jsonl.gz")
+        rows = [json.loads(line) for line in data.splitlines()]
+        reviews.write_bytes(gzip.compress(csv_table(rows, random.Random(0)) if "table" in kind else data) + bytes(9))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(reviews, items, "Toys", tmp_path / "out", interrupt_at("of kept items"), ALL)
+    said: list[str] = []
+    prepare(reviews, items, "Toys", tmp_path / "out", said.append, ALL)
+    assert READ_BEFORE[1].replace("r.jsonl", reviews.name) in said
+    prepare(reviews, items, "Toys", tmp_path / "whole", silent, ALL)
+    assert same_tables(tmp_path / "out/Toys", tmp_path / "whole/Toys")
+    assert "first" not in pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["title"].to_list()
+
+
 def test_bad_rows_are_counted_after_an_interruption_too(tmp_path: Path) -> None:
     reviews, items = good_files(tmp_path)
     reviews.write_bytes(b"hello\n" + reviews.read_bytes())
