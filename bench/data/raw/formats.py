@@ -304,7 +304,7 @@ class Csv:
                 return f"case when starts_with({column}, '[') and json_valid({column}) then {column} else {token} end"
             if kind in (NUMBER, TIME):
                 return f"case when try_cast({column} as double) is null then {token} else {column} end"
-            if kind == ID and self._quoted:
+            if name == next(iter(self.fields.kinds)) and self._quoted:  # once a row
                 swallowing = _swallowing(names, separator, self._kinds)
                 return f"case when {swallowing} is null then {token} else error({SWALLOWS} || {swallowing}) end"
             plain = column if kind == LONG else token
