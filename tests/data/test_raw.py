@@ -240,20 +240,19 @@ DATES = [
 ]
 
 
-@pytest.mark.parametrize("date", DATES)
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-def test_dates(tmp_path: Path, date: str, kind: str) -> None:
-    reviews = [record | {"timestamp": date} for record in good_reviews()]
+@pytest.mark.parametrize(("kind", "unit"), [("jsonl", "ms"), ("jsonl", "s"), ("csv", "ms"), ("parquet", "s")])
+def test_dates(tmp_path: Path, kind: str, unit: str) -> None:
+    reviews = [
+        good_reviews()[0] | {"parent_asin": f"i{n}", "text": date, "timestamp": date} for n, date in enumerate(DATES)
+    ]
+    items = lines([good_items()[0] | {"parent_asin": f"i{n}"} for n in range(len(DATES))])
     path = tmp_path / f"r.{kind}"
     if kind == "jsonl":
         path.write_bytes(lines(reviews))
     else:
         (csv_file if kind == "csv" else parquet_file)(path, reviews)
-    for unit in ("s", "ms"):
-        (tmp_path / unit).mkdir()
-        assert prepared_texts(tmp_path / unit, path, columns=read_column_map("", unit=unit)) == TEXTS
-        times = pl.read_parquet(tmp_path / unit / "out/Toys/reviews.parquet")["timestamp"]
-        assert set(times) == {1_440_979_200_000}
+    assert prepared_texts(tmp_path, path, items, columns=read_column_map("", unit=unit)) == DATES
+    assert set(pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["timestamp"]) == {1_440_979_200_000}
 
 
 @pytest.mark.parametrize(("unit", "month"), [("month-first", 5), ("day-first", 6)])
@@ -314,12 +313,14 @@ ODD_GZIP = {
 
 @pytest.mark.parametrize("kind", ODD_GZIP)
 def test_an_odd_gzip_file(tmp_path: Path, kind: str) -> None:
-    """What `gzip -t` takes is read, and a bad row in it is found where it is."""
+    """What `gzip -t` takes is read."""
     assert prepared_texts(tmp_path, ODD_GZIP[kind]) == TEXTS
-    bad = lines(good_reviews()) + b"hello\n"
-    odd = member(bad, 16, b"a comment\0")
-    (tmp_path / "bad").mkdir()
-    assert_refused(tmp_path / "bad", r"r\.jsonl, line 12: not valid JSON", odd)
+
+
+def test_a_bad_row_in_an_odd_gzip_file(tmp_path: Path) -> None:
+    odd = member(lines(good_reviews()) + b"hello\n", 16, b"a comment\0")
+    assert_refused(tmp_path, r"r\.jsonl, line 12: not valid JSON", odd)
+    assert prepared_texts(tmp_path, odd, max_bad_lines=1) == TEXTS
 
 
 def test_an_odd_gzip_file_that_is_a_table(tmp_path: Path) -> None:
@@ -642,14 +643,22 @@ def test_a_table_with_tabs_and_quotes(tmp_path: Path) -> None:
     assert_refused(tmp_path / "all", r"its column names are quoted; say .* --quoting double$", path)
 
 
-@pytest.mark.parametrize("separator", ["\t", ",", "|"])
-@pytest.mark.parametrize("column", ["title", "text", "other"])
-@pytest.mark.parametrize(("opens", "closes"), [(3, 4), (0, 1), (2, 9), (9, 10)])
+@pytest.mark.parametrize(
+    ("separator", "column", "opens", "closes"),
+    [
+        ("\t", "title", 3, 4),
+        (",", "text", 2, 9),
+        (",", "other", 0, 1),
+        ("|", "text", 9, 10),
+        (";", "last", 3, 4),
+        ("\t", "last", 0, 9),
+    ],
+)
 def test_a_quotation_mark_that_swallows_lines(
     tmp_path: Path, separator: str, column: str, opens: int, closes: int
 ) -> None:
     """Is an error, though what is left looks like rows; however many bad rows there may be."""
-    reviews = [{"other": "x"} | record for record in good_reviews()]
+    reviews = [{"other": "x"} | record | {"last": "y"} for record in good_reviews()]
     reviews[opens] |= {column: '"Wow'}
     reviews[closes] |= {column: 'So it is"'}
     path = tmp_path / "r.csv"
