@@ -30,7 +30,7 @@ _DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{4}\b")
 
 
 def told_otherwise(token: str | None, seconds: bool) -> str:
-    """What to say of a wrong time that would be right in the other unit, or in one of two orders of day and month."""
+    """What to say of a wrong time that would be right in another unit, or in one of two orders of day and month."""
     text = (token or "").strip('"')
     if _DAY_OR_MONTH.match(text):
         return " (which comes first in it? --timestamps month-first or --timestamps day-first)"
@@ -38,6 +38,9 @@ def told_otherwise(token: str | None, seconds: bool) -> str:
         value = float(text) * (1 if seconds else 1000)
     except ValueError:
         return ""
+    for unit, parts in (("micro", 1e3), ("nano", 1e6)):
+        if EARLIEST <= float(text) / parts <= LATEST:
+            return f" (in {unit}seconds? give milliseconds or, in Parquet, a column of times)"
     return f" (in the other unit? --timestamps {'ms' if seconds else 's'})" if EARLIEST <= value <= LATEST else ""
 
 
