@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from bench.errors import BenchError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,28 +62,12 @@ def runs(results: str | Path = "results") -> DataFrame:
     """
     from pandas import DataFrame
 
-    from bench.finished import run_folders
+    from bench.finished import read_each, run_folders, said
 
     columns = ["run", "complete", "created", "device", *SETTINGS, "instances", *COUNTS]
-    rows = _readable(_row, run_folders(Path(results)))
+    rows = said(read_each(_row, run_folders(Path(results))))
     scores = dict.fromkeys(name for row in rows for name in row if name not in columns)
     return DataFrame(rows, columns=[*columns, *scores])
-
-
-Read = TypeVar("Read")
-
-
-def _readable(read: Callable[[Path], Read], folders: Sequence[Path]) -> list[Read]:
-    """What `read` makes of the runs in some folders, without those that it cannot read, of which it says so."""
-    from bench.progress import say
-
-    found = []
-    for folder in folders:
-        try:
-            found.append(read(folder))
-        except BenchError as error:
-            say(f"{folder.name} is left out: {error}")
-    return found
 
 
 def _row(folder: Path) -> dict[str, object]:
@@ -125,11 +107,11 @@ def scores(results: str | Path = "results", runs: str | Sequence[str] | None = N
     """
     from pandas import DataFrame
 
-    from bench.finished import find_run, run_folders
+    from bench.finished import find_run, read_each, run_folders, said
 
     if runs is None:
         folders = [folder for folder in run_folders(Path(results)) if (folder / "summary.json").exists()]
-        found = _readable(_text_scores, folders)
+        found = said(read_each(_text_scores, folders))
     else:
         names = [runs] if isinstance(runs, str) else runs
         found = [_text_scores(find_run(Path(results), name)) for name in names]
@@ -139,9 +121,9 @@ def scores(results: str | Path = "results", runs: str | Sequence[str] | None = N
 
 def _text_scores(folder: Path) -> list[tuple[object, ...]]:
     """The rows of `scores` of one run."""
-    from bench.finished import finished
+    from bench.finished import checked
 
-    run = finished(folder)
+    run = checked(folder)
     rows: list[tuple[object, ...]] = []
     for index, row in enumerate(run.predictions):
         about = (run.name, run.record.config.get("method"), row.category, row.instance, row.user)
@@ -160,9 +142,9 @@ def compare(a: str, b: str, changed: int = 5, by: str | None = None, results: st
     Raises `BenchError` for runs that cannot be compared.
     """
     from bench.comparison import compare
-    from bench.finished import find_run, finished
+    from bench.finished import checked, find_run
 
-    run_a, run_b = (finished(find_run(Path(results), name)) for name in (a, b))
+    run_a, run_b = (checked(find_run(Path(results), name)) for name in (a, b))
     return compare(run_a, run_b, changed, by)
 
 
@@ -185,10 +167,11 @@ def table(
     was computed is kept.
     """
     from bench.config import merge
+    from bench.terminal import visible
 
     names = [str(name) for name in ([config] if isinstance(config, str | Path) else config)]
     configs = {name: merge(_read(name), settings) for name in names}
-    return "\n".join(tables([experiment], configs, settings, seeds, paper, significance))
+    return visible("\n".join(tables([experiment], configs, settings, seeds, paper, significance)))
 
 
 def tables(

@@ -7,8 +7,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bench.errors import BenchError
+from bench.terminal import visible
 
 COMMANDS = (
     *("run", "train", "adapter", "table", "compare", "check", "bless", "time", "report", "list", "show", "doctor"),
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code or 0
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {visible(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nbench: interrupted; run the same command again to go on where it stopped", file=sys.stderr)
@@ -37,8 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Quotes arguments that it refuses so that they steer no terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bench", description="Benchmark of methods that make a language model write as a given user would."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -5,7 +5,6 @@ Everything is B minus A. Instances are paired by id; those that only one run has
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,12 @@ from tabulate import tabulate
 from bench.config import RunConfig
 from bench.errors import ConfigError, DataError
 from bench.finished import FinishedRun
+from bench.places import shown_name
 from bench.protocols import Array, Column, Metric
 from bench.registry import near_match
 from bench.report.names import category_name
 from bench.statistics import TIE, Difference, holm, paired
+from bench.terminal import visible
 
 WIDTH = 120
 
@@ -314,7 +315,7 @@ def _named(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
     # Before there were tasks, all runs were of the one that is the default now.
     named = {"task": RunConfig.model_fields["task"].default, **identity["settings"]}
     if "model" in identity:
-        named["model"] = run.config.model
+        named["model"] = shown_name(run.config.model)
     for group in ("task", "method", "retriever"):
         plugin = str(named.get(group, ""))
         chosen = {**run.config.options.get(plugin, {}), **other.config.options.get(plugin, {})}
@@ -347,7 +348,8 @@ def render(comparison: Comparison) -> str:
         "\n".join(map(_wrapped, _notes(comparison, counts))),
         *(_texts(comparison, change) for change in comparison.changes),
     ]
-    return "\n\n".join(blocks)
+    # A notebook prints it as it is.
+    return visible("\n\n".join(blocks))
 
 
 def _cells(line: Line) -> list[str]:
@@ -390,6 +392,4 @@ def _texts(comparison: Comparison, change: Change) -> str:
 
 
 def _wrapped(text: str) -> str:
-    # Control characters in a review would steer the terminal.
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
-    return textwrap.fill(shown, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.fill(" ".join(visible(text).split()), WIDTH, subsequent_indent="  ", break_on_hyphens=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bench.config import RunConfig, build
-from bench.errors import ConfigError, DataError, StoreError
+from bench.errors import BenchError, ConfigError, DataError, StoreError
+from bench.progress import say
 from bench.registry import create, near_match
 from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Summary, rows_of
 
@@ -100,6 +101,11 @@ class FinishedRun:
                 raise StoreError(
                     f"{self.folder}/scores.jsonl has no row of {name} for {error.args[0][1]}; run it again to score it"
                 ) from None
+            if len(set(map(len, chosen))) > 1:
+                raise StoreError(
+                    f"{self.folder}/scores.jsonl has rows of {name} of different lengths: it was changed. Delete it "
+                    "and summary.json and run the command again, which scores the texts that are there"
+                )
             rows[name] = np.asarray(chosen, dtype=np.float64)
         return rows
 
@@ -122,8 +128,22 @@ class FinishedRun:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The run.json of a run, complete or not. Raises `StoreError` for a schema that cannot be read."""
-    return RunRecord.read(folder / "run.json")
+    """The run.json of a run, complete or not. Raises `StoreError` for a schema that cannot be read, and where identity
+    or configuration lack what every run has."""
+    path = folder / "run.json"
+    record = RunRecord.read(path)
+    identity, config = record.identity, record.config
+    settings = identity.get("settings")
+    parts = {
+        **{f"identity.{name}": isinstance(identity.get(name), dict) for name in ("settings", "data", "method_options")},
+        **{f"identity.settings.{name}": name in (settings or ()) for name in ("method", "seed", "split", "limit")},
+        **{f"config.{name}": isinstance(config.get(name), str) for name in ("method", "dataset", "model")},
+    }
+    if lacking := next((name for name, there in parts.items() if not there), None):
+        raise StoreError(
+            f"{path} has no {lacking}: something else wrote or changed it. Move its folder away to start over"
+        )
+    return record
 
 
 def config_of(record: RunRecord) -> RunConfig:
@@ -148,6 +168,59 @@ def finished(folder: Path, whole: bool = True) -> FinishedRun:
                 "it was changed. Delete both and run the command again, which takes the answers that are there"
             )
     return run
+
+
+def checked(folder: Path) -> FinishedRun:
+    """`finished`, with all of its rows and scores looked at: what follows can rely on them. Raises `StoreError` as
+    `finished` does and for rows or scores that are not the metrics', `PluginError` for a metric that is not
+    installed."""
+    run = finished(folder)
+    for name, metric in run.metrics.items():
+        rows = run.rows(name)
+        if rows.shape[1:] != (len(metric.statistics),):
+            raise StoreError(
+                f"{folder}/scores.jsonl has rows of {name} with {rows.shape[-1]} statistics, the metric makes "
+                f"{len(metric.statistics)}. Run the command again to score it"
+            )
+    given = dict.fromkeys(name for cells in run.summary.scores.values() for name in cells)
+    if unknown := [name for name in given if name not in run.columns]:
+        raise StoreError(
+            f"{folder}/summary.json has a score {', '.join(unknown)}, which none of its metrics gives. Run the command "
+            "again to score it"
+        )
+    return run
+
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Readable(Generic[Read]):
+    """What was made of some runs, and, by the names of the others, what is wrong with them."""
+
+    found: list[Read]
+    left_out: dict[str, str]
+
+
+def read_each(read: Callable[[Path], Read], folders: Iterable[Path]) -> Readable[Read]:
+    """What `read` makes of each run's folder: one that it cannot read costs no other."""
+    result: Readable[Read] = Readable([], {})
+    for folder in folders:
+        try:
+            result.found.append(read(folder))
+        except BenchError as error:
+            # The name stands in front.
+            reason = str(error).replace(f"{folder}/", "")
+            reason = f"it{reason.removeprefix(str(folder))}" if reason.startswith(f"{folder} ") else reason
+            result.left_out[folder.name] = " ".join(reason.split())
+    return result
+
+
+def said(readable: Readable[Read]) -> list[Read]:
+    """What was made of the runs that can be read; a line on standard error for each of the others."""
+    for name, reason in readable.left_out.items():
+        say(f"left out: {name}: {reason}")
+    return readable.found
 
 
 def run_folders(results: Path) -> list[Path]:

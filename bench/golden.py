@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,8 @@ from bench.data.load import load
 from bench.encoders import EmbeddingCache
 from bench.errors import ConfigError, StoreError
 from bench.files import as_lines, write_atomically
-from bench.finished import FinishedRun, finished
+from bench.finished import FinishedRun, finished, read_each, said
+from bench.places import is_place, without_places
 from bench.protocols import Array, Metric
 from bench.results import RunRecord, Score, ScoreRow, Summary, rows_of
 from bench.scoring import background_of, batch_of, category_scores, metric_rows, reads_data, text_hash
@@ -118,7 +118,9 @@ def find_golden(run: FinishedRun, folder: Path, name: str | None = None) -> Path
 
 
 def _fitting(run: FinishedRun, folders: Iterable[Path]) -> list[Path]:
-    return [folder for folder in folders if kind_of(read_golden(folder)) == kind_of(run)]
+    """The goldens of a run's kind. One that is damaged tells none: it is named and stands in no other's way."""
+    kinds = read_each(lambda folder: (folder, kind_of(read_golden(folder))), folders)
+    return [folder for folder, kind in said(kinds) if kind == kind_of(run)]
 
 
 def kind_of(run: FinishedRun) -> tuple[str, ...]:
@@ -135,15 +137,25 @@ def check_goldens(folder: Path, say: Say) -> list[str]:
     """Score the texts of every golden in `folder` again: a finding for each signature, each metric's rows and each
     score that is not what is stored, within `TOLERANCE`.
 
-    Raises `StoreError` without a golden and for a damaged one, `ResourceError` if a metric cannot be computed here.
+    Raises `StoreError` without a golden and, once all others are scored, for damaged ones, `ResourceError` if a metric
+    cannot be computed here.
     """
-    findings = []
+    findings: list[str] = []
+    damaged: list[StoreError] = []
     for path in golden_folders(folder):
-        golden = read_golden(path)
+        try:
+            golden = read_golden(path)
+        except StoreError as error:
+            damaged.append(error)
+            continue
         found = [f"golden {golden.name}: {finding}" for finding in _drift(golden)]
         state = f"{len(found)} findings" if found else "no drift"
         say(f"golden {golden.name}: {len(golden.predictions)} texts scored with {', '.join(golden.metrics)}: {state}")
         findings += found
+    if damaged:
+        for finding in findings:
+            say(f"drift: {finding}")
+        raise StoreError("; ".join(map(str, damaged)))
     return findings
 
 
@@ -323,7 +335,7 @@ def _check_scores(run: FinishedRun) -> None:
 def _check_portable(run: FinishedRun) -> None:
     dataset = run.config.dataset
     reading = [name for name, metric in run.metrics.items() if reads_data(metric)]
-    if reading and _is_path(dataset):
+    if reading and is_place(dataset):
         raise ConfigError(
             f"{run.folder} cannot be blessed: {', '.join(reading)} must read the data again to be checked, and the "
             f"data set {dataset} is on this machine alone; take the demo or a hub id, or leave {', '.join(reading)} "
@@ -331,7 +343,7 @@ def _check_portable(run: FinishedRun) -> None:
         )
     for name in run.metrics:
         for option, value in run.metric_options.get(name, {}).items():
-            if isinstance(value, str) and _is_path(value):
+            if isinstance(value, str) and is_place(value):
                 raise ConfigError(
                     f"{run.folder} cannot be blessed: {name}.{option} is {value}, a place on this machine alone; give "
                     "a hub id, python:PACKAGE/folder or a path from the repository's root and run again"
@@ -381,29 +393,11 @@ def _without_machine(run: FinishedRun) -> RunRecord:
             fields = fields_of(registry.load("backends", name).settings)
             runtime = {field for field, _, kind in fields if kind is RUNTIME}
             config["options"][name] = {key: value for key, value in section.items() if key not in runtime}
-    return RunRecord.model_validate(_cleaned({**run.record.json_object(), "config": config}))
+    return RunRecord.model_validate(without_places({**run.record.json_object(), "config": config}))
 
 
 def _with_cleaned_options(summary: Summary) -> Summary:
-    return summary.model_copy(update={"metric_options": _cleaned(summary.metric_options)})
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return Path(value).name if _is_path(value) else value
-    if isinstance(value, Mapping):
-        return {
-            key: _cleaned(entry)
-            for key, entry in value.items()
-            if not (isinstance(entry, str) and re.match("https?://", entry))
-        }
-    if isinstance(value, list):
-        return [_cleaned(entry) for entry in value]
-    return value
-
-
-def _is_path(value: str) -> bool:
-    return value.startswith(("/", "~/"))
+    return summary.model_copy(update={"metric_options": without_places(summary.metric_options)})
 
 
 def _replace(target: Path, files: Mapping[str, str]) -> None:

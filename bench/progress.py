@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from bench.terminal import visible
+
 TERMINAL_EVERY = 0.2
 PLAIN_EVERY = 15.0
 MEANINGFUL = 0.05
@@ -14,6 +16,7 @@ _RENEW = "\r\x1b[K"
 
 def say(text: str) -> None:
     """A line that stays; on a terminal it takes the place of the renewing one."""
+    text = visible(text)
     print(f"{_RENEW}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
@@ -32,6 +35,7 @@ class _Line:
         return True
 
     def _show(self, line: str) -> None:
+        line = visible(line)
         if self._terminal:
             print(f"{_RENEW}{line}", end="", file=sys.stderr, flush=True)
         else:

@@ -17,6 +17,7 @@ from typing import IO
 
 from bench.config import RunConfig
 from bench.errors import BenchError
+from bench.terminal import visible
 
 
 class Worker:
@@ -93,7 +94,7 @@ def main() -> int:
         inputs = Inputs()
         execute([Job.of(config, inputs) for config in configs], processes=1)
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {visible(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -56,8 +56,15 @@ class Made:
 
     def run(self, folder: Path) -> FinishedRun:
         """The folder as a complete run leaves it."""
-        identity = {"settings": self.settings, "data": self.data, "method_code": self.settings["method"]}
-        config = {"method": self.settings["method"], "options": self.options, "model": "tiny", "metrics": self.metrics}
+        settings = self.settings | {name: None for name in ("seed", "split", "limit") if name not in self.settings}
+        identity = {"settings": settings, "data": self.data, "method_code": settings["method"], "method_options": {}}
+        config = {
+            "method": settings["method"],
+            "dataset": "shop",
+            "options": self.options,
+            "model": "tiny",
+            "metrics": self.metrics,
+        }
         record = RunRecord(
             name=folder.name,
             identity={**identity, **self.identity},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.terminal import show
 
 HELP = "adapters that were trained elsewhere"
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from bench.softprompt.importing import import_adapter
 
     folder = import_adapter(arguments.source, arguments.method, Path(arguments.results))
-    print(
+    show(
         f"kept in {folder}\n"
         f"use it: bench run --method {arguments.method} --config official-7b --set adapter={folder} ...\n"
         "(it learned from the prompts of its authors' code: fidelity=official, as in official-7b, makes the same ones, "

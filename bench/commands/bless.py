@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_goldens, add_results
+from bench.terminal import show
 
 HELP = "make a run a golden, or the new state of one: the only way one moves"
 
@@ -26,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     folder = find_run(Path(arguments.results), arguments.run)
     for line in bless(folder, Path(arguments.goldens), arguments.name):
-        print(line)
+        show(line)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.commands.options import add_goldens, add_results
 from bench.errors import ConfigError
+from bench.terminal import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_misuse(arguments)
     findings = _findings(arguments)
     for finding in findings:
-        print(f"drift: {finding}")
+        show(f"drift: {finding}")
     if not findings:
-        print("no drift")
+        show("no drift")
     return 1 if findings else 0
 
 

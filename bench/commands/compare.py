@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.terminal import show
 
 HELP = "two runs on the same instances: differences, intervals, p, texts"
 
@@ -24,4 +25,4 @@ def run(arguments: argparse.Namespace) -> None:
     import bench
 
     a, b = arguments.runs
-    print(bench.compare(a, b, arguments.changed, arguments.by, arguments.results))
+    show(bench.compare(a, b, arguments.changed, arguments.by, arguments.results))

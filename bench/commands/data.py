@@ -7,6 +7,7 @@ import argparse
 from bench.commands.options import add_results
 from bench.data.raw.columns import QUOTING, TIMES
 from bench.errors import ConfigError
+from bench.terminal import show
 
 HELP = "prepare and inspect data sets"
 
@@ -94,7 +95,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         columns=read_column_map(arguments.map, arguments.allow_missing, arguments.timestamps, arguments.quoting),
         max_bad_lines=arguments.max_bad_lines,
     )
-    print("\n".join(summary.lines()))
+    show("\n".join(summary.lines()))
     if arguments.layout == "dpl":
         say(f"in the form of the published splits: {export(out, arguments.category)}")
 
@@ -119,12 +120,12 @@ def fetch(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser()
     if arguments.raw is None:
         fetch.fetch(arguments.dataset or HUB, out, arguments.category, arguments.revision, say)
-        print(f"kept in {out}\nuse it: bench run --dataset {out} ...")
+        show(f"kept in {out}\nuse it: bench run --dataset {out} ...")
     elif arguments.dataset or arguments.category:
         raise ConfigError("--raw brings the raw files of the category it names: leave out ID and --category")
     else:
         files = fetch.fetch_raw(arguments.raw, out, arguments.revision, say)
-        print(f"kept in {out}\ngo on with: {fetch.next_command(arguments.raw, *files, out)}")
+        show(f"kept in {out}\ngo on with: {fetch.next_command(arguments.raw, *files, out)}")
 
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
@@ -144,4 +145,4 @@ def stats(arguments: argparse.Namespace) -> None:
     from bench.experiments.data import data_statistics
 
     for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results), arguments.task):
-        print(line)
+        show(line)

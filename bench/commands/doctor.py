@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from bench.terminal import show
+
 HELP = "say what works on this machine and how to mend what does not"
 
 
@@ -15,4 +17,4 @@ def run(_: argparse.Namespace) -> None:
     """Print what works."""
     from bench.doctor import diagnose, render
 
-    print(render(diagnose()))
+    show(render(diagnose()))

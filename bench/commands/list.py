@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.terminal import show
 
 HELP = "list methods, retrievers, metrics, tasks, backends, layouts, configs, experiments or runs"
 PLUGINS = ("methods", "retrievers", "metrics", "tasks", "backends", "layouts")
@@ -21,17 +22,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.what == "runs":
         from bench.report.runs import list_runs
 
-        print(list_runs(arguments.results))
+        show(list_runs(arguments.results))
     elif arguments.what == "configs":
         from bench.config import config_names
 
-        print("\n".join(config_names()))
+        show("\n".join(config_names()))
     elif arguments.what == "experiments":
         from bench.experiments.spec import experiment_names, read_experiment
 
         for name in experiment_names():
-            print(f"{name:<9} {read_experiment(name)[1].title}")
+            show(f"{name:<9} {read_experiment(name)[1].title}")
     else:
         from bench import registry
 
-        print("\n".join(registry.names(arguments.what)))
+        show("\n".join(registry.names(arguments.what)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.terminal import show
 
 HELP = "one HTML page of all results: leaderboard, tables, figures, texts"
 
@@ -26,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
     results = Path(arguments.results)
     out = results / "report.html" if arguments.out is None else Path(arguments.out).expanduser()
     instances = INSTANCES if arguments.instances is None else arguments.instances
-    print(f"wrote {write_report(results, out, arguments.run, instances)}")
+    show(f"wrote {write_report(results, out, arguments.run, instances)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError, StoreError
 from bench.progress import say
+from bench.terminal import show
 
 if TYPE_CHECKING:
     from bench.config import RunConfig
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     summary = bench.run(config.method, settings)
     _show(summary)
-    print(f"kept in {config.results / 'runs' / summary.name}")
+    show(f"kept in {config.results / 'runs' / summary.name}")
 
 
 def _write_prompts(config: RunConfig, path: Path) -> None:
@@ -71,7 +72,7 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
                 count += 1
     except OSError as error:
         raise StoreError(f"--prompts {path} cannot be written: {error.strerror or error}; name another file") from error
-    print(f"{count} prompts of {len(run.instances)} instances in {path}")
+    show(f"{count} prompts of {len(run.instances)} instances in {path}")
 
 
 def _show_prompts(config: RunConfig) -> None:
@@ -82,11 +83,11 @@ def _show_prompts(config: RunConfig) -> None:
     job.check()
     stages = dry_run(job.run)
     for stage, seen in stages.items():
-        print(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
-        print(f"--- user\n{seen.first.user}\n")
-    print(f"{len(job.run.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
+        show(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
+        show(f"--- user\n{seen.first.user}\n")
+    show(f"{len(job.run.instances)} instances, {sum(seen.calls for seen in stages.values())} calls")
     for stage, seen in stages.items():
-        print(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
+        show(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
 
 
 def _show(summary: Summary) -> None:
@@ -97,19 +98,19 @@ def _show(summary: Summary) -> None:
         for category, scores in summary.scores.items()
         for column, score in scores.items()
     ]
-    print(summary.name)
-    print(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
-    print(
+    show(summary.name)
+    show(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
+    show(
         f"{summary.calls} calls, {_tokens(summary)}; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} "
         f"history blocks shown; {summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
     )
     if summary.empty_answers:
         counted = ", ".join(f"{stage} {count}" for stage, count in summary.empty_answers.items())
-        print(f"answers without text: {counted}")
+        show(f"answers without text: {counted}")
     if summary.shortened_calls:
-        print(f"the server cut {summary.shortened_calls} prompts: these are not the scores of the method")
+        show(f"the server cut {summary.shortened_calls} prompts: these are not the scores of the method")
     for note in summary.metric_notes.values():
-        print(note)
+        show(note)
 
 
 def _tokens(summary: Summary) -> str:

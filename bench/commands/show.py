@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_results
+from bench.terminal import show
 
 HELP = "show a run, or one instance of it: history, prompts, output, scores"
 
@@ -21,6 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     from bench.report.runs import show_instance, show_run
 
     if arguments.instance is None:
-        print(show_run(arguments.results, arguments.run))
+        show(show_run(arguments.results, arguments.run))
     else:
-        print(show_instance(arguments.results, arguments.run, arguments.instance))
+        show(show_instance(arguments.results, arguments.run, arguments.instance))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_settings, settings_of
+from bench.terminal import show
 
 HELP = "compute what tables and figures miss and write them (LaTeX, Markdown, HTML, CSV; PDF, PNG)"
 
@@ -39,4 +40,4 @@ def run(arguments: argparse.Namespace) -> None:
     shared = {"dataset": arguments.dataset, "seed": arguments.seed}
     options = (arguments.seeds, arguments.paper, arguments.significance)
     for line in tables(arguments.experiment, configs, shared, *options):
-        print(line)
+        show(line)

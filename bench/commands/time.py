@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_settings, settings_of
+from bench.terminal import show
 
 HELP = "how fast every method is, on one engine: a table and a JSON file"
 
@@ -29,4 +30,4 @@ def run(arguments: argparse.Namespace) -> None:
     limit = settings.pop("limit", None) or LIMIT
     name = Path(arguments.config).stem
     for line in time_methods(settings, arguments.method, limit, arguments.warmup, arguments.repeats, name):
-        print(line)
+        show(line)

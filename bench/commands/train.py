@@ -6,6 +6,7 @@ import argparse
 
 from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError
+from bench.terminal import show
 
 HELP = "train a method's adapter and choose its epoch; 'bench run' does it too"
 
@@ -29,4 +30,4 @@ def run(arguments: argparse.Namespace) -> None:
             + ("uses the adapter that is set" if job.config.adapter else "has no adapter in this configuration")
         )
     train(job)
-    print(f"kept in {job.trains.folder}")
+    show(f"kept in {job.trains.folder}")

@@ -14,6 +14,7 @@ from bench.data.load import DEMO, REVIEWS, load
 from bench.data.stats import Sizes, Trust, demo_floors, sizes, trust
 from bench.errors import DataError
 from bench.paper import paper_value
+from bench.places import shown_name
 from bench.progress import Progress
 from bench.report.data_statistics import (
     MERGED,
@@ -162,7 +163,8 @@ def _budget(config: RunConfig) -> str:
     """In which prompts the history blocks were counted."""
     return (
         f"in the prompts of RAG with K={config.k} of the {config.retriever} retriever and {config.budget} tokens of "
-        f"{config.tokenizer or config.model}, over the first {BUDGETED} test instances of each category at most"
+        f"{shown_name(config.tokenizer or config.model)}, over the first {BUDGETED} test instances of each category at "
+        "most"
     )
 
 

@@ -19,6 +19,7 @@ from bench.experiments.spec import Experiment, RowSpec
 from bench.finished import FinishedRun, finished
 from bench.job import Job
 from bench.paper import paper_value
+from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
 from bench.report.names import category_name, plural
@@ -303,7 +304,8 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     shown = {instance for instances in panels.values() for instance in instances}
     texts = [text for row in rows for run in row.finished for text in run.predictions if text.instance in shown]
     labels = _labels(rows, experiment)
-    notes = [*(_setting(row, shown) for row in rows), *_shown(rows, labels), *_training(rows, labels)]
+    settings = [_setting(row, shown, *names) for row, names in zip(rows, _names(rows), strict=True)]
+    notes = [*settings, *_shown(rows, labels), *_training(rows, labels)]
     empty, cut = sum(not text.prediction for text in texts), sum(text.cut_off for text in texts)
     limits = " or ".join(dict.fromkeys(str(run.config.max_new_tokens) for run in runs))
     notes.append(f"Empty predictions score 0 ({empty} in this table); {cut} texts were cut off at {limits} new tokens.")
@@ -332,7 +334,17 @@ def _labels(rows: Sequence[RowRuns], experiment: Experiment) -> list[str]:
     ]
 
 
-def _setting(row: RowRuns, shown: Collection[str]) -> str:
+def _names(rows: Sequence[RowRuns]) -> list[tuple[str, str]]:
+    """What the model and the data of each row are called."""
+    identities = [row.finished[0].record.identity for row in rows]
+    models = told_apart(
+        [shown_name(row.config.model) for row in rows], [str(identity.get("model", "")) for identity in identities]
+    )
+    data = told_apart([shown_name(row.config.dataset) for row in rows], [data_print(it["data"]) for it in identities])
+    return list(zip(models, data, strict=True))
+
+
+def _setting(row: RowRuns, shown: Collection[str], model: str, data: str) -> str:
     """The setting of a row's runs."""
     config = row.config
     instances = Counter(text.category for text in row.finished[0].predictions if text.instance in shown)
@@ -341,7 +353,7 @@ def _setting(row: RowRuns, shown: Collection[str]) -> str:
     repeats = f"seed {seeds}" if len(row.jobs) == 1 else f"seeds {seeds}"
     repeats += ", each with adapters of its own" if len(row.jobs) > 1 and row.jobs[0].adapter is not None else ""
     return (
-        f"Model {config.model}, data {config.dataset}, {config.split} instances: {counts}. Fidelity {config.fidelity}, "
+        f"Model {model}, data {data}, {config.split} instances: {counts}. Fidelity {config.fidelity}, "
         f"{repeats}, temperature {config.temperature:g}, top-p {config.top_p:g}"
         f"{'; one run, no repeats' if len(row.jobs) == 1 else ''}."
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench.errors import BenchError, ConfigError
-from bench.finished import config_of, find_run, finished, read_record, run_folders
+from bench.errors import ConfigError
+from bench.finished import config_of, find_run, finished, read_each, read_record, run_folders
 from bench.report.names import plural
 from bench.results import SCHEMA, Generation, Summary, rows_of
 
@@ -24,32 +24,29 @@ def _completions(folder: Path) -> int:
 def list_runs(results: str) -> str:
     """A line a run: name, state, instances, completions, when it was begun. Runs that cannot be read are named below,
     and it is said which are of an older schema."""
-    rows: list[list[object]] = []
-    older, broken = [], []
-    for folder in run_folders(Path(results)):
-        try:
-            record = read_record(folder)
-            generated = _completions(folder)
-            summary = _summary(folder)
-        except BenchError as error:
-            broken.append(f"{folder.name} is left out: {error}")
-            continue
-        state = "unfinished" if summary is None else "complete"
-        if record.schema_version != SCHEMA:
-            older.append(str(record.schema_version))
-            state += f" (schema {record.schema_version})"
-        instances = "" if summary is None else sum(summary.instances.values())
-        rows.append([folder.name, state, instances, generated, record.created])
-    if not rows and not broken:
+    readable = read_each(_line, run_folders(Path(results)))
+    left_out = [f"left out: {name}: {reason}" for name, reason in readable.left_out.items()]
+    if not readable.found and not left_out:
         return f"no runs in {Path(results) / 'runs'}; make one with: bench run --method rag"
-    lines = [tabulate(rows, headers=HEADS)] if rows else []
+    lines = [tabulate([row for row, _ in readable.found], headers=HEADS)] if readable.found else []
+    older = [str(schema) for _, schema in readable.found if schema != SCHEMA]
     if older:
         schemas = ", ".join(sorted(set(older)))
         lines.append(
             f"{len(older)} of an older schema ({schemas}; this version writes {SCHEMA}): they can be shown, compared "
             "and reported, and are not gone on with"
         )
-    return "\n".join([*lines, *broken])
+    return "\n".join([*lines, *left_out])
+
+
+def _line(folder: Path) -> tuple[list[object], int]:
+    """A run's row in the list, and its schema."""
+    record, completions, summary = read_record(folder), _completions(folder), _summary(folder)
+    schema = record.schema_version
+    state = "unfinished" if summary is None else "complete"
+    state += f" (schema {schema})" if schema != SCHEMA else ""
+    instances = "" if summary is None else sum(summary.instances.values())
+    return [folder.name, state, instances, completions, record.created], schema
 
 
 def _summary(folder: Path) -> Summary | None:

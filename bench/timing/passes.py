@@ -29,6 +29,7 @@ from bench.config import (
 from bench.errors import ConfigError
 from bench.machine import processor
 from bench.models import fingerprint
+from bench.places import shown_name, without_places
 from bench.progress import say
 from bench.resolved import Inputs, Run
 from bench.timing.files import KIND, SCHEMA, Timing
@@ -118,8 +119,8 @@ def _timing(
         "load_average": measured["load_average"],
         "versions": record.versions,
         "settings": _settings(run, soft) | dict(asked),
-        "model": run.config.model,
-        "dataset": run.config.dataset,
+        "model": shown_name(run.config.model),
+        "dataset": shown_name(run.config.dataset),
         "instances": {name: len(corpus.split(split)[: asked["limit"]]) for name, corpus in corpora.items()},
         "calibration_seconds": measured["calibration_seconds"],
         "engine_start_seconds": measured["engine_start_seconds"],
@@ -135,8 +136,9 @@ def _settings(run: Run, soft: bool) -> dict[str, Any]:
     for name in ("method", "dataset", "revision", "model", "tokenizer", "adapter", "prompts", "results"):
         chosen.pop(name)
     plugins = {*registry.names("methods"), *registry.names("retrievers"), *registry.names("tasks")}
-    return chosen | {
-        "options": {name: values for name, values in config.options.items() if name in plugins},
+    chosen |= {"options": {name: values for name, values in config.options.items() if name in plugins}}
+    return {
+        **without_places(chosen),
         "data": {category: corpus.fingerprint for category, corpus in run.corpora.items()},
         "model": fingerprint(config.model),
         "tokenizer": fingerprint(config.tokenizer or config.model),

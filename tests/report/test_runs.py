@@ -106,9 +106,9 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(finished: Job, re
         (folder / "run.json").write_text(content)
     _, _, line, future, torn = list_runs(results).splitlines()
     assert line.split()[:2] == [finished.folder.name, "complete"]
-    assert future.startswith("future is left out: ")
+    assert future.startswith("left out: future: ")
     assert "schema 99" in future
-    assert re.match(r"torn is left out: .*run\.json cannot be read", torn)
+    assert re.match(r"left out: torn: run\.json cannot be read", torn)
 
 
 def test_a_part_of_the_name_finds_a_run(finished: Job, shop_config: Path, results: str) -> None:

@@ -1,0 +1,23 @@
+"""Text for a terminal: what users, models and files wrote is shown, and steers nothing."""
+
+from __future__ import annotations
+
+import re
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tabs and new lines, what turns the direction of text, and what no encoding takes."""
+
+
+def visible(text: str) -> str:
+    r"""Text that can be sent to a terminal: an escape character in it reads "\x1b"."""
+    return _STEERING.sub(_spelled, text.replace("\r\n", "\n"))
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def show(text: object) -> None:
+    """Print text on standard output, as `visible` makes it."""
+    print(visible(str(text)))
