@@ -71,10 +71,15 @@ def without_places(value: Any) -> Any:
 _PATH = re.compile(r"(?<![\w:/.<-])~?(?:/[^\s/'\"`<>,;:()\[\]]+){2,}/?")
 
 
-def without_paths(text: str, known: Iterable[str | Path] = ()) -> str:
+def by_name(text: str, known: Iterable[str]) -> str:
+    """Text in which the known places on this machine are their last parts."""
+    for place in sorted(filter(is_place, known), key=len, reverse=True):
+        text = text.replace(place.rstrip("/"), Path(place).name) if Path(place).name else text
+    return text
+
+
+def without_paths(text: str, known: Iterable[str] = ()) -> str:
     """A sentence in which absolute paths are their last parts. `known` are places that it may name: a path with a
     blank in it cannot be told from two words."""
-    for place in sorted(map(str, known), key=len, reverse=True):
-        if is_place(place):
-            text = text.replace(place.rstrip("/"), Path(place).name)
+    text = by_name(text, known)
     return _PATH.sub(lambda match: Path(match[0]).name, text)

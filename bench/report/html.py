@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from bench.errors import BenchError, ConfigError, StoreError
+from bench.errors import ConfigError, StoreError
 from bench.files import replace_content
-from bench.finished import FinishedRun, find_run, finished, run_folders
-from bench.progress import say
+from bench.finished import FinishedRun, checked, find_run, read_each, run_folders, said
+from bench.places import without_paths
 from bench.report.instances import viewer
+from bench.report.labels import data_names, places_of
 from bench.report.leaderboard import comparable, leaderboard
 from bench.report.markup import escape_html
 from bench.report.stored import figures, read_text, tables
@@ -35,17 +36,18 @@ def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances:
     """
     if instances < 1:
         raise ConfigError(f"--instances is {instances}; show at least 1 of each category")
-    runs, unfinished = _read_runs(results, parts)
-    for name, reason in unfinished:
-        say(f"report: {name} is left out: {reason}")
+    runs, left_out = _read_runs(results, parts)
+    places = {str(results.resolve()), *places_of(runs)}
+    data = dict(zip([run.name for run in runs], data_names(runs), strict=True))
+    boards = [leaderboard(group, data[group[0].name]) for group in comparable(runs)]
     sections = [
-        ("leaderboard", "Leaderboard", [leaderboard(group) for group in comparable(runs)] + [_unfinished(unfinished)]),
-        ("tables", "Tables", tables(results / "tables")),
+        ("leaderboard", "Leaderboard", [*boards, _left_out(left_out, places)]),
+        ("tables", "Tables", tables(results / "tables", places)),
         ("figures", "Figures", figures(results / "figures")),
-        ("timing", "Timing", tables(results / "tables", timing=True)),
-        ("instances", "Instances", [viewer(runs, results, instances)]),
+        ("timing", "Timing", tables(results / "tables", places, timing=True)),
+        ("instances", "Instances", [viewer(runs, results, instances, places)]),
     ]
-    page = _page([section for section in sections if section[2]], runs)
+    page = _page([section for section in sections if section[2]], runs, list(dict.fromkeys(data.values())))
     try:
         # What HTML cannot hold: lone surrogates and NUL, e.g. in a file's name.
         replace_content(out, page.replace("\0", "\ufffd").encode("utf-8", "replace"))
@@ -56,38 +58,29 @@ def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances:
     return out
 
 
-def _read_runs(results: Path, parts: Sequence[str]) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
+def _read_runs(results: Path, parts: Sequence[str]) -> tuple[list[FinishedRun], Mapping[str, str]]:
     """The finished runs, and the others' names with the reason."""
     if parts:
-        return [_readable(find_run(results, part)) for part in dict.fromkeys(parts)], []
-    runs, others = [], []
-    for folder in run_folders(results):
-        try:
-            runs.append(_readable(folder))
-        except BenchError as error:
-            others.append((folder.name, str(error).replace(str(folder), "it")))
+        return [checked(find_run(results, part)) for part in dict.fromkeys(parts)], {}
+    readable = read_each(checked, run_folders(results))
+    runs = said(readable)
     if not runs:
-        why = "".join(f" ({name}: {reason})" for name, reason in others[:1])
+        why = "".join(f" ({name}: {reason})" for name, reason in [*readable.left_out.items()][:1])
         raise ConfigError(f"there is no finished run in {results / 'runs'}{why}; make one with: bench run --method rag")
-    return runs, others
+    return runs, readable.left_out
 
 
-def _readable(folder: Path) -> FinishedRun:
-    """The complete run in a folder. Raises `BenchError` if its rows cannot be read or a metric is not installed."""
-    run = finished(folder)
-    for name in run.metrics:
-        run.rows(name)
-    return run
-
-
-def _unfinished(others: Sequence[tuple[str, str]]) -> str:
-    if not others:
+def _left_out(left_out: Mapping[str, str], places: Collection[str]) -> str:
+    if not left_out:
         return ""
-    lines = [f"<li><bdi>{escape_html(name)}</bdi>: {escape_html(reason)}</li>" for name, reason in others]
-    return "\n".join([f"<h3>Not finished ({len(others)})</h3>", "<ul class='unfinished'>", *lines, "</ul>"])
+    lines = [
+        f"<li><bdi>{escape_html(name)}</bdi>: {escape_html(without_paths(reason, places))}</li>"
+        for name, reason in left_out.items()
+    ]
+    return "\n".join([f"<h3>Left out ({len(left_out)})</h3>", "<ul class='left-out'>", *lines, "</ul>"])
 
 
-def _page(sections: Sequence[tuple[str, str, Sequence[str]]], runs: Sequence[FinishedRun]) -> str:
+def _page(sections: Sequence[tuple[str, str, Sequence[str]]], runs: Sequence[FinishedRun], data: Sequence[str]) -> str:
     style, script = (read_text(FOLDER / name) for name in ("report.css", "report.js"))
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
@@ -96,7 +89,7 @@ def _page(sections: Sequence[tuple[str, str, Sequence[str]]], runs: Sequence[Fin
     links = "".join(f"<li><a href='#{name}'>{heading}</a></li>" for name, heading, _ in sections)
     days = sorted(run.record.created[:10] for run in runs)
     made = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    data = ", ".join(dict.fromkeys(str(run.record.config["dataset"]) for run in runs))
+    named = escape_html(", ".join(data))
     lines = [
         "<!DOCTYPE html>",
         "<html lang='en'>",
@@ -105,13 +98,13 @@ def _page(sections: Sequence[tuple[str, str, Sequence[str]]], runs: Sequence[Fin
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         "<meta name='color-scheme' content='light dark'>",
-        f"<title>Personalization benchmark: {escape_html(data)}</title>",
+        f"<title>Personalization benchmark: {named}</title>",
         f"<style>{style}</style>",
         "</head>",
         "<body>",
         "<header>",
         "<h1>Personalization benchmark</h1>",
-        f"<p>{len(runs)} finished runs on {escape_html(data)}, begun {escape_html(made)}.</p>",
+        f"<p>{len(runs)} finished runs on {named}, begun {escape_html(made)}.</p>",
         f"<nav aria-label='Sections'><ul>{links}</ul></nav>",
         "</header>",
         "<main>",

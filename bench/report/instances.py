@@ -9,7 +9,7 @@ import base64
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bench.data.corpus import Corpus
 from bench.errors import BenchError, DataError
 from bench.finished import FinishedRun
 from bench.loop import replay
+from bench.places import without_paths
 from bench.progress import Progress
 from bench.protocols import Task
 from bench.records import Completion, Instance, Prompt, Record
@@ -32,18 +33,15 @@ from bench.results import SCHEMA, Prediction
 from bench.store import Generations, read_generations
 
 
-def viewer(runs: Sequence[FinishedRun], results: Path, limit: int) -> str:
+def viewer(runs: Sequence[FinishedRun], results: Path, limit: int, places: Collection[str]) -> str:
     """The part of the page that shows instances, at most `limit` of a category: of the runs on the data and split of
-    which there are most."""
-    most = Counter(map(data_of, runs)).most_common(1)[0][0]
-    first = next(run for run in runs if data_of(run) == most)
+    which there are most, as far as these can be read. Of `places` in a message their last parts are shown."""
+    by_data = Counter(map(data_of, runs))
     try:
-        task: Task = create(
-            "tasks", first.config.task, first.config.options.get(first.config.task, {}), first.config.fidelity
-        )
-        corpora = _corpora(first)
+        first, task, corpora = _first_readable(sorted(runs, key=lambda run: -by_data[data_of(run)]))
     except BenchError as error:
-        return f"<p>No instances can be shown, for their data cannot be read: {escape_html(str(error))}</p>"
+        reason = escape_html(without_paths(str(error), places))
+        return f"<p>No instances can be shown, for their data cannot be read: {reason}</p>"
     split = settings_of(first)["split"]
     shown = [run for run in runs if settings_of(run)["split"] == split and _is_of(run, corpora)]
     predicted = {row.instance for run in shown for row in run.predictions}
@@ -61,15 +59,31 @@ def viewer(runs: Sequence[FinishedRun], results: Path, limit: int) -> str:
         progress.update(finished=1)
     progress.close()
     introduction = _introduction(task, len(shown), len(runs), len(chosen), len(predicted))
-    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, shown, chosen)), *blocks])
+    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, shown, chosen, places)), *blocks])
 
 
-def _corpora(run: FinishedRun) -> Mapping[str, Corpus]:
-    """The data of a run. Raises `DataError` if they are not what they were."""
-    corpora = Inputs().corpora(run.config)
+def _data(run: FinishedRun) -> tuple[FinishedRun, Task, Mapping[str, Corpus]]:
+    """A run with its task and its data. Raises `DataError` if they are not what they were, `BenchError` if they cannot
+    be read."""
+    config = run.config
+    task: Task = create("tasks", config.task, config.options.get(config.task, {}), config.fidelity)
+    corpora = Inputs().corpora(config)
     if not _is_of(run, corpora):
-        raise DataError(f"data set {run.config.dataset} was changed since {run.name} was made; run it again")
-    return corpora
+        raise DataError(f"data set {config.dataset} was changed since {run.name} was made; run it again")
+    return run, task, corpora
+
+
+def _first_readable(runs: Sequence[FinishedRun]) -> tuple[FinishedRun, Task, Mapping[str, Corpus]]:
+    """The first of some runs whose data can be read, with them. Raises `BenchError`, that of the very first, if there
+    is none."""
+    first: BenchError | None = None
+    for run in runs:
+        try:
+            return _data(run)
+        except BenchError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _is_of(run: FinishedRun, corpora: Mapping[str, Corpus]) -> bool:
@@ -210,7 +224,9 @@ def _numbers(text: str, known: dict[str, int]) -> list[int]:
 # ---- the frame around it
 
 
-def _index(view: _View, runs: Iterable[FinishedRun], chosen: Sequence[Instance]) -> dict[str, Any]:
+def _index(
+    view: _View, runs: Iterable[FinishedRun], chosen: Sequence[Instance], places: Collection[str]
+) -> dict[str, Any]:
     """What the page knows before an instance is unpacked."""
     columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
     used = dict.fromkeys(name for of in view.texts for scores in of.scores.values() for name in scores)
@@ -218,7 +234,7 @@ def _index(view: _View, runs: Iterable[FinishedRun], chosen: Sequence[Instance])
         "target": view.task.target,
         "history": "The user's history" + (", newest first" if view.task.timed else ""),
         "columns": {name: {"head": columns[name].head, "decimals": columns[name].decimals} for name in used},
-        "runs": [{"label": of.label, "problem": of.problem} for of in view.texts],
+        "runs": [{"label": of.label, "problem": without_paths(of.problem, places)} for of in view.texts],
         "categories": {category: category_name(category) for category in view.corpora},
         "instances": [
             {"id": instance.id, "category": instance.category, "title": _title(view.task, instance)}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from bench.finished import FinishedRun
 from bench.protocols import Column
-from bench.report.labels import labels, model_of, settings_of
+from bench.report.forest import Entry, forest
+from bench.report.labels import is_control, labels, models_of, settings_of
 from bench.report.markup import escape_html, html_notes
 from bench.report.names import category_name
 from bench.report.table import INTERVAL_LEGEND, MISSING, Key, head
-from bench.results import SCHEMA
+from bench.results import SCHEMA, Score
 
 
 def data_of(run: FinishedRun) -> str:
@@ -21,32 +22,38 @@ def data_of(run: FinishedRun) -> str:
 
 
 def comparable(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
-    """Runs on the same instances together, the largest group first."""
-    groups: dict[tuple[str, Any], list[FinishedRun]] = {}
-    for run in runs:
-        groups.setdefault((data_of(run), settings_of(run)["limit"]), []).append(run)
+    """Runs on the same instances together, the largest group first; in each group the controls are the last."""
+    groups: dict[tuple[str, str], list[FinishedRun]] = {}
+    for run in sorted(runs, key=is_control):
+        groups.setdefault((data_of(run), str(settings_of(run)["limit"])), []).append(run)
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def _seed(run: FinishedRun) -> str:
-    return str(settings_of(run)["seed"])
+def _seeds(runs: Sequence[FinishedRun]) -> list[str]:
+    return [str(settings_of(run)["seed"]) for run in runs]
 
 
-FACTS = {"model": model_of, "seed": _seed}
+FACTS = {"model": models_of, "seed": _seeds}
 """What a leaderboard says of each run beside its label: in a column where it differs, else in the caption."""
 
 
-def leaderboard(runs: Sequence[FinishedRun]) -> str:
-    """A table of runs on the same instances. Which values are best is marked by report.js among the rows it shows."""
-    keys = list(dict.fromkeys((c, name) for run in runs for c, cells in run.summary.scores.items() for name in cells))
+def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
+    """A table of runs on the same instances of `data`, and its scores as pictures. Which values are best is marked by
+    report.js among the rows it shows."""
+    scores = [_scores(run) for run in runs]
+    keys = list(dict.fromkeys(key for own in scores for key in own))
+    # One category's columns stand together, whatever a single run lacks.
     categories = list(dict.fromkeys(category for category, _ in keys))
+    keys.sort(key=lambda key: categories.index(key[0]))
     columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
-    values = {name: list(dict.fromkeys(map(of, runs))) for name, of in FACTS.items()}
+    facts = {name: of(runs) for name, of in FACTS.items()}
+    values = {name: list(dict.fromkeys(found)) for name, found in facts.items()}
     differing = [name for name, found in values.items() if len(set(found) - {MISSING}) > 1]
+    names, controls = labels(runs), [is_control(run) for run in runs]
     lines = [_filters(categories, {name: values[name] for name in differing})]
     lines += ["<div class='scroll' tabindex='0' role='region' aria-label='Leaderboard'>"]
-    lines += ["<table class='leaderboard'>", f"<caption>{_caption(runs, differing)}</caption>", "<thead>", "<tr>"]
-    lines.append(f"<th colspan='{1 + len(differing)}'></th>")
+    lines += ["<table class='leaderboard'>", f"<caption>{_caption(runs, data, values, differing)}</caption>"]
+    lines += ["<thead>", "<tr>", f"<th colspan='{1 + len(differing)}'></th>"]
     for category in categories:
         span = sum(1 for key in keys if key[0] == category)
         name = escape_html(category_name(category))
@@ -54,27 +61,38 @@ def leaderboard(runs: Sequence[FinishedRun]) -> str:
     lines += ["</tr>", "<tr>", *(_sortable(name) for name in ("run", *differing))]
     lines += [_score_head(category, columns[name]) for category, name in keys]
     lines += ["</tr>", "</thead>", "<tbody>"]
-    for run, label in zip(runs, labels(runs), strict=True):
-        of_run = {name: FACTS[name](run) for name in differing}
-        data = "".join(f" data-{name}='{escape_html(value)}'" for name, value in of_run.items())
-        cells = [f"<th scope='row' title='{escape_html(run.name)}'><bdi>{escape_html(label)}</bdi></th>"]
+    for number, run in enumerate(runs):
+        of_run = {name: facts[name][number] for name in differing}
+        attributes = "".join(f" data-{name}='{escape_html(value)}'" for name, value in of_run.items())
+        attributes += " class='control'" if controls[number] else ""
+        cells = [f"<th scope='row' title='{escape_html(run.name)}'><bdi>{escape_html(names[number])}</bdi></th>"]
         cells += [f"<td class='fact'><bdi>{escape_html(value)}</bdi></td>" for value in of_run.values()]
-        cells += [_score(run, key, columns[key[1]]) for key in keys]
-        lines.append(f"<tr{data}>{''.join(cells)}</tr>")
-    lines += ["</tbody>", "</table>", "</div>", html_notes([escape_html(note) for note in _notes(runs)])]
-    return "\n".join(lines)
+        cells += [_score(scores[number].get(key), key[0], columns[key[1]]) for key in keys]
+        lines.append(f"<tr data-run='{number}'{attributes}>{''.join(cells)}</tr>")
+    entries = [Entry(*of) for of in zip(names, controls, scores, strict=True)]
+    lines += ["</tbody>", "</table>", "</div>", forest(entries, keys, columns)]
+    lines.append(html_notes([escape_html(note) for note in _notes(runs, any(controls))]))
+    return "\n".join(["<div class='board'>", *lines, "</div>"])
 
 
-def _caption(runs: Sequence[FinishedRun], differing: Sequence[str]) -> str:
-    run = runs[0]
-    counts = ", ".join(f"{category_name(name)} {count}" for name, count in run.summary.instances.items())
-    parts = [f"Data {run.record.config['dataset']}, {settings_of(run)['split']} instances: {counts}"]
-    parts += [f"{name} {found[0]}" for name in FACTS if name not in differing and (found := _known(runs, name))]
+def _scores(run: FinishedRun) -> dict[Key, Score]:
+    """A run's scores, without those that are no numbers."""
+    return {
+        (category, name): score
+        for category, cells in run.summary.scores.items()
+        for name, score in cells.items()
+        if all(map(math.isfinite, (score.value, score.low, score.high)))
+    }
+
+
+def _caption(
+    runs: Sequence[FinishedRun], data: str, values: Mapping[str, Sequence[str]], differing: Sequence[str]
+) -> str:
+    counts = ", ".join(f"{category_name(name)} {count}" for name, count in runs[0].summary.instances.items())
+    parts = [f"Data {data}, {settings_of(runs[0])['split']} instances: {counts}"]
+    known = {name: [value for value in found if value != MISSING] for name, found in values.items()}
+    parts += [f"{name} {found[0]}" for name, found in known.items() if name not in differing and found]
     return escape_html("; ".join(parts) + ".")
-
-
-def _known(runs: Sequence[FinishedRun], name: str) -> list[str]:
-    return [value for value in map(FACTS[name], runs) if value != MISSING]
 
 
 def _filters(categories: Sequence[str], values: Mapping[str, Sequence[str]]) -> str:
@@ -103,9 +121,7 @@ def _score_head(category: str, column: Column) -> str:
     )
 
 
-def _score(run: FinishedRun, key: Key, column: Column) -> str:
-    category, name = key
-    score = run.summary.scores.get(category, {}).get(name)
+def _score(score: Score | None, category: str, column: Column) -> str:
     start = f"<td data-category='{escape_html(category)}'"
     if score is None:
         return f"{start}>{MISSING}</td>"
@@ -116,9 +132,17 @@ def _score(run: FinishedRun, key: Key, column: Column) -> str:
     )
 
 
-def _notes(runs: Sequence[FinishedRun]) -> list[str]:
+def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
     """What stands in for what, as the runs themselves record it."""
-    notes = [f"Bold: best of the rows shown. Small figures: {INTERVAL_LEGEND}. A head sorts its column."]
+    ranked = "best of the rows shown, controls (in italics) apart" if controls else "best of the rows shown"
+    notes = [
+        f"Bold: {ranked}. Small figures: {INTERVAL_LEGEND}. A head sorts its column.",
+    ]
+    if len(runs) > 1:
+        notes.append(
+            "Pictures: each score and its interval; the dashed line is at the best score. An interval is of one run "
+            "alone: where two overlap, the runs may differ all the same; bench compare tests it, instance by instance."
+        )
     if older := sorted({run.record.schema_version for run in runs} - {SCHEMA}):
         count = sum(run.record.schema_version != SCHEMA for run in runs)
         notes.append(

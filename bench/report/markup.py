@@ -10,12 +10,16 @@ from bench.report.names import category_name
 from bench.report.table import MISSING, Cell, Mark, Place, Table, head, legend, marks, shown
 from bench.report.text import rest
 
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""What no page can hold, and would steer a terminal."""
+
 # ---- Markdown
 
 
 def escape_markdown(text: str) -> str:
     """Text as GitHub Markdown that shows it, on one line."""
-    escaped = re.sub(r"([\\`*_\[\]<>|~#$]|&(?=#?\w+;))", r"\\\1", " ".join(text.split()))
+    line = _CONTROL.sub("\ufffd", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_\[\]<>|~#$]|&(?=#?\w+;))", r"\\\1", line)
     # A list within the list, if it stood at the beginning.
     return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escaped)
 
@@ -61,7 +65,7 @@ def _markdown_cell(cell: Cell | None, place: Place, mark: Mark | None) -> str:
 
 def escape_html(text: str) -> str:
     """Text as HTML that shows it, also within an attribute's quotation marks."""
-    return html_format.escape(" ".join(text.split()))
+    return html_format.escape(_CONTROL.sub("\ufffd", " ".join(text.split())))
 
 
 def html_notes(notes: Sequence[str]) -> str:

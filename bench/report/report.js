@@ -24,10 +24,16 @@ function sortBy(table, head, column) {
     return sign * (x - y);
   };
   table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+  updatePictures(table);
+}
+
+/** The number among `values` that is best, none without one or where neither way is better. */
+function bestOf(values, better) {
+  return better && values.length ? (better === "lower" ? Math.min : Math.max)(...values) : undefined;
 }
 
 function markBest(table) {
-  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden && !row.classList.contains("control"));
   [...table.tHead.rows[1].cells].forEach((head, column) => {
     const cells = [...table.tBodies[0].rows].map((row) => row.cells[column]);
     for (const cell of cells) cell.classList.remove("best");
@@ -35,9 +41,36 @@ function markBest(table) {
     const shown = rows.map((row) => row.cells[column]).filter((cell) => cell.dataset.value !== undefined);
     const value = (cell) => Number(cell.firstElementChild.textContent);
     if (!head.dataset.better || shown.length < 2) return;
-    const best = (head.dataset.better === "lower" ? Math.min : Math.max)(...shown.map(value));
+    const best = bestOf(shown.map(value), head.dataset.better);
     for (const cell of shown) cell.classList.toggle("best", value(cell) === best);
   });
+}
+
+/** The pictures show the table's rows in its order, controls below the others, and the best of them. */
+function updatePictures(table) {
+  const place = new Map([...table.tBodies[0].rows].map((row, at) => [row.dataset.run, { at, hidden: row.hidden }]));
+  for (const figure of table.closest(".board").querySelectorAll(".forest figure")) {
+    const control = (row) => row.classList.contains("control");
+    const list = figure.querySelector("ul");
+    const rows = [...list.children].sort(
+      (a, b) => control(a) - control(b) || place.get(a.dataset.run).at - place.get(b.dataset.run).at,
+    );
+    list.append(...rows);
+    for (const row of rows) row.hidden = place.get(row.dataset.run).hidden;
+    const shown = rows.filter((row) => !row.hidden);
+    const value = (row) => Number(row.dataset.value);
+    const ranked = shown.filter((row) => !control(row));
+    const best = ranked.find((row) => value(row) === bestOf(ranked.map(value), figure.dataset.better));
+    const first = ranked.length ? shown.find(control) : undefined;
+    const at = best?.querySelector("circle").getAttribute("cx");
+    for (const row of rows) {
+      row.classList.toggle("best", ranked.includes(row) && row.lastChild.textContent === best.lastChild.textContent);
+      row.classList.toggle("first", row === first);
+      const line = row.querySelector(".reference");
+      line?.toggleAttribute("hidden", !best);
+      for (const end of ["x1", "x2"]) if (at) line?.setAttribute(end, at);
+    }
+  }
 }
 
 function applyFilters(table, inputs) {
@@ -49,10 +82,13 @@ function applyFilters(table, inputs) {
     });
   }
   const category = inputs.find((input) => input.dataset.filter === "category")?.value;
-  for (const cell of table.querySelectorAll("[data-category]")) {
+  for (const cell of table.closest(".board").querySelectorAll("[data-category]")) {
     cell.hidden = Boolean(category) && cell.dataset.category !== category;
   }
+  // A part that is chosen is there to be seen.
+  if (category) table.closest(".board").querySelector(".forest:not([hidden])")?.setAttribute("open", "");
   markBest(table);
+  updatePictures(table);
 }
 
 for (const table of document.querySelectorAll("table.leaderboard")) {

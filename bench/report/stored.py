@@ -10,21 +10,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench.errors import StoreError
+from bench.places import by_name
 from bench.report.markup import escape_html
 
 TIMING = "timing"
 """How the ids of the tables begin that have a section of their own."""
 
 
-def tables(folder: Path, timing: bool = False) -> list[str]:
-    """The tables of a folder, each in a box that scrolls by itself; those of timings, or all others."""
+def tables(folder: Path, places: Iterable[str] = (), timing: bool = False) -> list[str]:
+    """The tables of a folder, each in a box that scrolls by itself; those of timings, or all others. Of `places`, which
+    an older version wrote, their last parts are shown."""
     sections = []
     for path in _in_order(folder.glob("*.html")):
         if path.stem.startswith(TIMING) == timing:
             name = escape_html(_heading(path.stem))
             box = f"<div class='scroll' tabindex='0' role='region' aria-label='{name}'>"
             # Texts in it are escaped: what looks like a tag is one.
-            table = read_text(path).replace("<table", f"{box}\n<table").replace("</table>", "</table>\n</div>")
+            table = (
+                by_name(read_text(path), map(escape_html, places))
+                .replace("<table", f"{box}\n<table")
+                .replace("</table>", "</table>\n</div>")
+            )
             sections.append(f"<h3>{name}</h3>\n{table}")
     return sections
 

@@ -276,7 +276,7 @@ def test_the_parts_of_the_page(page: webdriver.Chrome) -> None:
     image = one(page, "#figures img")
     page.execute_script("arguments[0].loading = 'eager'", image)
     assert wait(page, lambda: image.get_property("naturalWidth")) == 1
-    assert content(one(page, ".unfinished li")).startswith("half<i>: it is not complete")
+    assert content(one(page, ".left-out li")).startswith("half<i>: it is not complete")
 
 
 def leaderboard(page: webdriver.Chrome) -> list[str]:
@@ -305,7 +305,8 @@ def test_the_best_of_the_rows_shown_is_bold(page: webdriver.Chrome) -> None:
         rows = all_of(page, ".leaderboard tbody tr")
         return [content(one(row, "th")) for row in rows if all_of(row, "td.best:last-child")]
 
-    assert len(best()) == 1
+    # The control is shown and not ranked.
+    assert set(leaderboard(page)) - {"copy"} >= set(best()) > set()
     one(page, "[data-filter=run]").send_keys("K=2")
     assert leaderboard(page) == ["pag, recency, K=2", "rag, recency, K=2"]
     assert set(best()) <= set(leaderboard(page))
@@ -322,7 +323,57 @@ def test_of_a_score_that_should_be_low_the_lowest_is_best_and_stands_first(
     assert head.get_attribute("aria-sort") == "ascending"
     assert [values[label] for label in leaderboard(page)] == sorted(values.values())
     rows = all_of(page, ".leaderboard tbody tr")
-    assert [content(one(row, "th")) for row in rows if all_of(row, "td.best:nth-child(4)")] == ["copy"]
+    best = {content(one(row, "th")) for row in rows if all_of(row, "td.best:nth-child(4)")}
+    ranked = values.keys() - {"copy"}
+    assert best == {label for label in ranked if values[label] == min(values[other] for other in ranked)}
+
+
+def pictured(page: webdriver.Chrome, name: str) -> list[WebElement]:
+    """The rows of the picture of a score, as they are shown."""
+    (figure,) = [found for found in all_of(page, ".forest figure") if content(one(found, "figcaption")) == name]
+    return [row for row in figure.find_elements(By.CSS_SELECTOR, "li") if row.is_displayed()]
+
+
+def test_each_score_is_drawn_with_its_interval(page: webdriver.Chrome, results: Path) -> None:
+    assert [content(name) for name in all_of(page, ".forest figcaption")] == ["R-1 ↑", "R-L ↑", "Size ↓", "BLEU ↑"]
+    rows = pictured(page, "BLEU ↑")
+    assert [content(one(row, "bdi")) for row in rows] == leaderboard(page)
+    runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
+    scores = dict(zip(labels(runs), [run.summary.scores[CATEGORY]["bleu"] for run in runs], strict=True))
+
+    def place(row: WebElement, shape: str, end: str) -> float:
+        return float(str(one(row, shape).get_attribute(end)).rstrip("%"))
+
+    for row in rows:
+        score = scores[content(one(row, "bdi"))]
+        told = f"{score.value:.4f}, 95% interval {score.low:.2f} to {score.high:.2f}"
+        assert one(row, "svg").get_attribute("aria-label") == told
+        low, value, high = place(row, ".interval", "x1"), place(row, "circle", "cx"), place(row, ".interval", "x2")
+        assert 0 < low <= value <= high < 100
+        assert (value - low) * (score.high - score.low) == pytest.approx(
+            (high - low) * (score.value - score.low), abs=1
+        )
+    # What looks equal is marked alike.
+    best = {place(row, "circle", "cx") for row in rows if "best" in str(row.get_attribute("class"))}
+    assert {place(row, ".reference", "x1") for row in rows} == best
+    # The control stands below the others and is not ranked, however good it is.
+    assert [content(one(row, "bdi")) for row in rows if "control" in str(row.get_attribute("class"))] == ["copy"]
+    assert len(one(page, ".forest .axis").find_elements(By.CSS_SELECTOR, "text")) >= 2
+
+
+def test_the_pictures_follow_the_leaderboard(page: webdriver.Chrome) -> None:
+    heads = all_of(page, ".leaderboard thead tr:last-child th")
+    for _ in range(2):
+        one(heads[4], "button").click()
+        order = [label for label in leaderboard(page) if label != "copy"]
+        assert [content(one(row, "bdi")) for row in pictured(page, "R-1 ↑")] == [*order, "copy"]
+    one(page, "[data-filter=run]").send_keys("K=1")
+    (row,) = pictured(page, "R-1 ↑")
+    assert row.get_attribute("class") == "best"
+    assert one(row, ".reference").get_attribute("x1") == one(row, "circle").get_attribute("cx")
+    one(page, "[data-filter=run]").send_keys(Keys.BACKSPACE * 3, "copy")
+    (row,) = pictured(page, "R-1 ↑")
+    assert not one(row, ".reference").is_displayed()
 
 
 def test_an_instance_is_shown_word_for_word(page: webdriver.Chrome) -> None:
@@ -601,7 +652,7 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tm
     (foreign / "summary.json").write_text(json.dumps(summary))
     written = write_report(copy, tmp_path / "report.html").read_text()
     assert "2 finished runs" in written
-    assert f"<li><bdi>{torn.name}</bdi>: it/scores.jsonl has no row of bleu for " in written
+    assert f"<li><bdi>{torn.name}</bdi>: scores.jsonl has no row of bleu for " in written
     assert f"<li><bdi>{foreign.name}</bdi>: there is no metric &#x27;gone&#x27;" in written
     with pytest.raises(StoreError, match="has no row of bleu for"):
         write_report(copy, tmp_path / "report.html", ["pag"])
