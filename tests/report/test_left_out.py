@@ -1,0 +1,156 @@
+"""A run's folder that cannot be read is named with the reason and costs no other run anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench
+from bench.cli import main
+from bench.config import build
+from bench.errors import BenchError
+from bench.execute import execute
+from bench.job import Job
+from bench.report.html import write_report
+
+Damage = Callable[[Path], None]
+
+
+def content(name: str, text: str) -> Damage:
+    return lambda run: (run / name).write_text(text) and None
+
+
+def without(*keys: str) -> Damage:
+    """run.json, as JSON whole, lacks a key."""
+
+    def damage(run: Path) -> None:
+        record = json.loads((run / "run.json").read_text())
+        of = record
+        for key in keys[:-1]:
+            of = of[key]
+        del of[keys[-1]]
+        (run / "run.json").write_text(json.dumps(record))
+
+    return damage
+
+
+def changed(name: str, change: Callable[[Any], Any]) -> Damage:
+    """A file of JSON, or of lines of it, changed."""
+
+    def damage(run: Path) -> None:
+        lines = (run / name).read_text().splitlines() if name.endswith("l") else [(run / name).read_text()]
+        (run / name).write_text("".join(json.dumps(change(json.loads(line))) + "\n" for line in lines))
+
+    return damage
+
+
+def shorter(row: Any) -> Any:
+    return row | {"statistics": row["statistics"][:-1]}
+
+
+def one_shorter(row: Any) -> Any:
+    return shorter(row) if "u1" in row["instance"] else row
+
+
+def with_score(summary: Any) -> Any:
+    summary["scores"]["Toys"]["other"] = {"value": 1.0, "low": 0.0, "high": 2.0}
+    return summary
+
+
+def with_metric(summary: Any) -> Any:
+    return summary | {"signatures": summary["signatures"] | {"gone": "gone|v:1"}}
+
+
+def folder_in_its_place(run: Path) -> None:
+    (run / "run.json").unlink()
+    (run / "run.json").mkdir()
+
+
+LISTED = {
+    "torn": (
+        lambda run: (run / "run.json").write_bytes((run / "run.json").read_bytes()[:-40]) and None,
+        "cannot be read",
+    ),
+    "not a text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe{") and None, "cannot be read"),
+    "a folder": (folder_in_its_place, "cannot be read"),
+    "a list": (content("run.json", "[]"), "does not hold a JSON object"),
+    "empty": (content("run.json", "{}"), "schema None"),
+    "another schema": (content("run.json", '{"schema": 99}'), "schema 99"),
+    "only a name": (
+        content("run.json", '{"schema": 2, "name": "x", "identity": {}, "config": {}}'),
+        "no identity.settings",
+    ),
+    "no settings": (without("identity", "settings"), "run.json has no identity.settings"),
+    "no data": (without("identity", "data"), "run.json has no identity.data"),
+    "no limit": (without("identity", "settings", "limit"), "run.json has no identity.settings.limit"),
+    "no data set": (without("config", "dataset"), "run.json has no config.dataset"),
+    "torn summary": (content("summary.json", '{"schema": 2'), "summary.json cannot be read"),
+    "summary without scores": (content("summary.json", '{"schema": 2, "name": "x"}'), "summary.json: instances"),
+}
+"""What `bench list runs` cannot read either."""
+NOT_SHOWN = {
+    "incomplete": (lambda run: (run / "summary.json").unlink(), "it is not complete"),
+    "torn row": (content("predictions.jsonl", "torn\n"), "line 1 is not a row"),
+    "no predictions": (lambda run: (run / "predictions.jsonl").unlink(), "holds 0 instances"),
+    "no scores": (lambda run: (run / "scores.jsonl").unlink(), "has no row of rouge"),
+    "rows of two lengths": (changed("scores.jsonl", one_shorter), "of different lengths"),
+    "short rows": (changed("scores.jsonl", shorter), "statistics, the metric makes"),
+    "a score of no metric": (changed("summary.json", with_score), "a score other"),
+    "a metric that is not installed": (changed("summary.json", with_metric), "there is no metric 'gone'"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(shop: Path, tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two runs."""
+    results = tmp_path_factory.mktemp("left_out") / "results"
+    settings = {"dataset": str(shop), "model": str(tiny_qwen2), "backend": "scripted", "results": str(results)}
+    settings |= {"metrics": ["rouge", "bleu"], "resamples": 10}
+    execute([Job.of(build(settings, {"method": name})) for name in ("copy", "nonperso")], lambda _: None)
+    return results
+
+
+@pytest.mark.parametrize("name", [*LISTED, *NOT_SHOWN])
+def test_a_run_that_cannot_be_read(name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, reason = {**LISTED, **NOT_SHOWN}[name]
+    results = Path(shutil.copytree(made, tmp_path / "results"))
+    (copy,), (other,) = ([*(results / "runs").glob(f"{method}-*")] for method in ("copy", "nonperso"))
+    bad = copy.with_name("bad")
+    shutil.copytree(copy, bad)
+    damage(bad)
+    why = rf"left out: bad: .*{re.escape(reason)}"
+    page = write_report(results, tmp_path / "report.html").read_text()
+    assert re.search(why, capsys.readouterr().err)
+    assert "<p>2 finished runs on shop" in page
+    (line,) = re.findall(r"<li><bdi>bad</bdi>: (.*)</li>", page)
+    assert reason in line.replace("&#x27;", "'")
+    assert str(tmp_path) not in page
+    assert main(["list", "runs", "--results", str(results)]) == 0
+    listed = capsys.readouterr().out
+    assert (copy.name in listed, other.name in listed) == (True, True)
+    assert bool(re.search(why, listed)) == (name in LISTED)
+    assert set(bench.runs(results)["run"]) >= {copy.name, other.name}
+    assert set(bench.scores(results)["run"]) == {copy.name, other.name}
+    assert bench.compare("copy-", "nonperso", results=results).lines
+    with pytest.raises(BenchError):
+        bench.compare("bad", "copy-", results=results)
+
+
+def test_a_table_beside_a_folder_that_cannot_be_read(made: Path, shop: Path, tiny_qwen2: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(made, tmp_path / "results"))
+    # The name that the table's run has, but for the hash.
+    neighbour = results / "runs" / "copy-shop-seed3-0000000000"
+    neighbour.mkdir()
+    (neighbour / "run.json").write_text("{")
+    table, config = tmp_path / "own.yaml", tmp_path / "config.yaml"
+    table.write_text("title: T\ncolumns: [rouge1]\ngroups: [{rows: [{label: Copy, set: {method: copy, seed: 3}}]}]\n")
+    settings = {"dataset": str(shop), "model": str(tiny_qwen2), "metrics": ["rouge", "bleu"], "resamples": 10}
+    config.write_text(json.dumps(settings | {"results": str(results)}))
+    assert "Copy" in bench.table(str(table), str(config))
+    assert len([*(results / "runs").glob("copy-shop-seed3-*/summary.json")]) == 1
