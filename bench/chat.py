@@ -249,6 +249,16 @@ class Chat:
         return text if fits(text) else longest_prefix(text, fits)
 
 
+class Unmeasured(Chat):
+    """A chat in which a text takes no tokens, so that every prompt fits and no tokenizer is loaded."""
+
+    def count(self, prompt: Prompt) -> int:
+        return 0
+
+    def cut(self, text: str, tokens: int) -> str:
+        return text
+
+
 class _Controls:
     """The control tokens of a tokenizer: all that were added to its vocabulary, but for runs of white space, which some
     tokenizers add to save tokens."""

@@ -125,9 +125,17 @@ class Loop:
 
 def replay(run: Run, instance: Instance, generations: Generations) -> Work:
     """An instance as far as its stored answers reach: its prompts with their answers, and its prediction; the latter is
-    None where an answer is missing."""
+    None where an answer is missing.
+
+    A prompt is first rendered as if everything fitted the budget: an answer belongs to it only by the hash of the whole
+    prompt, so a wrong guess finds none. The tokenizer is loaded where a guess was wrong."""
+    known = partial(stored_completion, generations)
+    guess = Work(run.unmeasured, instance)
+    guess.proceed(known)
+    if guess.prediction is not None:
+        return guess
     work = Work(run, instance)
-    work.proceed(partial(stored_completion, generations))
+    work.proceed(known)
     return work
 
 

@@ -3,6 +3,7 @@ writing."""
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench import registry, templates
-from bench.chat import Chat
+from bench.chat import Chat, Unmeasured
 from bench.config import RunConfig
 from bench.context import Context
 from bench.data.corpus import Corpus
@@ -124,6 +125,14 @@ class Run:
     def by_id(self) -> dict[str, Instance]:
         """The instances by their ids."""
         return {instance.id: instance for instance in self.instances}
+
+    @cached_property
+    def unmeasured(self) -> Run:
+        """The same run in which every prompt fits the budget, and no tokenizer is needed."""
+        roomy = copy.copy(self)
+        chat = Unmeasured(self.chat.model, self.chat.template)
+        roomy.contexts = {name: replace(context, chat=chat) for name, context in self.contexts.items()}
+        return roomy
 
     @property
     def signatures(self) -> dict[str, str]:

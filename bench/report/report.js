@@ -191,8 +191,9 @@ function create(name, className = "", ...content) {
 
 const bdi = (text) => create("bdi", "", text);
 
-async function unpacked(number) {
-  const packed = atob(document.getElementById(`instance-${number}`).textContent);
+/** Instances that are packed together, the first of which is number `start`. */
+async function unpackedFrom(start) {
+  const packed = atob(document.getElementById(`instances-${start}`).textContent);
   const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
@@ -289,6 +290,7 @@ function startViewer(index) {
   category.append(option("", "all"), ...Object.entries(index.categories).map((entry) => option(...entry)));
 
   let latest = 0;
+  let last = {};
   async function show() {
     const { selectedIndex, length } = instance.options;
     position.textContent = length ? `${selectedIndex + 1} of ${length}` : "none found";
@@ -299,7 +301,10 @@ function startViewer(index) {
     if (!length) return viewer.replaceChildren();
     let view;
     try {
-      const content = await unpacked(instance.value);
+      const at = instance.value % index.together;
+      const start = instance.value - at;
+      if (last.start !== start) last = { start, contents: unpackedFrom(start) };
+      const content = (await last.contents)[at];
       const chosen = new Set([...runs.querySelectorAll(":checked")].map((box) => Number(box.value)));
       view = instanceView(content, index, chosen);
     } catch (error) {

@@ -83,7 +83,7 @@ def rest(texts: Shown) -> str:
 # ---- CSV
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a text begins that a spreadsheet may take for a formula; the last four are the full-width signs."""
 
 
@@ -97,7 +97,11 @@ def csv_text(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
 
 
 def _harmless(cell: object) -> object:
-    if not isinstance(cell, str) or not cell.startswith(_FORMULA):
+    if not isinstance(cell, str):
+        return cell
+    # Python's writer leaves a lone carriage return unquoted, and readers begin a new line at it.
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    if not cell.startswith(_FORMULA):
         return cell
     try:
         float(cell)

@@ -202,7 +202,7 @@ def test_notes(small: Path, shop_config: Path, tmp_path: Path, scripted: Any, ti
     run_experiment(str(small), settings)
     text = (tmp_path / "results" / "tables" / "small.md").read_text().replace("\\", "")
     for note in (
-        f"Model {tiny_qwen2}, data {shop}, test instances: Toys 3. Fidelity paper, seed 0, temperature 0.8, "
+        f"Model {tiny_qwen2.name}, data {shop.name}, test instances: Toys 3. Fidelity paper, seed 0, temperature 0.8, "
         "top-p 0.95; one run, no repeats.",
         # pag shows one block to u1 and u2; rag has room for one of u1's two at this budget.
         "History: the recency retriever gives K=1 reviews; blocks that fit the input budget of 700 tokens, on average: "

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 
 from bench.batch import Batch
+from bench.chat import Chat
 from bench.config import build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
 from bench.finished import find_run
 from bench.job import Job
+from bench.loop import replay
 from bench.protocols import Array, Column
+from bench.records import Prompt
 from bench.report.runs import list_runs, show_instance, show_run
+from bench.store import read_generations
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,32 @@ def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: st
     shown = show_instance(results, "pag", "u1")
     assert "=== prediction\nanswer pag_review Toys/test/u1\n" in shown
     assert "--- answer (3 tokens, stop)\n" in shown
+
+
+def test_prompts_are_shown_again_without_a_tokenizer_unless_the_budget_cut_them(
+    shop_config: Path, scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    real = Chat.ids
+
+    def ids(chat: Chat, prompt: Prompt) -> list[int]:
+        loaded.append(prompt.stage)
+        return real(chat, prompt)
+
+    shown = {}
+    for budget in (2048, 700):
+        job = make(shop_config, method="rag", input_budget=budget)
+        execute([job], lambda _: None)
+        stored = {row.instance: row.prompt for row in read_generations(job.folder).values()}
+        with monkeypatch.context() as patch:
+            patch.setattr(Chat, "ids", ids)
+            loaded.clear()
+            for instance in job.run.instances:
+                ((prompt, _),) = replay(job.run, instance, read_generations(job.folder)).exchanged
+                assert prompt.hash == stored[instance.id]
+                shown[budget, instance.user_id] = prompt.blocks_shown
+        assert bool(loaded) == (budget == 700)
+    assert (shown[2048, "u1"], shown[700, "u1"]) == (2, 1)
 
 
 def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(finished: Job, results: str) -> None:

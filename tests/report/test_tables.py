@@ -20,7 +20,7 @@ from bench.report.latex import document, escape_latex, latex
 from bench.report.markup import escape_markdown, html, markdown
 from bench.report.names import category_name
 from bench.report.table import Cell, Group, Row, Table, marks
-from bench.report.text import csv, plain
+from bench.report.text import csv, csv_text, plain
 
 PAPER_CATEGORIES = ("Books", "Movies_and_TV", "CDs_and_Vinyl")
 METRICS = ("rouge1", "meteor", "bleu", "bertscore")
@@ -269,6 +269,26 @@ def test_csv_is_long_and_exact() -> None:
         assert (float(line["paper"]) if line["paper"] else None) == cell.paper
         assert (float(line["difference"]) if line["difference"] else None) == cell.difference
         assert (line["sd"], line["p"]) == ("", "")
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_text_in_a_csv_is_a_formula(sign: str) -> None:
+    text = csv_text(["a", "b"], [[f"{sign}cmd|'/C calc'!A0", f"fine{sign}"], [-0.3, "-0.3"], ["+1e5", None]])
+    assert list(csv_format.reader(io.StringIO(text, newline=""))) == [
+        ["a", "b"],
+        [cell.replace("\r", "\n") for cell in (f"'{sign}cmd|'/C calc'!A0", f"fine{sign}")],
+        ["-0.3", "-0.3"],
+        ["+1e5", ""],
+    ]
+
+
+@pytest.mark.parametrize("render", [html, markdown, latex])
+def test_control_characters_are_in_no_rendering(render: Callable[[Table], str]) -> None:
+    steering = "a\x00\x07\x08\x1b[31m\x7f\x9b31m"
+    rows = [Row(steering, steering, {("Books", "bleu"): Cell(1, 0, 2)})]
+    rendered = render(Table("t", steering, ["Books"], scores("bleu"), rows, [steering], [Group(steering, True)]))
+    assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", rendered) == []
+    assert "31m" in rendered
 
 
 def test_text_by_hand() -> None:
