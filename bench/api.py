@@ -72,10 +72,12 @@ def runs(results: str | Path = "results") -> DataFrame:
 
 def _row(folder: Path) -> dict[str, object]:
     from bench.finished import read_record
+    from bench.places import shown_name
     from bench.results import Summary
 
     record, path = read_record(folder), folder / "summary.json"
     settings = {name: record.config.get(name) for name in SETTINGS}
+    settings |= {name: shown_name(str(record.config[name])) for name in ("dataset", "model")}
     row = {
         "run": folder.name,
         "complete": path.exists(),

@@ -147,7 +147,8 @@ class Job:
     def record(self) -> RunRecord:
         """The content of run.json."""
         config = self.config
-        settings = config.model_dump(mode="json")
+        # Where the folder lies is known to who reads it.
+        settings = config.model_dump(mode="json", exclude={"results"})
         for name in registry.names("backends"):
             if (options := settings["options"].get(name)) is not None:
                 public = registry.load("backends", name).settings(**options).public()

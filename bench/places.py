@@ -74,7 +74,9 @@ _PATH = re.compile(r"(?<![\w:/.<-])~?(?:/[^\s/'\"`<>,;:()\[\]]+){2,}/?")
 def by_name(text: str, known: Iterable[str]) -> str:
     """Text in which the known places on this machine are their last parts."""
     for place in sorted(filter(is_place, known), key=len, reverse=True):
-        text = text.replace(place.rstrip("/"), Path(place).name) if Path(place).name else text
+        # The likes of "/data" tell nothing, and may stand in any path.
+        if len(Path(place).parts) > 2:
+            text = text.replace(place.rstrip("/"), Path(place).name)
     return text
 
 

@@ -37,7 +37,7 @@ def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances:
     if instances < 1:
         raise ConfigError(f"--instances is {instances}; show at least 1 of each category")
     runs, left_out = _read_runs(results, parts)
-    places = {str(results.resolve()), *places_of(runs)}
+    places = {str(results), str(results.resolve()), *places_of(runs)}
     data = dict(zip([run.name for run in runs], data_names(runs), strict=True))
     boards = [leaderboard(group, data[group[0].name]) for group in comparable(runs)]
     sections = [

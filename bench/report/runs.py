@@ -84,7 +84,8 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     from bench.store import read_generations
 
     folder = find_run(Path(results), part)
-    run = Run(config_of(read_record(folder)))
+    config = config_of(read_record(folder))
+    run = Run(config.model_copy(update={"results": folder.absolute().parents[1]}))
     ids = [instance.id for instance in run.instances]
     found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
     if len(found) != 1:

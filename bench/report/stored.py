@@ -6,11 +6,12 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.errors import StoreError
 from bench.places import by_name
+from bench.progress import say
 from bench.report.markup import escape_html
 
 TIMING = "timing"
@@ -20,36 +21,50 @@ TIMING = "timing"
 def tables(folder: Path, places: Iterable[str] = (), timing: bool = False) -> list[str]:
     """The tables of a folder, each in a box that scrolls by itself; those of timings, or all others. Of `places`, which
     an older version wrote, their last parts are shown."""
-    sections = []
-    for path in _in_order(folder.glob("*.html")):
-        if path.stem.startswith(TIMING) == timing:
-            name = escape_html(_heading(path.stem))
-            box = f"<div class='scroll' tabindex='0' role='region' aria-label='{name}'>"
-            # Texts in it are escaped: what looks like a tag is one.
-            table = (
-                by_name(read_text(path), map(escape_html, places))
-                .replace("<table", f"{box}\n<table")
-                .replace("</table>", "</table>\n</div>")
-            )
-            sections.append(f"<h3>{name}</h3>\n{table}")
-    return sections
+    known = [escape_html(place) for place in places]
+    paths = [path for path in folder.glob("*.html") if path.stem.startswith(TIMING) == timing]
+    return _sections(paths, lambda path, name: by_name(_table(path, name), known))
 
 
 def figures(folder: Path) -> list[str]:
     """The pictures of a folder, each with the numbers it shows."""
+    return _sections(folder.glob("*.png"), _figure)
+
+
+def _sections(paths: Iterable[Path], section: Callable[[Path, str], str]) -> list[str]:
+    """Each file under its heading, or, for one that cannot be read, why: it costs no other."""
     sections = []
-    for path in _in_order(folder.glob("*.png")):
+    for path in _in_order(paths):
         name = escape_html(_heading(path.stem))
         try:
-            picture = base64.b64encode(path.read_bytes()).decode()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}; draw the figure again") from error
-        numbers = path.with_suffix(".csv")
-        table = _numbers(name, read_text(numbers)) if numbers.exists() else ""
-        where = "its numbers are below" if table else "its numbers were not stored"
-        image = f"<img src='data:image/png;base64,{picture}' alt='{name}; {where}' loading='lazy'>"
-        sections.append(f"<h3>{name}</h3>\n<figure>{image}</figure>\n{table}")
+            content = section(path, name)
+        except StoreError as error:
+            reason = str(error).replace(f"{path.parent}/", "")
+            say(f"left out: {reason}")
+            content = f"<p class='left-out'>Left out: {escape_html(reason)}</p>"
+        sections.append(f"<h3>{name}</h3>\n{content}")
     return sections
+
+
+def _table(path: Path, name: str) -> str:
+    table = read_text(path)
+    if not table.count("<table") == table.count("</table>") == 1:
+        raise StoreError(f"{path} is not whole; render its table again")
+    box = f"<div class='scroll' tabindex='0' role='region' aria-label='{name}'>"
+    # Texts in it are escaped: what looks like a tag is one.
+    return table.replace("<table", f"{box}\n<table").replace("</table>", "</table>\n</div>")
+
+
+def _figure(path: Path, name: str) -> str:
+    try:
+        picture = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; draw the figure again") from error
+    numbers = path.with_suffix(".csv")
+    table = _numbers(name, numbers) if numbers.exists() else ""
+    where = "its numbers are below" if table else "its numbers were not stored"
+    image = f"<img src='data:image/png;base64,{picture}' alt='{name}; {where}' loading='lazy'>"
+    return f"<figure>{image}</figure>\n{table}"
 
 
 def read_text(path: Path) -> str:
@@ -82,8 +97,11 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=key)
 
 
-def _numbers(name: str, text: str) -> str:
-    head, *rows = [*csv.reader(io.StringIO(text, newline=""))] or [[]]
+def _numbers(name: str, path: Path) -> str:
+    try:
+        head, *rows = [*csv.reader(io.StringIO(read_text(path), newline=""))] or [[]]
+    except csv.Error as error:
+        raise StoreError(f"{path} cannot be read: {error}; draw the figure again") from error
     lines = ["<details>", f"<summary>Numbers of {name}</summary>"]
     lines += [f"<div class='scroll' tabindex='0' role='region' aria-label='Numbers of {name}'>", "<table class='grid'>"]
     heads = "".join(f"<th scope='col'>{escape_html(text)}</th>" for text in head)

@@ -221,6 +221,18 @@ def test_a_golden_that_lacks_an_instance_is_damaged(goldens: Path, golden: Path)
         check_goldens(goldens, silent)
 
 
+def test_a_damaged_golden_hides_no_other(run: Path, goldens: Path, golden: Path) -> None:
+    damaged = goldens / "another"
+    shutil.copytree(golden, damaged)
+    (damaged / "run.json").write_text("{}")
+    edit_rows(golden / "predictions.jsonl", rewrite_reference)
+    said: list[str] = []
+    with pytest.raises(StoreError, match="golden another is damaged"):
+        check_goldens(goldens, said.append)
+    assert len([line for line in said if line.startswith(f"drift: golden {NAME}: ")]) == 3
+    assert find_golden(finished(run), goldens) == golden
+
+
 def test_a_gate_without_goldens_is_no_gate(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"there is no golden in .*; make one of a finished run with: bench bless RUN"):
         check_goldens(tmp_path / "none", silent)

@@ -658,6 +658,18 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tm
         write_report(copy, tmp_path / "report.html", ["pag"])
 
 
+def test_a_table_or_a_figure_that_cannot_be_read_costs_no_other(results: Path, tmp_path: Path) -> None:
+    copy = copied(results, tmp_path)
+    (copy / "tables" / "table2.html").write_text("<table><tr><td>torn")
+    (copy / "tables" / "timing.html").write_bytes(b"\xff")
+    (copy / "figures" / "figure3.csv").write_text("x" * 200_000)
+    written = write_report(copy, tmp_path / "report.html").read_text()
+    for reason in ("table2.html is not whole; ", "timing.html cannot be read: ", "figure3.csv cannot be read: "):
+        assert f"<p class='left-out'>Left out: {reason}" in written
+    assert "<caption>Title 10</caption>" in written
+    assert str(tmp_path) not in written
+
+
 def test_generations_that_cannot_be_read_cost_only_the_prompts(results: Path, tmp_path: Path) -> None:
     copy = copied(results, tmp_path)
     (folder,) = (copy / "runs").glob("pag-*")
