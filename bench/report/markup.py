@@ -10,8 +10,8 @@ from bench.report.names import category_name
 from bench.report.table import MISSING, Cell, Mark, Place, Table, head, legend, marks, shown
 from bench.report.text import rest
 
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-"""What no page can hold, and would steer a terminal."""
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What no page can hold, and what would steer a terminal."""
 
 # ---- Markdown
 

@@ -101,6 +101,11 @@ for (const table of document.querySelectorAll("table.leaderboard")) {
   applyFilters(table, inputs);
 }
 
+// On paper nothing can be unfolded.
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll(".forest")) part.open = true;
+});
+
 // ---- phrases that texts share
 
 const PHRASE = 3;

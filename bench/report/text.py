@@ -101,6 +101,8 @@ def _harmless(cell: object) -> object:
         return cell
     # Python's writer leaves a lone carriage return unquoted, and readers begin a new line at it.
     cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    # Lone surrogates, e.g. of a folder's name: no file can hold them.
+    cell = cell.encode("utf-8", "replace").decode()
     if not cell.startswith(_FORMULA):
         return cell
     try:

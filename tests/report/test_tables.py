@@ -284,11 +284,13 @@ def test_no_text_in_a_csv_is_a_formula(sign: str) -> None:
 
 @pytest.mark.parametrize("render", [html, markdown, latex])
 def test_control_characters_are_in_no_rendering(render: Callable[[Table], str]) -> None:
-    steering = "a\x00\x07\x08\x1b[31m\x7f\x9b31m"
+    steering = "a\ud800\x00\x07\x08\x1b[31m\x7f\x9b31m"
     rows = [Row(steering, steering, {("Books", "bleu"): Cell(1, 0, 2)})]
     rendered = render(Table("t", steering, ["Books"], scores("bleu"), rows, [steering], [Group(steering, True)]))
     assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", rendered) == []
     assert "31m" in rendered
+    assert rendered.encode()
+    assert csv_text(["a"], [[steering]]).encode()
 
 
 def test_text_by_hand() -> None:
