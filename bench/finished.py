@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pydantic import Field
+
 from bench.config import RunConfig, build
 from bench.errors import BenchError, ConfigError, DataError, StoreError
 from bench.progress import say
 from bench.registry import create, near_match
-from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Summary, rows_of
+from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric
@@ -127,22 +129,42 @@ class FinishedRun:
         return scores
 
 
+class _Settings(Stored):
+    method: str
+    seed: int | None
+    split: str | None
+    limit: int | None
+
+
+class _Identity(Stored):
+    settings: _Settings
+    data: dict[str, str]
+    method_options: dict[str, Any]
+    retriever_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Config(Stored):
+    method: str
+    dataset: str
+    model: str
+    train: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+class _Described(Stored):
+    """What those who look at runs rely on, whatever schema wrote it and whether this version takes its settings."""
+
+    identity: _Identity
+    config: _Config
+
+
 def read_record(folder: Path) -> RunRecord:
     """The run.json of a run, complete or not. Raises `StoreError` for a schema that cannot be read, and where identity
     or configuration lack what every run has."""
     path = folder / "run.json"
     record = RunRecord.read(path)
-    identity, config = record.identity, record.config
-    settings = identity.get("settings")
-    parts = {
-        **{f"identity.{name}": isinstance(identity.get(name), dict) for name in ("settings", "data", "method_options")},
-        **{f"identity.settings.{name}": name in (settings or ()) for name in ("method", "seed", "split", "limit")},
-        **{f"config.{name}": isinstance(config.get(name), str) for name in ("method", "dataset", "model")},
-    }
-    if lacking := next((name for name, there in parts.items() if not there), None):
-        raise StoreError(
-            f"{path} has no {lacking}: something else wrote or changed it. Move its folder away to start over"
-        )
+    described = {"identity": record.identity, "config": record.config}
+    validated(_Described, described, str(path), "Move its folder away to start over")
     return record
 
 

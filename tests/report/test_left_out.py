@@ -58,6 +58,10 @@ def one_shorter(row: Any) -> Any:
     return shorter(row) if "u1" in row["instance"] else row
 
 
+def with_config(**settings: Any) -> Callable[[Any], Any]:
+    return lambda record: record | {"config": record["config"] | settings}
+
+
 def with_score(summary: Any) -> Any:
     summary["scores"]["Toys"]["other"] = {"value": 1.0, "low": 0.0, "high": 2.0}
     return summary
@@ -84,12 +88,14 @@ LISTED = {
     "another schema": (content("run.json", '{"schema": 99}'), "schema 99"),
     "only a name": (
         content("run.json", '{"schema": 2, "name": "x", "identity": {}, "config": {}}'),
-        "no identity.settings",
+        "run.json: identity.settings: Field required",
     ),
-    "no settings": (without("identity", "settings"), "run.json has no identity.settings"),
-    "no data": (without("identity", "data"), "run.json has no identity.data"),
-    "no limit": (without("identity", "settings", "limit"), "run.json has no identity.settings.limit"),
-    "no data set": (without("config", "dataset"), "run.json has no config.dataset"),
+    "no settings": (without("identity", "settings"), "run.json: identity.settings: Field required"),
+    "no data": (without("identity", "data"), "run.json: identity.data: Field required"),
+    "no limit": (without("identity", "settings", "limit"), "run.json: identity.settings.limit: Field required"),
+    "no data set": (without("config", "dataset"), "run.json: config.dataset: Field required"),
+    "notes that are no list": (changed("run.json", with_config(notes=0)), "run.json: config.notes: "),
+    "training that is no section": (changed("run.json", with_config(train=[])), "run.json: config.train: "),
     "torn summary": (content("summary.json", '{"schema": 2'), "summary.json cannot be read"),
     "summary without scores": (content("summary.json", '{"schema": 2, "name": "x"}'), "summary.json: instances"),
 }
