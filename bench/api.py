@@ -62,10 +62,11 @@ def runs(results: str | Path = "results") -> DataFrame:
     """
     from pandas import DataFrame
 
+    from bench.files import path_of
     from bench.finished import read_each, run_folders, said
 
     columns = ["run", "complete", "created", "device", *SETTINGS, "instances", *COUNTS]
-    rows = said(read_each(_row, run_folders(Path(results))))
+    rows = said(read_each(_row, run_folders(path_of(results))))
     scores = dict.fromkeys(name for row in rows for name in row if name not in columns)
     return DataFrame(rows, columns=[*columns, *scores])
 
@@ -109,14 +110,15 @@ def scores(results: str | Path = "results", runs: str | Sequence[str] | None = N
     """
     from pandas import DataFrame
 
+    from bench.files import path_of
     from bench.finished import find_run, read_each, run_folders, said
 
     if runs is None:
-        folders = [folder for folder in run_folders(Path(results)) if (folder / "summary.json").exists()]
+        folders = [folder for folder in run_folders(path_of(results)) if (folder / "summary.json").exists()]
         found = said(read_each(_text_scores, folders))
     else:
         names = [runs] if isinstance(runs, str) else runs
-        found = [_text_scores(find_run(Path(results), name)) for name in names]
+        found = [_text_scores(find_run(path_of(results), name)) for name in names]
     rows = list(chain.from_iterable(found))
     return DataFrame(rows, columns=["run", "method", "category", "instance", "user", "metric", "score", "value"])
 
@@ -144,9 +146,10 @@ def compare(a: str, b: str, changed: int = 5, by: str | None = None, results: st
     Raises `BenchError` for runs that cannot be compared.
     """
     from bench.comparison import compare
+    from bench.files import path_of
     from bench.finished import checked, find_run
 
-    run_a, run_b = (checked(find_run(Path(results), name)) for name in (a, b))
+    run_a, run_b = (checked(find_run(path_of(results), name)) for name in (a, b))
     return compare(run_a, run_b, changed, by)
 
 

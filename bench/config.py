@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
-from bench import registry
-from bench.errors import ConfigError
+from bench import registry, yaml_text
+from bench.errors import ConfigError, PluginError
+from bench.files import path_of
+from bench.problems import DEEPEST, LARGEST, at_most, check_value, sentence
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -42,7 +53,16 @@ DATA, RETRIEVAL, PEERS, TRAINING, GENERATION, SCORING, RUNTIME = Kind
 class Section(BaseModel):
     """Base of the configuration objects: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take true as 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float, int | None, float | None):
+            raise ValueError("must be a number")
+        return value
 
     def public(self) -> dict[str, Any]:
         """The settings as JSON for records, without what must not be kept (a key in an address)."""
@@ -53,6 +73,42 @@ def _budget(value: Any) -> Any:
     if value is None or value == "model" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise ValueError("write a number of tokens, at least 1, or the word model")
+
+
+def _place(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return path_of(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _temperature(value: float) -> float:
+    if 0 < value < COLDEST:
+        raise ValueError(
+            f"must be 0, which is greedy, or at least {COLDEST}: vLLM samples at {COLDEST} for anything less"
+        )
+    return value
+
+
+def _resampling(value: int) -> str:
+    hours, gigabytes = value * 1000 * SECONDS_A_DRAW / 3600, value * 8 / 1e9
+    return f"so many take about {hours:,.1f} hours and {gigabytes:,.0f} GB for each score of 1,000 users"
+
+
+COLDEST = 0.01
+"""The least temperature above 0 that vLLM has (`_MAX_TEMP` in its sampling_params.py)."""
+SECONDS_A_DRAW = 4e-8
+"""Of one user in one resample, measured on one core."""
+CONTEXT = 10_000_000
+"""Tokens: more than any model's context."""
+
+Place = Annotated[Path, BeforeValidator(_place)]
+Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(_temperature)]
+Tokens = Annotated[int, Field(ge=1), at_most(CONTEXT, "no model takes so many tokens")]
+Seed = Annotated[int, Field(ge=0), at_most(LARGEST, "engines take seeds of 63 bits")]
+Limit = Annotated[int, Field(ge=1), at_most(LARGEST, "no data have so many instances")]
 
 
 class PeersConfig(Section):
@@ -70,8 +126,8 @@ class PeersConfig(Section):
 class TrainConfig(Section):
     """Training of the adapters of methods that have one; the defaults are DEP's recipe (section 4.1)."""
 
-    epochs: Annotated[int, Field(ge=1), TRAINING] = 5
-    batch_size: Annotated[int, Field(ge=1), TRAINING] = 16
+    epochs: Annotated[int, Field(ge=1), at_most(10_000, "a training of so many takes months"), TRAINING] = 5
+    batch_size: Annotated[int, Field(ge=1), at_most(1_000_000, "no data have so many instances"), TRAINING] = 16
     """Instances an optimiser step."""
     learning_rate: Annotated[float | None, Field(gt=0), TRAINING] = None
     """Peak, after which it falls linearly to 0. Default: the method's."""
@@ -80,16 +136,16 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0), TRAINING] = 0.025
     clip: Annotated[float, Field(gt=0), TRAINING] = 1.0
     """Largest norm of the gradient."""
-    seed: Annotated[int, Field(ge=0), TRAINING] = 42
+    seed: Annotated[Seed, TRAINING] = 42
     """Of initialisation, the order of instances and the random retriever."""
-    k: Annotated[int | None, Field(ge=0), TRAINING] = None
+    k: Annotated[int | None, Field(ge=0), at_most(1_000_000, "no user has so many reviews"), TRAINING] = None
     """History reviews in training. Default: those of the run; another number decodes an adapter with fewer or more."""
-    limit: Annotated[int | None, Field(ge=1), TRAINING] = None
+    limit: Annotated[Limit | None, TRAINING] = None
     """The first so many training instances of each category."""
     cross_entropy: Annotated[Literal["review", "token"] | None, TRAINING] = None
     """What counts alike in a step: its reviews, each with the mean over its tokens, or the tokens of all of them, so
     that long reviews weigh more. A switch."""
-    max_target_tokens: Annotated[int | None, Field(ge=1), TRAINING] = None
+    max_target_tokens: Annotated[Tokens | None, TRAINING] = None
     """A longer review is cut. A switch."""
     cut_target_ends: Annotated[bool | None, TRAINING] = None
     """Whether the end-of-turn token follows a review whatever its length, beyond `max_target_tokens`. A switch."""
@@ -101,13 +157,13 @@ class TrainConfig(Section):
     method's own tokens, has a token for. A switch."""
     dtype: Annotated[Literal["bfloat16", "float32"], TRAINING] = "bfloat16"
     """Of the frozen language model; the adapter's weights are float32."""
-    validation: Annotated[int, Field(ge=1), GENERATION] = 512
+    validation: Annotated[Limit, GENERATION] = 512
     """How many validation instances choose the epoch."""
     select_by: Annotated[str, GENERATION] = "meteor"
     """The score that chooses the epoch."""
-    tokens_per_batch: Annotated[int, Field(ge=1), RUNTIME] = 8192
+    tokens_per_batch: Annotated[Tokens, RUNTIME] = 8192
     """Tokens that go through the model at once, padding included; a longer instance goes alone."""
-    checkpoint_every: Annotated[int, Field(ge=1), RUNTIME] = 10
+    checkpoint_every: Annotated[Limit, RUNTIME] = 10
     """Optimiser steps between two checkpoints: what a killed training loses at most."""
 
 
@@ -120,7 +176,7 @@ class RunConfig(Section):
     retriever: Annotated[str, RETRIEVAL] = "recency"
     fidelity: Annotated[Literal["paper", "official"], GENERATION] = "paper"
     """Which of the two the switches follow where the paper and its authors' released code differ."""
-    seed: Annotated[int, Field(ge=0), DATA] = 0
+    seed: Annotated[Seed, DATA] = 0
 
     dataset: Annotated[str, DATA] = "demo"
     """"demo", a folder in a layout of the task, or a hub id."""
@@ -129,12 +185,17 @@ class RunConfig(Section):
     categories: Annotated[tuple[str, ...] | None, DATA] = None
     """Default: all."""
     split: Annotated[Literal["train", "val", "test"], DATA] = "test"
-    limit: Annotated[int | None, Field(ge=1), DATA] = None
+    limit: Annotated[Limit | None, DATA] = None
     """The first so many instances of each category."""
 
-    k: Annotated[int, Field(ge=0), RETRIEVAL] = 8
+    k: Annotated[int, Field(ge=0), at_most(1_000_000, "no user has so many reviews"), RETRIEVAL] = 8
     """How many reviews the retriever gives."""
-    input_budget: Annotated[int | Literal["model"] | None, BeforeValidator(_budget), GENERATION] = None
+    input_budget: Annotated[
+        int | Literal["model"] | None,
+        BeforeValidator(_budget),
+        at_most(CONTEXT, "no model takes so many tokens"),
+        GENERATION,
+    ] = None
     """Tokens a prompt may take; "model": what the model's context leaves beside `max_new_tokens`. A switch."""
     overlong: Annotated[Literal["cut", "whole"] | None, GENERATION] = None
     """What becomes of a prompt that has no room for even one history block: the block is cut to the budget, or to what
@@ -143,13 +204,13 @@ class RunConfig(Section):
     """The tokenizer's own, or that of the released code. A switch."""
     chat_template_kwargs: Annotated[dict[str, Any], GENERATION] = Field(default_factory=dict)
     """What the model's chat template is given beside the conversation, e.g. {enable_thinking: false}."""
-    prompts: Annotated[Path | None, RUNTIME] = None
+    prompts: Annotated[Place | None, RUNTIME] = None
     """Folder of prompt templates that replace the plugins' own (`bench.templates`). Their texts, not their place, are
     part of the identity."""
 
     peers: Annotated[PeersConfig, Field(default_factory=PeersConfig), PEERS]
     train: Annotated[TrainConfig, Field(default_factory=TrainConfig), TRAINING]
-    adapter: Annotated[Path | None, RUNTIME] = None
+    adapter: Annotated[Place | None, RUNTIME] = None
     """Folder of an imported adapter, instead of one trained for this configuration. Its weights, not their place, are
     part of the identity."""
 
@@ -159,23 +220,24 @@ class RunConfig(Section):
     """Default: the model's."""
     backend: Annotated[str, GENERATION] = "vllm"
     """Where the model runs; its settings stand in a section of its name."""
-    temperature: Annotated[float, Field(ge=0), GENERATION] = 0.8
+    temperature: Annotated[Temperature, GENERATION] = 0.8
+    """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1), GENERATION] = 0.95
-    max_new_tokens: Annotated[int, Field(ge=1), GENERATION] = 2048
+    max_new_tokens: Annotated[Tokens, GENERATION] = 2048
     """The longest answer. Default: the task's."""
 
     metrics: Annotated[tuple[str, ...], SCORING] = ()
     """Default: the task's."""
-    resamples: Annotated[int, Field(ge=1), SCORING] = 1000
+    resamples: Annotated[int, Field(ge=1), at_most(1_000_000, _resampling), SCORING] = 1000
     """Bootstrap resamples over users behind each 95% interval."""
     options: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict), DATA]
     """Options of plugins by plugin name; written as a section of that name (`bertscore: {layer: 6}`)."""
     notes: Annotated[tuple[str, ...], SCORING] = ()
     """Sentences that a table made with this configuration carries, e.g. what stands in for what."""
 
-    results: Annotated[Path, RUNTIME] = Path("results")
+    results: Annotated[Place, RUNTIME] = Path("results")
     """Where runs, tables and caches are kept."""
-    window: Annotated[int, Field(ge=1), RUNTIME] = 512
+    window: Annotated[int, Field(ge=1), at_most(100_000, "each is held in memory"), RUNTIME] = 512
     """Calls in flight at most."""
 
     @cached_property
@@ -289,19 +351,15 @@ def config_names() -> list[str]:
 
 def read_config(name: str) -> dict[str, Any]:
     """The settings in a shipped configuration or a YAML file. Raises `ConfigError`."""
-    path = FOLDER / f"{name}.yaml"
+    known = config_names()
+    path = FOLDER / f"{name}.yaml" if name in known else path_of(name)
+    # A pipe would be waited for.
     if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        known = config_names()
+        what = f"{path} is not a file of settings" if path.exists() else f"there is no configuration '{name}'"
         raise ConfigError(
-            f"there is no configuration '{name}'{registry.near_match(name, known)} "
-            f"Shipped: {', '.join(known)}; or give the path of a YAML file"
+            f"{what}{registry.near_match(name, known)} Shipped: {', '.join(known)}; or give the path of a YAML file"
         )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    settings = yaml_text.read(path)
     if settings is None:
         return {}
     if not isinstance(settings, dict):
@@ -310,14 +368,18 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> dict[str, Any]:
-    """`a.b=value` as {"a": {"b": value}}, the value read as YAML. Raises `ConfigError`."""
+    """`a.b=value` as {"a": {"b": value}}, the value read as YAML (`bench.yaml_text`), or as it
+    stands where it does not follow YAML's grammar. Raises `ConfigError`."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"--set {text}: write it as key=value, e.g. --set k=4 or --set bertscore.layer=6")
+    if len(parts) > DEEPEST:
+        raise ConfigError(f"--set {text[:60]}...: a key has at most {DEEPEST} parts")
+    parsed: Any
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = yaml_text.parse(value, f"--set {text[:100]}")
+    except yaml_text.NotYAMLError:
         parsed = value
     for part in reversed(parts):
         parsed = {part: parsed}
@@ -345,6 +407,9 @@ def build(*layers: Mapping[str, Any]) -> RunConfig:
     for layer in layers:
         settings = merge(settings, layer)
     fields = [name for name in RunConfig.model_fields if name != "options"]
+    for key, value in settings.items():
+        if isinstance(key, str):
+            check_value(value, key)
     options = {key: _section_for(key, settings.pop(key), fields) for key in list(settings) if key not in fields}
     for name, values in options.items():
         _check_section(name, values)
@@ -367,7 +432,7 @@ def _section_for(key: str, section: Any, fields: Sequence[str]) -> dict[str, Any
     """The options in a section that is named after a plugin. Raises `ConfigError`."""
     plugins = [name for group in registry.GROUPS for name in registry.names(group)]
     if key not in plugins:
-        near = registry.near_match(str(key), [*_keys(), *plugins])
+        near = _option_of(str(key)) or registry.near_match(str(key), [*_keys(), *plugins])
         raise ConfigError(
             f"'{key}' is not a configuration key{near} Keys: {', '.join(fields)}, or the name of a plugin "
             "for its options"
@@ -375,6 +440,17 @@ def _section_for(key: str, section: Any, fields: Sequence[str]) -> dict[str, Any
     if not isinstance(section, Mapping):
         raise ConfigError(f"'{key}' is a plugin: set one of its options, {key}.OPTION=value")
     return dict(section)
+
+
+def _option_of(key: str) -> str:
+    """How a sentence about an unknown key ends that is an option of a plugin; "" for any other."""
+    having = []
+    for group in registry.GROUPS:
+        for name in registry.names(group) if group != "backends" else ():
+            with suppress(PluginError, ImportError):
+                if key in registry.option_names(group, name):
+                    having.append(f"'{name}.{key}'")
+    return f"; did you mean {' or '.join(having)}?" if having else ""
 
 
 def _check_section(name: str, options: Mapping[str, Any]) -> None:
@@ -417,8 +493,7 @@ def _first_problem(error: ValidationError, prefix: str = "") -> str:
         return f"'{where}' is not a configuration key{near} Keys of {section}: {', '.join(known)}"
     if first["type"] == "missing":
         return f"'{where}' is not set: give --{where} or --set {where}=..."
-    hint = "; write a list, e.g. [a, b]" if first["type"] == "tuple_type" else ""
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}{hint}"
+    return sentence(first, prefix)
 
 
 def settings_of(config: RunConfig, kinds: Sequence[Kind]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +13,40 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bench.errors import StoreError
+from bench.errors import ConfigError, StoreError
 
 DELETE_LINE = "Delete that line, what it held is made again; or move the folder away to start over"
 """What to do about a broken row."""
+
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name and of a path, on Linux."""
+
+
+def path_of(text: str | Path) -> Path:
+    """A path as a user writes it, with "~" for a home folder. Raises `ConfigError` for one that no file can have."""
+    text = str(text)
+    start = text if len(text) <= 60 else f"{text[:60]}..."
+    if not text:
+        raise ConfigError("a path must not be empty; write . for the folder you are in")
+    try:
+        path = Path(text).expanduser()
+        # A folder alone, ".", has no parts.
+        names = [0, *(len(name.encode()) for name in path.parts)]
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise ConfigError(
+            f"path '{start}': this machine knows no home folder {user}; write ./{user} for a file of that name"
+        ) from None
+    except UnicodeEncodeError:
+        names = []
+    if "\0" in text or not names:
+        raise ConfigError(f"path {start!r} holds a character that no path has")
+    if max(names) > LONGEST_NAME or sum(names) + len(names) > LONGEST_PATH:
+        raise ConfigError(
+            f"path '{start}' is too long: a name has at most {LONGEST_NAME} bytes, a path {LONGEST_PATH:,}"
+        )
+    return path
 
 
 def dump(value: Mapping[str, Any]) -> str:
@@ -52,6 +83,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def drop_leftovers(path: Path) -> None:
+    """Remove what `replacing` left beside `path` in processes that were killed."""
+    with suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            number = left.name.rpartition(".")[2]
+            if number.isdecimal() and not Path("/proc", number).exists():
+                left.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:

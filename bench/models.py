@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import hub
 from bench.errors import ResourceError
+from bench.files import path_of
 
 PACKAGE_PREFIX = "python:"
 SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
@@ -46,7 +47,7 @@ def local_folder(name: str) -> Path | None:
                 "another model"
             )
         return folder
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") != 1:

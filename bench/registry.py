@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -160,20 +161,33 @@ def create(group: str, name: str, options: Mapping[str, Any], fidelity: str = "p
     """
     from pydantic import ValidationError
 
+    from bench.problems import check_value, sentence, short
+
     cls = load(group, name)
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
-    unknown = sorted(set(options) - set(known))
+    known = option_names(group, name)
+    unknown = sorted(set(map(str, options)) - set(known))
     if unknown:
         has = f"Its options: {', '.join(known)}" if known else "It has none"
         raise ConfigError(f"{name}.{unknown[0]} is not an option of {name}{near_match(unknown[0], known)} {has}")
     if fidelity == "official":
         options = {**getattr(cls, "official", {}), **options}
+    check_value(options, name)
     try:
-        return _adapter(cls).validate_python(dict(options))
+        plugin = _adapter(cls).validate_python(dict(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name}.{where}: {first['msg']}, got {first['input']!r}") from None
+        raise ConfigError(sentence(error.errors()[0], f"{name}.")) from None
+    for option, value in options.items():
+        # What pydantic takes: true as 1, and the text "inf" as a number.
+        kept = getattr(plugin, option)
+        number = isinstance(kept, int | float) and not isinstance(kept, bool)
+        if number and (isinstance(value, bool) or not math.isfinite(kept)):
+            raise ConfigError(f"{name}.{option}: must be a finite number, got {short(value)}")
+    return plugin
+
+
+def option_names(group: str, name: str) -> list[str]:
+    """The names of a plugin's options; not for backends. Raises `PluginError`."""
+    return [field.name for field in dataclasses.fields(load(group, name)) if field.init]
 
 
 _adapters: dict[type[Any], TypeAdapter[Any]] = {}

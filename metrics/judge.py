@@ -18,6 +18,7 @@ from pydantic import Field
 
 from bench.backends.openai import Client, OpenAISettings, without_credentials
 from bench.batch import Batch
+from bench.config import Seed, Temperature, Tokens
 from bench.errors import BackendError, ConfigError, DataError, ResourceError
 from bench.files import RowWriter
 from bench.metrics._ratios import ratio, sums
@@ -58,9 +59,9 @@ class Judge:
     model: str = ""
     reviews: Annotated[int, Field(ge=1)] = 5
     excerpt: Annotated[int, Field(ge=1)] = 1000
-    max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    seed: int = 0
+    max_new_tokens: Tokens = 512
+    temperature: Temperature = 0.0
+    seed: Seed = 0
     openai: OpenAISettings = field(default_factory=OpenAISettings)
 
     def check(self) -> None:

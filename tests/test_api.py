@@ -117,7 +117,7 @@ def test_what_is_wrong_is_a_bench_error(shop_config: Path, scripted: Any) -> Non
         bench.run("rag", shop_config, limt=3)
     with pytest.raises(ConfigError, match=r"there is no configuration 'dmeo'; did you mean 'demo'\?"):
         bench.run("rag", "dmeo")
-    with pytest.raises(ConfigError, match="limit: Input should be greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="limit: must be at least 1"):
         bench.run("rag", shop_config, limit=0)
     assert scripted.calls == []
 

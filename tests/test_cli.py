@@ -118,13 +118,45 @@ def bad_inputs() -> Iterator[Any]:
     yield "misspelt key", [*run, "--set", "temprature=1"], "did you mean 'temperature'?"
     yield "misspelt section key", [*run, "--set", "vllm.dtyp=auto"], "did you mean 'dtype'?"
     yield "misspelt option", [*run, "--set", "meteor.tokeniser=treebank"], "did you mean 'tokenizer'?"
-    yield "bad option", [*run, "--set", "meteor.tokenizer=x"], "meteor.tokenizer: Input should be 'word_tokenize' or"
+    yield "bad option", [*run, "--set", "meteor.tokenizer=x"], "meteor.tokenizer: must be 'word_tokenize' or"
     yield "no value", [*run, "--set", "k"], "--set k: write it as key=value"
-    yield "limit 0", [*run, "--limit", "0"], "limit: Input should be greater than or equal to 1"
-    yield "seed -1", [*run, "--seed", "-1"], "seed: Input should be greater than or equal to 0"
+    yield "limit 0", [*run, "--limit", "0"], "limit: must be at least 1"
+    yield "seed -1", [*run, "--seed", "-1"], "seed: must be at least 0"
     yield "unknown config", ["run", "--method", "rag", "--config", "dmeo"], "'dmeo'; did you mean 'demo'? Shipped: "
     yield "corrupt config", ["run", "--method", "rag", "--config", "CORRUPT"], "cannot be read as YAML"
-    yield "config is a folder", ["run", "--method", "rag", "--config", "EMPTY"], "there is no configuration"
+    yield "config is a folder", ["run", "--method", "rag", "--config", "EMPTY"], "is not a file of settings"
+    for path in ("PIPE", "/dev/zero"):
+        yield f"config {path}", ["run", "--method", "rag", "--config", path], "is not a file of settings"
+        yield f"experiment {path}", ["table", path], "is not a file of an experiment"
+        yield f"timing {path}", ["check", "--timing", path, path], "is not a file"
+    nobody = "this machine knows no home folder ~nosuchuser"
+    for setting in ("results", "dataset", "model", "tokenizer", "prompts", "adapter", "dep.encoder"):
+        yield f"nobody's {setting}", [*run, "--set", f"{setting}=~nosuchuser/x", "--set", "method=dep"], nobody
+    for command in (
+        ["list", "runs"],
+        ["show", "x"],
+        ["compare", "a", "b"],
+        ["report"],
+        ["data", "stats"],
+        ["bless", "x"],
+    ):
+        yield f"nobody's results for {command[0]}", [*command, "--results", "~nosuchuser"], nobody
+    yield "nobody's goldens", ["check", "--goldens", "~nosuchuser"], nobody
+    yield "nobody's prompts", [*run, "--dry-run", "--prompts", "~nosuchuser/x"], nobody
+    yield "nobody's page", ["report", "--out", "~nosuchuser/x"], nobody
+    yield (
+        "nobody's raw files",
+        ["data", "prepare", *["--reviews", "~nosuchuser", "--items", "b", "--category", "c", "--out", "d"]],
+        nobody,
+    )
+    yield "long name", [*run, "--dataset", "x" * 300], "is too long: a name has at most 255 bytes"
+    yield "long path", ["list", "runs", "--results", "x/" * 3000], "is too long: a name has at most 255 bytes"
+    yield "long run", ["show", "x" * 300], "bench show stopped: "
+    yield "two lines", [*run, "--dataset", "a\nb"], r"there is no data set 'a\nb'"
+    yield "no UTF-8", [*run, "--dataset", "a\udcff"], r"the argument a\udcff is not UTF-8 text"
+    yield "no data set", [*run, "--dataset", ""], "a path must not be empty"
+    yield "many seeds", ["table", "table1", "--seeds", "1000000"], "1,000,000 seeds of "
+    yield "no instance to time", ["time", "--method", "rag", "--limit", "0"], "limit: must be at least 1, got 0"
     yield "unknown data set", [*run, "--dataset", "dmo"], "there is no data set 'dmo'; did you mean 'demo'?"
     yield "missing folder", [*run, "--dataset", "./nowhere"], "there is no data set './nowhere'"
     yield "folder without data", [*run, "--dataset", "EMPTY"], "holds no data set"
@@ -171,7 +203,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
     arguments, message = CASES[name]
     (tmp_path / "empty").mkdir()
     (tmp_path / "corrupt.yaml").write_text("k: [1")
-    places = {"CONFIG": shop_config, "EMPTY": tmp_path / "empty", "CORRUPT": tmp_path / "corrupt.yaml"}
+    os.mkfifo(tmp_path / "fifo")
+    places = {
+        "CONFIG": shop_config,
+        "EMPTY": tmp_path / "empty",
+        "CORRUPT": tmp_path / "corrupt.yaml",
+        "PIPE": tmp_path / "fifo",
+    }
     for word, path in places.items():
         arguments = [argument.replace(word, str(path)) for argument in arguments]
         message = message.replace(word, str(path))
@@ -314,7 +352,7 @@ def test_prompts_go_with_a_dry_run(
     (tmp_path / "file").touch()
     assert main([*arguments, str(tmp_path / "file" / "p"), "--dry-run"]) == 2
     assert "cannot be written: " in capsys.readouterr().err
-    for folder in (str(tmp_path), ".", "/", ""):
+    for folder in (str(tmp_path), ".", "/"):
         assert main([*arguments, folder, "--dry-run"]) == 2
         assert "is a folder; name a file in it" in capsys.readouterr().err
     assert scripted.calls == []
@@ -502,6 +540,41 @@ def test_interrupt(
     monkeypatch.setattr(scripted, "submit", interrupt)
     assert main(["run", "--config", str(shop_config), "--method", "rag"]) == 130
     assert "interrupted; run the same command again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "\nbench: interrupted\n"),
+        (
+            OSError(28, "No space left on device", "a\nb"),
+            2,
+            r"bench: bench run stopped: a\nb: No space left on device" + "\n",
+        ),
+        (MemoryError(), 2, "bench: bench run stopped: no memory is left; what was finished is kept\n"),
+    ],
+)
+def test_what_stops_a_dry_run(
+    error: BaseException,
+    code: int,
+    said: str,
+    shop_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bench.loop.dry_run", stop)
+    assert main(["run", "--config", str(shop_config), "--method", "nonperso", "--dry-run"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_a_plugin_keeps_its_trace(shop_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.loop.dry_run", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "--config", str(shop_config), "--method", "nonperso", "--dry-run"])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +32,9 @@ from bench.config import (
     settings_of,
 )
 from bench.errors import ConfigError, PluginError
+
+ENDLESS: dict[str, Any] = {}
+ENDLESS["a"] = ENDLESS
 
 
 def test_a_field_without_a_mark_is_found() -> None:
@@ -71,20 +76,67 @@ def test_every_field_of_a_backend_is_marked(backend: str) -> None:
         ({"zzz": 1}, "'zzz' is not a configuration key. Keys: task, method, "),
         ({1: 2}, "'1' is not a configuration key. Keys: "),
         ({"bertscore": 3}, "'bertscore' is a plugin: set one of its options, bertscore.OPTION=value"),
-        ({"bertscore": {"layer": "six"}}, "bertscore.layer: Input should be a valid integer"),
-        ({"limit": 0}, "limit: Input should be greater than or equal to 1, got 0"),
-        ({"k": -1}, "k: Input should be greater than or equal to 0, got -1"),
-        ({"k": {"x": 1}}, "k: Input should be a valid integer, got {'x': 1}"),
-        ({"top_p": 0}, "top_p: Input should be greater than 0, got 0"),
-        ({"fidelity": "offical"}, "fidelity: Input should be 'paper' or 'official', got 'offical'"),
-        ({"metrics": "rouge"}, "metrics: Input should be a valid tuple, got 'rouge'; write a list, e.g. [a, b]"),
+        ({"bertscore": {"layer": "six"}}, "bertscore.layer: must be a whole number, got 'six'"),
+        ({"limit": 0}, "limit: must be at least 1, got 0"),
+        ({"k": -1}, "k: must be at least 0, got -1"),
+        ({"k": {"x": 1}}, "k: must be a whole number, got {'x': 1}"),
+        ({"top_p": 0}, "top_p: must be more than 0, got 0"),
+        ({"fidelity": "offical"}, "fidelity: must be 'paper' or 'official', got 'offical'"),
+        ({"metrics": "rouge"}, "metrics: must be a list, e.g. [a, b], got 'rouge'"),
         ({"vllm": 3}, "'vllm' is a plugin: set one of its options, vllm.OPTION=value"),
-        ({"vllm": {"max_num_seqs": 0}}, "vllm.max_num_seqs: Input should be greater than or equal to 1, got 0"),
-        ({"openai": {"base_url": "localhost:8000"}}, "openai.base_url: String should match pattern"),
-        ({"openai": {"retries": -1}, "backend": "vllm"}, "openai.retries: Input should be greater than or equal to 0"),
+        ({"vllm": {"max_num_seqs": 0}}, "vllm.max_num_seqs: must be at least 1, got 0"),
+        ({"openai": {"base_url": "localhost:8000"}}, "openai.base_url: must be text of the form "),
+        ({"openai": {"retries": -1}, "backend": "vllm"}, "openai.retries: must be at least 0"),
         ({"train": {"epoch": 1}}, "'train.epoch' is not a configuration key; did you mean 'epochs'? Keys of train: "),
         ({"dtype": "auto"}, "'dtype' is not a configuration key; did you mean 'vllm.dtype'?"),
-        ({"method": None}, "method: Input should be a valid string, got None"),
+        (
+            {"method": None},
+            "method: must be text (a name that looks like a number or a truth value needs quotes), got None",
+        ),
+        ({"peers": True}, "peers: must be a mapping, e.g. {key: value}, got True"),
+        ({"peer_weights": "mean"}, "'peer_weights' is not a configuration key; did you mean 'dep.peer_weights'?"),
+        ({"k": True}, "k: must be a number, got True"),
+        ({"dep": {"latent": True}}, "dep.latent: must be a finite number, got True"),
+        ({"dep": {"recon_weight": "inf"}}, "dep.recon_weight: must be a finite number, got 'inf'"),
+        ({"dep": {1: 2}}, "dep: the key 1 is not text; write it in quotes"),
+        ({"vllm": {None: 2}}, "vllm: the key None is not text; write it in quotes"),
+        ({"openai": {"extra_body": [1]}}, "openai.extra_body: must be a mapping, e.g. {key: value}, got [1]"),
+        ({"openai": {"extra_body": {"a": {2: 1}}}}, "openai.extra_body.a: the key 2 is not text"),
+        ({"openai": {"extra_body": {"a": [math.nan]}}}, "openai.extra_body.a: must be a finite number, got nan"),
+        ({"openai": {"extra_body": {"a": {"b"}}}}, "openai.extra_body.a: cannot be a set; write text, a number, "),
+        ({"openai": {"extra_body": {"a": b"b"}}}, "openai.extra_body.a: cannot be a bytes; write text, a number, "),
+        ({"openai": {"extra_body": {"a": date(2020, 1, 1)}}}, "openai.extra_body.a: cannot be a date; write text, "),
+        ({"openai": {"extra_body": {"a": "\ud800"}}}, "openai.extra_body.a: '\\ud800' holds a character that no text"),
+        ({"openai": {"extra_body": ENDLESS}}, "openai.extra_body.a.a.a.a.a.a.a"),
+        ({"openai": {"timeout": math.inf}}, "openai.timeout: must be a finite number, got inf"),
+        ({"temperature": "nan"}, "temperature: must be a finite number, got 'nan'"),
+        ({"temperature": 2.5}, "temperature: must be at most 2, got 2.5"),
+        (
+            {"temperature": 0.001},
+            "temperature: must be 0, which is greedy, or at least 0.01: vLLM samples at 0.01 for ",
+        ),
+        ({"judge": {"temperature": 0.001}}, "judge.temperature: must be 0, which is greedy, or at least 0.01: "),
+        ({"seed": 2**63}, "seed: must be a whole number of at most 63 bits, got one of 64"),
+        ({"judge": {"seed": -1}}, "judge.seed: must be at least 0, got -1"),
+        ({"k": 10**8}, "k: must be at most 1,000,000: no user has so many reviews, got 100000000"),
+        ({"train": {"k": 10**8}}, "train.k: must be at most 1,000,000: no user has so many reviews, got 100000000"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens: must be at most 10,000,000: no model takes so many tokens, got"),
+        ({"input_budget": 10**9}, "input_budget: must be at most 10,000,000: no model takes so many tokens, got"),
+        ({"openai": {"concurrency": 10**6}}, "openai.concurrency: must be at most 4,096: each has a thread of its own"),
+        ({"vllm": {"max_num_seqs": 10**6}}, "vllm.max_num_seqs: must be at most 65,536: the engine has memory for "),
+        ({"window": 10**6}, "window: must be at most 100,000: each is held in memory, got 1000000"),
+        (
+            {"resamples": 10**9},
+            "resamples: must be at most 1,000,000: so many take about 11.1 hours and 8 GB for each ",
+        ),
+        ({"results": "~nosuchuser/x"}, "results: path '~nosuchuser/x': this machine knows no home folder ~nosuchuser"),
+        ({"adapter": ""}, "adapter: a path must not be empty; write . for the folder you are in"),
+        ({"prompts": "x" * 256}, "prompts: path 'xxx"),
+        ({"notes": {"a": "b"}}, "notes: must be a list, e.g. [a, b], got {'a': 'b'}"),
+        (
+            {"categories": [1]},
+            "categories.0: must be text (a name that looks like a number or a truth value needs quotes)",
+        ),
         (
             {"backend": "openai", "fidelity": "official"},
             "chat_template=official cannot be had with backend=openai, where the server applies the model's own",
@@ -166,10 +218,21 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
         ("model=org/name@v1", {"model": "org/name@v1"}),
         ("model=python:bench/demo/model", {"model": "python:bench/demo/model"}),
         ("model=: [", {"model": ": ["}),
+        ("model=*x", {"model": "*x"}),
+        ("dataset=on", {"dataset": "on"}),
+        ("dep.sparsity_weight=1e-2", {"dep": {"sparsity_weight": 0.01}}),
+        ("openai.extra_body={min_p: 1e-2, no: 1}", {"openai": {"extra_body": {"min_p": 0.01, "no": 1}}}),
     ],
 )
 def test_set_syntax(text: str, parsed: dict[str, Any]) -> None:
     assert parse_setting(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["k=!!int x", "dep={a: 1, a: 2}", "notes=&a [*a]", f"{'a.' * 5000}b=1"])
+def test_values_that_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set .*: .*") as caught:
+        parse_setting(text)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["k", "=4", "a..b=1", ".k=1", ""])

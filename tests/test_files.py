@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from bench.errors import StoreError
+from bench.errors import ConfigError, StoreError
 from bench.files import (
     RowWriter,
     as_lines,
+    drop_leftovers,
     dump,
     exclusive,
+    path_of,
     read_json,
     read_rows,
     replace_content,
@@ -33,6 +35,28 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "~nosuchuser", "~nosuchuser/x", "a\0b", "\ud800", "x" * 256, "é" * 128, "x/" * 2048]
+)
+def test_paths_that_no_file_has(text: str) -> None:
+    with pytest.raises(ConfigError):
+        path_of(text)
+
+
+def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/tests")
+    given = ["~", "~/x", ".", "/", "x" * 255, "a\nb", "a~b"]
+    assert [str(path_of(text)) for text in given] == ["/home/of/tests", "/home/of/tests/x", *given[2:]]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    gone, alive, other = (tmp_path / f".p.jsonl.{end}" for end in (2**30, os.getpid(), "x"))
+    for path in (gone, alive, other):
+        path.touch()
+    drop_leftovers(tmp_path / "p.jsonl")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
 
 
 def test_a_full_disk_leaves_the_old_file_in_place(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pydantic import Field
 from bench.chat import Chat, Messages, messages
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError
+from bench.problems import at_most
 from bench.progress import say
 from bench.records import Call, Completion, Prompt
 
@@ -50,10 +51,10 @@ class OpenAISettings(Section):
     """A query (`?api-version=...`) goes with each request."""
     served_model: Annotated[str | None, GENERATION] = None
     """The name the server knows the model by, where it is not `model`."""
-    concurrency: Annotated[int, Field(ge=1), RUNTIME] = 32
-    timeout: Annotated[float, Field(gt=0), RUNTIME] = 600.0
+    concurrency: Annotated[int, Field(ge=1), at_most(4096, "each has a connection of its own"), RUNTIME] = 32
+    timeout: Annotated[float, Field(gt=0), at_most(604_800, "that is a week for one answer"), RUNTIME] = 600.0
     """Seconds one request may take, to the last byte of its answer."""
-    retries: Annotated[int, Field(ge=0), RUNTIME] = 5
+    retries: Annotated[int, Field(ge=0), at_most(1000, "a server that fails so often is down"), RUNTIME] = 5
     """With exponential backoff: for refused connections, time-outs, 408, 409, 429, 5xx, and answers without text or
     that cannot be read."""
     empty: Annotated[Literal["fail", "keep"], RUNTIME] = "fail"

@@ -23,6 +23,7 @@ from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError, PluginError, ResourceError
 from bench.machine import device
 from bench.models import architectures, check_model, resolve_model
+from bench.problems import at_most
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
 from bench.registry import near_match
@@ -33,11 +34,11 @@ class VLLMSettings(Section):
 
     dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], GENERATION] = "auto"
     quantization: Annotated[str | None, GENERATION] = None
-    tensor_parallel_size: Annotated[int, Field(ge=1), RUNTIME] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1), at_most(1024, "no machine has so many GPUs"), RUNTIME] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
-    kv_cache_gib: Annotated[int, Field(ge=1), RUNTIME] = 1
+    kv_cache_gib: Annotated[int, Field(ge=1), at_most(16_384, "no machine has so much memory"), RUNTIME] = 1
     """Memory of the key-value cache where there is no GPU."""
-    max_num_seqs: Annotated[int, Field(ge=1), RUNTIME] = 256
+    max_num_seqs: Annotated[int, Field(ge=1), at_most(65_536, "the engine has memory for each of them"), RUNTIME] = 256
     enforce_eager: Annotated[bool, RUNTIME] = False
     prefix_caching: Annotated[bool, RUNTIME] = False
 

@@ -21,11 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Import an adapter and print where it is kept."""
-    from pathlib import Path
-
     from bench.softprompt.importing import import_adapter
 
-    folder = import_adapter(arguments.source, arguments.method, Path(arguments.results))
+    folder = import_adapter(arguments.source, arguments.method, arguments.results)
     show(
         f"kept in {folder}\n"
         f"use it: bench run --method {arguments.method} --config official-7b --set adapter={folder} ...\n"

@@ -20,11 +20,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the run a golden and print what changed."""
-    from pathlib import Path
-
     from bench.finished import find_run
     from bench.golden import bless
 
-    folder = find_run(Path(arguments.results), arguments.run)
-    for line in bless(folder, Path(arguments.goldens), arguments.name):
+    folder = find_run(arguments.results, arguments.run)
+    for line in bless(folder, arguments.goldens, arguments.name):
         show(line)

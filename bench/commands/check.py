@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.commands.options import add_goldens, add_results
 from bench.errors import ConfigError
+from bench.files import path_of
 from bench.terminal import show
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="changes below this share of a score do not count (default: 0.0025)",
     )
-    parser.add_argument("--timing", nargs=2, metavar=("OLD", "NEW"), help="compare two files of results/timing instead")
+    parser.add_argument(
+        "--timing", nargs=2, type=path_of, metavar=("OLD", "NEW"), help="compare two files of results/timing instead"
+    )
     parser.add_argument("--factor", type=float, metavar="TIMES", help="by which a timing may be worse (default: 1.25)")
     add_results(parser)
     add_goldens(parser)
@@ -58,20 +61,17 @@ def _refuse_misuse(arguments: argparse.Namespace) -> None:
 
 
 def _findings(arguments: argparse.Namespace) -> Sequence[object]:
-    from pathlib import Path
-
     from bench.drift import MINIMUM, check_run
     from bench.finished import find_run, finished
     from bench.golden import check_goldens, find_golden
     from bench.progress import say
     from bench.timing.comparison import compare_timings
 
-    goldens = Path(arguments.goldens)
+    goldens = arguments.goldens
     if arguments.timing is not None:
-        old, new = map(Path, arguments.timing)
-        return compare_timings(old, new, *([] if arguments.factor is None else [arguments.factor]))
+        return compare_timings(*arguments.timing, *([] if arguments.factor is None else [arguments.factor]))
     if arguments.run is not None:
-        run = find_run(Path(arguments.results), arguments.run)
+        run = find_run(arguments.results, arguments.run)
         golden = find_golden(finished(run, whole=False), goldens, arguments.against)
         return check_run(run, golden, say, MINIMUM if arguments.minimum is None else arguments.minimum)
     return check_goldens(goldens, say)

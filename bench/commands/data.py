@@ -7,6 +7,7 @@ import argparse
 from bench.commands.options import add_results
 from bench.data.raw.columns import QUOTING, TIMES
 from bench.errors import ConfigError
+from bench.files import path_of
 from bench.terminal import show
 
 HELP = "prepare and inspect data sets"
@@ -30,11 +31,19 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=prepare)
     parser.add_argument(
-        "--reviews", required=True, metavar="FILE", help="reviews: .csv, .tsv, .parquet, else JSON lines (.gz too)"
+        "--reviews",
+        type=path_of,
+        required=True,
+        metavar="FILE",
+        help="reviews: .csv, .tsv, .parquet, else JSON lines (.gz too)",
     )
-    parser.add_argument("--items", required=True, metavar="FILE", help="what is reviewed: the same formats")
+    parser.add_argument(
+        "--items", type=path_of, required=True, metavar="FILE", help="what is reviewed: the same formats"
+    )
     parser.add_argument("--category", required=True, metavar="NAME", help="name of the category, e.g. Books")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="data set folder; may hold other categories")
+    parser.add_argument(
+        "--out", type=path_of, required=True, metavar="FOLDER", help="data set folder; may hold other categories"
+    )
     parser.add_argument(
         "--map",
         default="",
@@ -76,8 +85,6 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Make the splits of a category and print what was left out."""
-    from pathlib import Path
-
     from bench.data.export import export
     from bench.data.prepare import prepare
     from bench.data.raw.columns import read_column_map
@@ -85,10 +92,10 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     if arguments.max_bad_lines < 0:
         raise ConfigError("--max-bad-lines cannot be negative")
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     summary = prepare(
-        Path(arguments.reviews).expanduser(),
-        Path(arguments.items).expanduser(),
+        arguments.reviews,
+        arguments.items,
         arguments.category,
         out,
         progress=say,
@@ -106,18 +113,18 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", metavar="CATEGORY", help="bring raw files of Amazon Reviews 2023 instead, e.g. Books")
     parser.add_argument("--category", action="append", metavar="NAME", help="one category; repeatable (default: all)")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit; MAIN,META where the two differ")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to; may hold more of the same revision")
+    parser.add_argument(
+        "--out", type=path_of, required=True, metavar="FOLDER", help="where to; may hold more of the same revision"
+    )
 
 
 def fetch(arguments: argparse.Namespace) -> None:
     """Bring data and print the command that goes on with them."""
-    from pathlib import Path
-
     from bench.data import fetch
     from bench.data.origins import HUB
     from bench.progress import say
 
-    out = Path(arguments.out).expanduser()
+    out = arguments.out
     if arguments.raw is None:
         fetch.fetch(arguments.dataset or HUB, out, arguments.category, arguments.revision, say)
         show(f"kept in {out}\nuse it: bench run --dataset {out} ...")
@@ -140,9 +147,7 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 
 def stats(arguments: argparse.Namespace) -> None:
     """Print sizes, and what decides how far a run can be trusted."""
-    from pathlib import Path
-
     from bench.experiments.data import data_statistics
 
-    for line in data_statistics(arguments.dataset, arguments.config, Path(arguments.results), arguments.task):
+    for line in data_statistics(arguments.dataset, arguments.config, arguments.results, arguments.task):
         show(line)

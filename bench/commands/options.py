@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from bench.files import path_of
+
 CONFIG = "shipped configuration or YAML file (default: demo)"
 SETTINGS = ("task", "method", "retriever", "dataset", "model", "backend", "limit", "seed")
 """Flags that are the configuration keys of their names."""
@@ -35,12 +37,14 @@ def add_settings(
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """The flag that says where results are."""
-    parser.add_argument("--results", default="results", help="folder of results (default: %(default)s)")
+    parser.add_argument("--results", type=path_of, default="results", help="folder of results (default: %(default)s)")
 
 
 def add_goldens(parser: argparse.ArgumentParser) -> None:
     """The flag that says where goldens are."""
-    parser.add_argument("--goldens", default="results/golden", help="folder of goldens (default: %(default)s)")
+    parser.add_argument(
+        "--goldens", type=path_of, default="results/golden", help="folder of goldens (default: %(default)s)"
+    )
 
 
 def settings_of(arguments: argparse.Namespace, config: str | None = None) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError, StoreError
+from bench.files import path_of
 from bench.progress import say
 from bench.terminal import show
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.config import RunConfig
     from bench.results import Summary
 
@@ -20,11 +22,13 @@ HELP = "run one method, score it and print its scores"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
+    parser.set_defaults(goes_on=True)
     parser.add_argument("--method", required=True, help="name of a method (bench list methods)")
     add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
     parser.add_argument(
         "--prompts",
+        type=path_of,
         metavar="FILE",
         help="with --dry-run: write what the model would be asked first, a JSON line for each prompt, to FILE",
     )
@@ -40,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.prompts is not None:
         if not arguments.dry_run:
             raise ConfigError("--prompts FILE writes prompts and asks no model: give it with --dry-run")
-        _write_prompts(config, Path(arguments.prompts))
+        _write_prompts(config, arguments.prompts)
         return
     if arguments.dry_run:
         _show_prompts(config)
@@ -52,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _write_prompts(config: RunConfig, path: Path) -> None:
     """The prompts need the data, the tokenizer and perhaps an encoder, and nothing that writing or scoring needs."""
-    from bench.files import as_lines, replacing
+    from bench.files import as_lines, drop_leftovers, replacing
     from bench.loop import first_stage
     from bench.resolved import Run
     from bench.softprompt.trained import told_apart
@@ -65,6 +69,8 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
     # A pipe or a device is written to and not replaced; a link leads to the file that is.
     special = path.exists() and not path.is_file()
     count = 0
+    if not special:
+        drop_leftovers(path.resolve())
     try:
         with path.open("wb") if special else replacing(path.resolve()) as file:
             for row in first_stage(run):

@@ -12,6 +12,7 @@ HELP = "compute what tables and figures miss and write them (LaTeX, Markdown, HT
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
+    parser.set_defaults(goes_on=True)
     parser.description = (
         "Several at once share their runs: each run is computed once, by whichever table needs it first."
     )

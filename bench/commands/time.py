@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from bench.report.timing import LIMIT, time_methods
 
     settings = settings_of(arguments)
-    limit = settings.pop("limit", None) or LIMIT
+    given = settings.pop("limit", None)
+    limit = LIMIT if given is None else given
     name = Path(arguments.config).stem
     for line in time_methods(settings, arguments.method, limit, arguments.warmup, arguments.repeats, name):
         show(line)

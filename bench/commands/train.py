@@ -13,6 +13,7 @@ HELP = "train a method's adapter and choose its epoch; 'bench run' does it too"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
+    parser.set_defaults(goes_on=True)
     parser.add_argument("--method", required=True, help="a method with an adapter, e.g. dep")
     add_settings(parser)
 

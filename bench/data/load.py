@@ -11,6 +11,7 @@ from bench import registry
 from bench.data.corpus import Corpus
 from bench.data.origins import HUB
 from bench.errors import DataError
+from bench.files import path_of
 
 if TYPE_CHECKING:
     from bench.protocols import Layout
@@ -38,7 +39,7 @@ def load(
         _check_task(dataset, REVIEWS, task)
         corpora = demo.generate()
         return {name: corpora[name] for name in chosen(dataset, categories, list(corpora))}
-    folder = Path(dataset).expanduser()
+    folder = path_of(dataset)
     if folder.is_dir():
         return _from_folder(folder, categories, task)
     if _HUB_NAME.fullmatch(dataset) and not Path(dataset).parent.is_dir():

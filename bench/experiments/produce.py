@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import RunConfig, build, merge
-from bench.errors import ConfigError
+from bench.errors import BenchError, ConfigError
 from bench.execute import execute
 from bench.experiments.data import statistics_of
 from bench.experiments.properties import properties_table
 from bench.experiments.scores import RowRuns, assemble, check_columns
-from bench.experiments.spec import Experiment, read_experiment
+from bench.experiments.spec import Experiment, RowSpec, read_experiment
 from bench.experiments.texts import texts_of
 from bench.finished import finished
 from bench.job import Job
@@ -26,6 +26,10 @@ from bench.report.text import plain
 from bench.resolved import Inputs
 
 Settings = Mapping[str, Any]
+
+MOST_SEEDS = 1000
+LONGEST_ID = 200
+"""Letters of a file's name without its ending."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,14 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     if options.seeds < 1:
         raise ConfigError(f"{options.seeds} seeds were asked for; ask for at least 1")
     experiments = _read(names)
+    if options.seeds > MOST_SEEDS:
+        made = sum(row.set is not None for one in experiments.values() for group in one.groups for row in group.rows)
+        made *= len(configs)
+        raise ConfigError(
+            f"{options.seeds:,} seeds of {made} rows are {options.seeds * made:,} runs with adapters of their own, "
+            f"which is months of work; ask for at most {MOST_SEEDS:,} seeds"
+        )
+    table_ids = {name: _table_id(name, options.suffix) for name in experiments}
     jobs = _Jobs()
     planned = {name: _plan(experiment, configs, options.seeds, jobs) for name, experiment in experiments.items()}
     for name, rows in planned.items():
@@ -56,10 +68,19 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     execute(jobs.by_folder())
     printed: list[str] = []
     for name, rows in planned.items():
-        # What names a file on every system, and what LaTeX takes in \input.
-        table_id = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}{options.suffix}")
-        printed += _write(table_id, experiments[name], rows, list(configs.values()), options, jobs.inputs)
+        printed += _write(table_ids[name], experiments[name], rows, list(configs.values()), options, jobs.inputs)
     return printed
+
+
+def _table_id(name: str, suffix: str) -> str:
+    """What names a file on every system, and what LaTeX takes in \\input. Raises `ConfigError`."""
+    table_id = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}{suffix}")
+    if len(table_id) > LONGEST_ID:
+        raise ConfigError(
+            f"the files of {name[:60]} would be called {table_id[:60]}..., {len(table_id)} letters, of which "
+            f"{LONGEST_ID} can be: give shorter names to configurations and data, or fewer configurations"
+        )
+    return table_id
 
 
 def _read(names: Sequence[str]) -> dict[str, Experiment]:
@@ -84,8 +105,12 @@ class _Jobs:
         self.read = cache(finished)
         self._jobs: dict[str, Job] = {}
 
-    def get(self, settings: Settings) -> Job:
-        config = build(settings)
+    def get(self, settings: Settings, label: str) -> Job:
+        """The job of a row's settings. Raises `ConfigError` with the row's `label`."""
+        try:
+            config = build(settings)
+        except BenchError as error:
+            raise ConfigError(f"row '{label}': {error}") from None
         key = config.model_dump_json()
         if key not in self._jobs:
             self._jobs[key] = Job.of(config, self.inputs)
@@ -120,7 +145,7 @@ def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, j
             name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
             shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)
             for row in group.rows:
-                made = [] if row.set is None else [jobs.get(_seeded(base, row.set, seed)) for seed in range(seeds)]
+                made = [] if row.set is None else [jobs.get(_seeded(base, row, n), row.label) for n in range(seeds)]
                 planned.append(RowRuns(row, shown, number, tuple(made), jobs.read))
     return planned
 
@@ -134,9 +159,9 @@ def _model_name(model: str) -> str:
     return Path(model.partition("@")[0]).name
 
 
-def _seeded(base: Settings, over: Settings, number: int) -> dict[str, Any]:
+def _seeded(base: Settings, row: RowSpec, number: int) -> dict[str, Any]:
     """The settings of a row for the n-th seed: of sampling, and of training."""
-    settings = merge(base, over)
+    settings = merge(base, row.set or {})
     if number == 0:
         return settings
     config = build(settings)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench import uniqueness
 from bench.config import RunConfig
 from bench.errors import ConfigError, DataError
-from bench.experiments.spec import Experiment, RowSpec
+from bench.experiments.spec import SIZE, Experiment, RowSpec
 from bench.finished import FinishedRun, finished
 from bench.job import Job
 from bench.paper import paper_value
@@ -285,7 +285,7 @@ def _add_paper(
     same = data and size is not None and experiment.paper_size in (None, size)
     if row.spec.paper is None or not (same or everywhere):
         return False
-    name = row.spec.paper.format(size=size or experiment.paper_size or "7B")
+    name = row.spec.paper.replace(SIZE, size or experiment.paper_size or "7B")
     found = False
     for key, cell in cells.items():
         value = paper_value(experiment.paper_table or table_id.partition("-")[0], name, *key)

@@ -15,17 +15,21 @@ notes: []
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bench import registry
+from bench import registry, yaml_text
 from bench.config import Section
 from bench.errors import ConfigError
+from bench.files import path_of
+from bench.problems import check_value, sentence
 
 FOLDER = Path(__file__).parent
+SIZE = "{size}"
+"""Stands for the model's size in the paper's name of a row."""
 
 
 class RowSpec(Section):
@@ -40,6 +44,13 @@ class RowSpec(Section):
     except_models: str | None = None
     """Part of a model's name with which the row is left out."""
 
+    @field_validator("paper")
+    @classmethod
+    def _size_alone(cls, value: str | None) -> str | None:
+        if {"{", "}"} & set((value or "").replace(SIZE, "")):
+            raise ValueError(f"can have no braces but {SIZE}")
+        return value
+
     @model_validator(mode="after")
     def _one_of_both(self) -> RowSpec:
         if (self.set is None) == (self.minus is None):
@@ -53,6 +64,11 @@ class GroupSpec(Section):
     name: str = ""
     ranked: bool = True
     rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+
+    @property
+    def labels(self) -> list[str]:
+        """Those of its rows."""
+        return [row.label for row in self.rows]
 
 
 class FigureSpec(Section):
@@ -103,6 +119,9 @@ class Experiment(Section):
                     raise ValueError(f"row '{row.label}': 'minus' must name two rows of runs, not '{missing[0]}'")
                 if group.ranked:
                     raise ValueError(f"row '{row.label}': a difference stands in a group with 'ranked: false'")
+        lines = self.figure is not None and self.figure.kind == "lines"
+        if lines and (wrong := [label for group in self.groups for label in group.labels if not _is_number(label)]):
+            raise ValueError(f"row '{wrong[0]}': a figure of lines needs a number as its label, such as 8")
         return self
 
     def for_model(self, model: str) -> Experiment:
@@ -139,37 +158,43 @@ def experiment_names() -> list[str]:
 
 def read_experiment(name: str) -> tuple[str, Experiment]:
     """Id and content of a shipped experiment or a YAML file. Raises `ConfigError`."""
-    path = FOLDER / f"{name}.yaml"
+    known = experiment_names()
+    path = FOLDER / f"{name}.yaml" if name in known else path_of(name)
+    # A pipe would be waited for.
     if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        known = experiment_names()
+        what = f"{path} is not a file of an experiment" if path.exists() else f"there is no experiment '{name}'"
         near = registry.near_match(name, known)
-        raise ConfigError(f"there is no experiment '{name}'{near} Shipped: {', '.join(known)}; or give a YAML file")
-    if path.parent != FOLDER and path.stem in experiment_names():
+        raise ConfigError(f"{what}{near} Shipped: {', '.join(known)}; or give a YAML file")
+    if path.parent != FOLDER and path.stem in known:
         raise ConfigError(f"{path} has the name of a shipped experiment, whose files it would replace; rename it")
+    content = yaml_text.read(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping (title, columns, groups, ...), see {FOLDER.name}/table1.yaml")
+    if "rows_of" in content:
+        content = _with_rows_of(str(content.pop("rows_of")), content)
+    check_value(content, str(path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ConfigError(
-                f"{path} must hold a mapping (title, columns, groups, ...), see {FOLDER.name}/table1.yaml"
-            )
-        if "rows_of" in content:
-            content = _with_rows_of(str(content.pop("rows_of")), content)
         return path.stem, Experiment.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         # A key that does not exist explains one that is missing.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        near = ""
+        if first["type"] == "extra_forbidden":
+            keys = [key for kind in (Experiment, GroupSpec, RowSpec, FigureSpec) for key in kind.model_fields]
+            near = registry.near_match(str(first["loc"][-1]), keys).removesuffix(".")
+        raise ConfigError(f"{path}: {sentence(first)}{near}") from None
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
 
 
 def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
     """The content of a shipped experiment with that of another file over it."""
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if name not in experiment_names():
         near = registry.near_match(name, experiment_names())
         raise ConfigError(f"rows_of: there is no shipped experiment '{name}'{near} See: bench list experiments")
-    return yaml.safe_load(path.read_text(encoding="utf-8")) | content  # type: ignore[no-any-return]
+    return yaml_text.read(FOLDER / f"{name}.yaml") | content  # type: ignore[no-any-return]

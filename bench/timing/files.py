@@ -46,6 +46,9 @@ def read_timing(path: Path) -> Timing:
             f"{path} is a folder, not a timing: the seconds in a run's folder may be those of a resumed run; make a "
             "timing with `bench time` and give its JSON file"
         )
+    # A pipe would be waited for.
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a file; make a timing with `bench time` and give its JSON file")
     try:
         timing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

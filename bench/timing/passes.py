@@ -35,6 +35,7 @@ from bench.resolved import Inputs, Run
 from bench.timing.files import KIND, SCHEMA, Timing
 from bench.timing.subjects import Subject, subjects
 
+MOST_PASSES = 1000
 CALIBRATIONS = 5
 """How often the fixed piece of work is timed before all else, and again after it."""
 
@@ -53,8 +54,11 @@ def measure(
     texts. What a backend would keep of one pass for the next is off whatever the settings say (`Backend.timing`).
     Raises `BenchError`.
     """
-    if warmup < 0 or repeats < 1:
-        raise ConfigError(f"a timing needs --warmup 0 or more and --repeats 1 or more, not {warmup} and {repeats}")
+    if not (0 <= warmup <= MOST_PASSES and 1 <= repeats <= MOST_PASSES):
+        raise ConfigError(
+            f"a timing needs --warmup of 0 to {MOST_PASSES} and --repeats of 1 to {MOST_PASSES} passes over the "
+            f"instances, not {warmup} and {repeats}"
+        )
     names = list(dict.fromkeys(methods)) or registry.names("methods")
     load_average = os.getloadavg()[0]
     calibration = [_calibrate() for _ in range(CALIBRATIONS)]
