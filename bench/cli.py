@@ -18,6 +18,8 @@ COMMANDS = (
     "data",
 )
 """Each is a file of `bench.commands`."""
+LONGEST_LINE = 4000
+"""Characters of an error: a name in it may be of any length."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +73,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 def _failed(message: str) -> int:
     """Say it in one line, whatever a name in it holds; the exit code."""
     line = visible(message).replace("\n", "\\n")
-    print(f"bench: {line}", file=sys.stderr)
+    print(f"bench: {line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]}...'}", file=sys.stderr)
     return 2
 
 

@@ -373,7 +373,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"--set {text}: write it as key=value, e.g. --set k=4 or --set bertscore.layer=6")
+        raise ConfigError(f"--set {text[:100]}: write it as key=value, e.g. --set k=4 or --set bertscore.layer=6")
     if len(parts) > DEEPEST:
         raise ConfigError(f"--set {text[:60]}...: a key has at most {DEEPEST} parts")
     parsed: Any

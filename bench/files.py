@@ -70,7 +70,10 @@ def replace_content(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends, and is gone if it fails. Raises `OSError`."""
+    """A file that takes the place of `path` when the block ends, and is gone if it fails. Raises `OSError`, also for
+    a pipe or a device, whose place nothing may take."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "it is a pipe or a device", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

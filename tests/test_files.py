@@ -51,6 +51,13 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(path_of(text)) for text in given] == ["/home/of/tests", "/home/of/tests/x", *given[2:]]
 
 
+def test_nothing_takes_the_place_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="it is a pipe or a device"):
+        replace_content(tmp_path / "pipe", "page")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     gone, alive, other = (tmp_path / f".p.jsonl.{end}" for end in (2**30, os.getpid(), "x"))
     for path in (gone, alive, other):
