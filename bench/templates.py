@@ -172,6 +172,9 @@ def _own(folder: Path) -> dict[str, dict[str, _Template]]:
     own: dict[str, dict[str, _Template]] = {}
     methods, tasks = registry.names("methods"), registry.names("tasks")
     for path in sorted(folder.rglob("*.txt")):
+        if not path.is_file():
+            # A pipe would be waited for.
+            raise ConfigError(f"prompts: {path} is not a file; move it out of the folder of templates")
         place = path.parent.relative_to(folder).as_posix()
         plugin, _, task = place.partition("/")
         if plugin not in (*methods, *tasks) or (task and (plugin not in methods or task not in tasks)):

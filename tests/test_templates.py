@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -378,6 +379,13 @@ def test_own_wording_that_could_fail_late_is_refused_at_once(
         load(method, write(tmp_path, place, text))
     assert str(caught.value).startswith(f"prompts: {tmp_path}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_among_own_templates_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "rag").mkdir()
+    os.mkfifo(tmp_path / "rag" / "write.txt")
+    with pytest.raises(ConfigError, match=r"write\.txt is not a file"):
+        load("rag", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from bench.errors import BenchError, ConfigError
 from bench.execute import execute
 from bench.experiments.data import statistics_of
 from bench.experiments.properties import properties_table
-from bench.experiments.scores import RowRuns, assemble, check_columns
+from bench.experiments.scores import RowRuns, assemble, check_columns, check_paper
 from bench.experiments.spec import Experiment, RowSpec, read_experiment
 from bench.experiments.texts import texts_of
 from bench.finished import finished
@@ -90,6 +90,7 @@ def _read(names: Sequence[str]) -> dict[str, Experiment]:
         key, experiment = read_experiment(name)
         if key in experiments:
             raise ConfigError(f"two experiments are called '{key}' and would write the same files; rename {name}")
+        check_paper(key, experiment)
         experiments[key] = experiment
     return experiments
 

@@ -18,7 +18,7 @@ from bench.errors import ConfigError, DataError
 from bench.experiments.spec import SIZE, Experiment, RowSpec
 from bench.finished import FinishedRun, finished
 from bench.job import Job
-from bench.paper import paper_value
+from bench.paper import paper_value, read_numbers
 from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
@@ -144,6 +144,31 @@ def check_columns(name: str, experiment: Experiment, job: Job) -> None:
             raise ConfigError(
                 f"experiment {name} has a column '{wanted}', which none of the metrics {', '.join(metrics)} "
                 f"gives{near_match(wanted, given)} They give: {', '.join(given)}"
+            )
+
+
+def check_paper(name: str, experiment: Experiment) -> None:
+    """Raise `ConfigError` for a row, or its table, of which the paper reports nothing: its cells would stay empty."""
+    named = [row.paper for group in experiment.groups for row in group.rows if row.paper is not None]
+    table = experiment.paper_table or name.partition("-")[0]
+    places = read_numbers() if named else {}
+    rows = list(dict.fromkeys(place[1] for place in places if place[0] == table))
+    if not rows:
+        # An experiment with the rows of another one has no table in the paper.
+        if named and experiment.paper_table:
+            tables = list(dict.fromkeys(place[0] for place in places))
+            raise ConfigError(
+                f"experiment {name}: paper_table: the paper has no table '{table}'{near_match(table, tables)} It has: "
+                f"{', '.join(tables)}"
+            )
+        return
+    for row in named:
+        sizes = (experiment.paper_size,) if experiment.paper_size else ("7B", "32B")
+        known = [row.replace(SIZE, size) for size in sizes]
+        if not {*known} & {*rows}:
+            raise ConfigError(
+                f"experiment {name}: the paper's {table} has no row '{row}'{near_match(known[0], rows)} It has: "
+                f"{', '.join(rows)}"
             )
 
 

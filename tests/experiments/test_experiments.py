@@ -534,7 +534,25 @@ def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: 
         ),
         (
             CONTENT | {"groups": [{"name": "", "ranked": True, "rows": [{"label": "x", "set": {"k": 1}}]}]},
-            r"'method' is not set",
+            r"row 'x': 'method' is not set",
+        ),
+        (
+            CONTENT | {"groups": [{"rows": [RANKED[0] | {"paper": "RAG-{sise}"}]}]},
+            r"small\.yaml: groups\.0\.rows\.0\.paper: can have no braces but \{size\}, got 'RAG-\{sise\}'",
+        ),
+        (
+            CONTENT | {"paper_table": "table1", "groups": [{"rows": [RANKED[0] | {"paper": "RGA-{size}"}]}]},
+            r"experiment small: the paper's table1 has no row 'RGA-\{size\}'; did you mean 'RAG-",
+        ),
+        (
+            CONTENT | {"paper_table": "tabel1", "groups": [{"rows": [RANKED[0] | {"paper": "RAG-7B"}]}]},
+            r"experiment small: paper_table: the paper has no table 'tabel1'; did you mean 'table1'\?",
+        ),
+        (CONTENT | {"groups": [{"rows": [RANKED[0] | {"label": 5}]}]}, r"small\.yaml: .*\.label: must be text"),
+        (CONTENT | {"groups": [{"rows": [RANKED[0] | {"set": {1: 2}}]}]}, r"small\.yaml.*: the key 1 is not text"),
+        (
+            CONTENT | {"figure": {"kind": "lines", "x": "K"}},
+            r"small\.yaml: .*row '.*': a figure of lines needs a number as its label",
         ),
     ],
 )
