@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `StoreError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}. Move its folder away to start over") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} does not hold a JSON object. Move its folder away to start over")
@@ -127,7 +127,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise StoreError(f"{path}, line {number} is not a row: something else wrote to it. {DELETE_LINE}")

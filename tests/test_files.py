@@ -51,6 +51,15 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(path_of(text)) for text in given] == ["/home/of/tests", "/home/of/tests/x", *given[2:]]
 
 
+def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_json(path)
+    with pytest.raises(StoreError, match="line 1 is not a row"):
+        list(read_rows(path))
+
+
 def test_nothing_takes_the_place_of_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileExistsError, match="it is a pipe or a device"):

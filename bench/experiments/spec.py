@@ -141,7 +141,8 @@ class Experiment(Section):
 
     def with_other_methods(self) -> Experiment:
         """The experiment with a row for each registered method that it does not name, if it asks for them."""
-        named = {(row.set or {}).get("method") for group in self.groups for row in group.rows}
+        # A list: what a row says may be of any type.
+        named = [(row.set or {}).get("method") for group in self.groups for row in group.rows]
         others = [name for name in registry.names("methods") if name not in named]
         if not self.other_methods or not others:
             return self

@@ -51,7 +51,7 @@ def read_timing(path: Path) -> Timing:
         raise ConfigError(f"{path} is not a file; make a timing with `bench time` and give its JSON file")
     try:
         timing = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(
             f"{path} cannot be read: {error}; make a timing with `bench time` and give its JSON file"
         ) from None

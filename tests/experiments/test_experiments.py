@@ -548,6 +548,10 @@ def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: 
             CONTENT | {"paper_table": "tabel1", "groups": [{"rows": [RANKED[0] | {"paper": "RAG-7B"}]}]},
             r"experiment small: paper_table: the paper has no table 'tabel1'; did you mean 'table1'\?",
         ),
+        (
+            CONTENT | {"groups": [{"rows": [{"label": "x", "set": {"method": ["rag"]}}]}]},
+            "row 'x': method: must be text",
+        ),
         (CONTENT | {"groups": [{"rows": [RANKED[0] | {"label": 5}]}]}, r"small\.yaml: .*\.label: must be text"),
         (CONTENT | {"groups": [{"rows": [RANKED[0] | {"set": {1: 2}}]}]}, r"small\.yaml.*: the key 1 is not text"),
         (
