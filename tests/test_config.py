@@ -122,7 +122,10 @@ def test_every_field_of_a_backend_is_marked(backend: str) -> None:
         ({"train": {"k": 10**8}}, "train.k: must be at most 1,000,000: no user has so many reviews, got 100000000"),
         ({"max_new_tokens": 10**9}, "max_new_tokens: must be at most 10,000,000: no model takes so many tokens, got"),
         ({"input_budget": 10**9}, "input_budget: must be at most 10,000,000: no model takes so many tokens, got"),
-        ({"openai": {"concurrency": 10**6}}, "openai.concurrency: must be at most 4,096: each has a thread of its own"),
+        (
+            {"openai": {"concurrency": 10**6}},
+            "openai.concurrency: must be at most 4,096: each has a connection of its own",
+        ),
         ({"vllm": {"max_num_seqs": 10**6}}, "vllm.max_num_seqs: must be at most 65,536: the engine has memory for "),
         ({"window": 10**6}, "window: must be at most 100,000: each is held in memory, got 1000000"),
         (
