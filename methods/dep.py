@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.errors import ConfigError
+from bench.problems import at_most
 from bench.protocols import Properties, Steps, Whose
 from bench.records import Features, Instance, Prompt, Record
 
@@ -39,7 +40,7 @@ class DEP:
     """
 
     encoder: str = "BAAI/bge-m3"
-    latent: Annotated[int, Field(ge=1)] = 512
+    latent: Annotated[int, Field(ge=1), at_most(65_536, "weights take as many rows")] = 512
     embeddings: Literal["his", "diff", "both"] = "both"
     text: bool = True
     guidance: bool = True

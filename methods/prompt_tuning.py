@@ -9,6 +9,7 @@ from pydantic import Field
 
 from bench.context import Context
 from bench.errors import ConfigError
+from bench.problems import at_most
 from bench.protocols import Properties, Steps, Whose
 from bench.records import Instance, Prompt
 
@@ -22,7 +23,7 @@ class PromptTuning:
     over it, it gains from their being personal, not from training. They stand at the end of the user's turn, so that
     most of the prompt needs no gradient."""
 
-    length: Annotated[int, Field(ge=1)] = 16
+    length: Annotated[int, Field(ge=1), at_most(10_000, "each is a token of the prompt")] = 16
 
     properties: ClassVar[Properties] = Properties(retrieval_augmented=True, embedded=False, inter_user=False)
     learning_rate: ClassVar[float] = 1e-3
