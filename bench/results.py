@@ -160,6 +160,20 @@ class Summary(File):
     metric_notes: dict[str, str] = {}
     scores: dict[str, dict[str, Score]]
 
+    @property
+    def answer_notes(self) -> list[str]:
+        """Sentences on answers without text, and on prompts that a server cut; none for a run without either."""
+        notes = []
+        if self.empty_answers:
+            counted = ", ".join(f"{stage} {count}" for stage, count in self.empty_answers.items())
+            notes.append(f"{self.name}: answers without text: {counted}.")
+        if self.shortened_calls:
+            notes.append(
+                f"{self.name}: the server cut {self.shortened_calls} of {self.calls} prompts, so these are not the "
+                "scores of the method."
+            )
+        return notes
+
 
 class AdapterRecord(File):
     """adapter.json: what an adapter is. A trained one has an identity and a configuration, an imported one a source,

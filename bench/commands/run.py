@@ -110,12 +110,7 @@ def _show(summary: Summary) -> None:
         f"{summary.calls} calls, {_tokens(summary)}; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} "
         f"history blocks shown; {summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
     )
-    if summary.empty_answers:
-        counted = ", ".join(f"{stage} {count}" for stage, count in summary.empty_answers.items())
-        show(f"answers without text: {counted}")
-    if summary.shortened_calls:
-        show(f"the server cut {summary.shortened_calls} prompts: these are not the scores of the method")
-    for note in summary.metric_notes.values():
+    for note in (*summary.answer_notes, *summary.metric_notes.values()):
         show(note)
 
 

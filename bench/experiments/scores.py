@@ -336,6 +336,7 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     notes.append(f"Empty predictions score 0 ({empty} in this table); {cut} texts were cut off at {limits} new tokens.")
     columns = rows[0].finished[0].columns
     metrics = {columns[name][0] for name in experiment.columns}
+    notes += [note for row in rows for run in row.finished for note in run.summary.answer_notes]
     told = [run.summary.metric_notes for row in rows for run in row.finished]
     notes += [note for of_run in told for name, note in of_run.items() if name in metrics]
     notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]

@@ -149,7 +149,7 @@ def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
             f"{count} of these {len(runs)} runs are of an older schema ({', '.join(map(str, older))}; this version "
             f"writes {SCHEMA})."
         )
-    notes += [note for run in runs for note in run.summary.metric_notes.values()]
+    notes += [note for run in runs for note in (*run.summary.answer_notes, *run.summary.metric_notes.values())]
     notes += [note for run in runs for found in run.record.data_notes.values() for note in found]
     notes += [note for run in runs for note in run.record.config.get("notes", ())]
     return list(dict.fromkeys(notes))

@@ -836,5 +836,11 @@ def test_answers_without_text_are_counted_by_stage_and_named(
     assert (summary.empty_predictions, summary.cut_off) == (3, 3)
     assert (summary.calls, summary.uncounted_calls) == (6, 3)
     assert summary.prompt_tokens == 3 * 400, "of the calls whose tokens are known"
+    # The random model's tokenizer takes a token for each byte.
+    assert summary.shortened_calls == 2, "the third user has no history"
+    assert summary.answer_notes == [
+        f"{summary.name}: answers without text: pag_profile 3, pag_review 3.",
+        f"{summary.name}: the server cut 2 of 6 prompts, so these are not the scores of the method.",
+    ]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "hold no text" in line]
     assert line.endswith("(pag_profile 3, pag_review 3): Toys/test/u1, Toys/test/u2, Toys/test/u3")
