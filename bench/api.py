@@ -89,8 +89,7 @@ def _readable(read: Callable[[Path], Read], folders: Sequence[Path]) -> list[Rea
 
 
 def _row(folder: Path) -> dict[str, object]:
-    from bench.finished import read_record
-    from bench.results import Summary
+    from bench.finished import finished, read_record
 
     record, path = read_record(folder), folder / "summary.json"
     settings = {name: record.config.get(name) for name in SETTINGS}
@@ -103,7 +102,7 @@ def _row(folder: Path) -> dict[str, object]:
     }
     if not path.exists():
         return row
-    summary = Summary.read(path)
+    summary = finished(folder).summary
     row |= {"instances": sum(summary.instances.values())} | {name: getattr(summary, name) for name in COUNTS}
     return row | {
         f"{category} {name}": score.value
