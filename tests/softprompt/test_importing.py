@@ -167,6 +167,18 @@ def test_a_tensor_that_is_missing(checkpoint: Path, tmp_path: Path, capsys: pyte
     )
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_number_that_is_not_finite(number: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = published()
+    tensors["align_mlp_diff.2.bias"][3] = number
+    (tmp_path / "released").mkdir()
+    save_file(tensors, tmp_path / "released" / "model.safetensors")
+    assert bring(tmp_path / "released", tmp_path / "results") == 2
+    assert "align_mlp_diff.2.bias holds numbers that are not finite; fetch it again" in refusal(
+        capsys, tmp_path / "results"
+    )
+
+
 def test_a_plain_language_model(language_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bring(language_model, tmp_path / "results") == 2
     assert "misses 12 of the adapter's 12 tensors" in refusal(capsys, tmp_path / "results")
