@@ -121,9 +121,15 @@ class Job:
 
     def summary(self) -> Summary | None:
         """The finished run's summary, if it is complete, undamaged and scored as the configuration asks."""
-        if self.damage() or not (self.folder / "summary.json").exists():
+        if not (self.folder / "summary.json").exists():
             return None
-        summary = finished(self.folder).summary
+        try:
+            run = finished(self.folder)
+        except DamagedError:
+            return None
+        if identity_hash(run.record.identity) != identity_hash(self.identity):
+            return None
+        summary = run.summary
         asked = {"schema_version": SCHEMA, "signatures": self.run.signatures, **self.scoring}
         return summary if all(getattr(summary, name) == value for name, value in asked.items()) else None
 

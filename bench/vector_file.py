@@ -119,6 +119,8 @@ class VectorFile:
     def _guard(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except IsADirectoryError:
+            raise self._unusable("is a folder") from None
         except OSError as error:
             raise StoreError(
                 f"embedding file {self._path} cannot be {verb}: {error.strerror}; "

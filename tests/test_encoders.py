@@ -504,6 +504,18 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_kept(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    encoder = Counting()
+    expected = opened(tmp_path, encoder).embed(["a"], "counting")
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StoreError, match="is a folder; delete it and its vectors are made again"):
+        opened(tmp_path, encoder).embed(["a"], "counting")
+    file.rmdir()
+    assert np.array_equal(opened(tmp_path, encoder).embed(["a"], "counting"), expected), "the advice works"
+
+
 def test_a_file_takes_and_gives_no_vector_that_is_not_finite(tmp_path: Path) -> None:
     file = VectorFile(tmp_path / "some.vectors", "encoder")
     keys = [b"a" * 32, b"b" * 32]

@@ -321,7 +321,7 @@ def campaign(base: Path, only: str) -> int:
                     outcome = {"tried", "traceback"}
                 counts.setdefault(kind, Counter()).update(outcome)
                 if outcome & {"wrong, not said", "traceback", "not mended"}:
-                    print(f"BAD {label}: {sorted(outcome)}")
+                    print(f"BAD {label}: {sorted(outcome)}", flush=True)
     columns = ["tried", "found", "right in the end", "refused", "not mended", "traceback", "wrong, not said"]
     rows = [[kind, *(count[column] for column in columns)] for kind, count in counts.items()]
     total: Counter[str] = sum(counts.values(), Counter())

@@ -96,6 +96,9 @@ def test_a_folder_of_an_older_schema_is_neither_used_nor_gone_on_with(adapter: T
     with pytest.raises(StoreError, match=r"was written by schema 1 of bench.*Move the folder away to train again"):
         train_adapter(adapter)
     assert content_of(adapter.folder) == before
+    adapter.folder.rename(adapter.folder.with_name("away"))
+    train_adapter(adapter)
+    assert adapter.is_trained, "the advice works"
 
 
 def test_an_imported_adapter_of_an_older_schema_is_used(tmp_path: Path) -> None:
