@@ -161,6 +161,29 @@ def test_a_row_that_is_missing_is_told(shop_config: Path, rewrite: Any) -> None:
         finished(folder).rows("bleu")
 
 
+@pytest.mark.parametrize("what", ["run", "results"])
+@pytest.mark.parametrize("when", ["writing", "scoring"])
+def test_a_folder_that_is_gone_stops_the_run(
+    what: str, when: str, shop_config: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Job.of(build(read_config(str(shop_config)), {"method": "rag"})).folder
+    taken = folder if what == "run" else folder.parent.parent
+    owner, name = (scripted, "submit") if when == "writing" else (Rouge, "rows")
+    whole = getattr(owner, name)
+
+    def take(*arguments: Any) -> Any:
+        shutil.rmtree(taken, ignore_errors=True)
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, take)
+        with pytest.raises(StoreError, match="was removed or moved while this command wrote to it"):
+            scored(shop_config, method="rag")
+    assert not taken.exists()
+    assert scored(shop_config, method="rag") == folder
+    assert len(finished(folder).predictions) == 3
+
+
 # Results of an older schema
 
 
