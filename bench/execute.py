@@ -258,7 +258,7 @@ def select_epoch(job: Job, engines: Engines, say: Say) -> Selection:
     except DamagedError as error:
         say(f"{error.where} is damaged: {error.problem}; the epoch is chosen again")
     validations = {epoch: job.validation(epoch) for epoch in _epochs(adapter)}
-    if any(other_weights(one.folder, adapter.weights_hash(epoch)) for epoch, one in validations.items()):
+    if any(other_weights(one.folder, one.record()) for one in validations.values()):
         raise made_otherwise(adapter.selection_folder)
     column = adapter.select_by
     with exclusive(adapter.selection_folder):

@@ -70,14 +70,17 @@ def stored_completion(generations: Generations, call: Call) -> Completion | None
     return Completion(row.text, row.prompt_tokens, row.completion_tokens, row.finish_reason, row.seconds)
 
 
-def other_weights(folder: Path, weights: str | None) -> bool:
-    """Whether a run's folder says that its texts were made with other weights than these, as far as both are known."""
+def other_weights(folder: Path, record: RunRecord) -> bool:
+    """Whether the run in a folder, if it is this one, says that its texts were made with other weights, as far as both
+    are known."""
     path = folder / "run.json"
     try:
-        known = RunRecord.read(path).weights if path.exists() else None
+        known = RunRecord.read(path) if path.exists() else None
     except DamagedError:
         return False
-    return None not in (known, weights) and known != weights
+    if known is None or identity_hash(known.identity) != identity_hash(record.identity):
+        return False
+    return None not in (known.weights, record.weights) and known.weights != record.weights
 
 
 def made_otherwise(folder: Path) -> StoreError:
@@ -148,7 +151,7 @@ class RunStore:
             old = None
         if old is None:
             write_held(path, self._record.text())
-        elif other_weights(self.folder, self._record.weights):
+        elif other_weights(self.folder, self._record):
             raise made_otherwise(self.folder)
 
     def completion(self, call: Call) -> Completion | None:
