@@ -72,9 +72,8 @@ def runs(results: str | Path = "results") -> DataFrame:
 
 
 def _row(folder: Path) -> dict[str, object]:
-    from bench.finished import read_record
+    from bench.finished import finished, read_record
     from bench.places import shown_name
-    from bench.results import Summary
 
     record, path = read_record(folder), folder / "summary.json"
     settings = {name: record.config.get(name) for name in SETTINGS}
@@ -88,7 +87,7 @@ def _row(folder: Path) -> dict[str, object]:
     }
     if not path.exists():
         return row
-    summary = Summary.read(path)
+    summary = finished(folder).summary
     row |= {"instances": sum(summary.instances.values())} | {name: getattr(summary, name) for name in COUNTS}
     return row | {
         f"{category} {name}": score.value

@@ -7,6 +7,7 @@
     ├── ResourceError           something outside the repository is missing (WordNet, a model, a package)
     ├── BackendError            the language model could not be reached or refused a call
     └── StoreError              a run folder that cannot be read or written
+        └── DamagedError        a stored file that is not what was written
 
 Every message says what went wrong, where, and what to do about it.
 """
@@ -38,3 +39,16 @@ class BackendError(BenchError):
 
 class StoreError(BenchError):
     """A run folder that cannot be read or written."""
+
+
+MEND = "Run its command again, which mends it"
+"""What to do about a damaged file of a run or of a trained adapter."""
+
+
+class DamagedError(StoreError):
+    """A stored file that is missing or not what was written; `mend` says what to do about it."""
+
+    def __init__(self, where: object, problem: str, mend: str = MEND) -> None:
+        super().__init__(f"{where} is damaged: {problem}. {mend}")
+        self.where = str(where)
+        self.problem = problem

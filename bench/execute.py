@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.backends import Engines
-from bench.errors import ConfigError
-from bench.files import exclusive
+from bench.errors import ConfigError, DamagedError
+from bench.files import exclusive, gone
 from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop
@@ -24,7 +24,7 @@ from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
 from bench.softprompt.trained import TrainedAdapter, told_apart
-from bench.store import RunStore
+from bench.store import RunStore, made_otherwise, other_weights
 from bench.worker import Worker
 
 Say = Callable[[str], None]
@@ -41,6 +41,8 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
     unfinished = [job for job in jobs if job.summary() is None]
     for job in unfinished:
         job.check()
+        if damage := job.damage():
+            say(f"{damage}; mending it")
         _tell_of_older(job, say)
         if sentence := told_apart(job.run):
             say(sentence)
@@ -64,19 +66,22 @@ def _tell_of_older(job: Job, say: Say) -> None:
 
 def _do(unfinished: Sequence[Job], say: Say) -> None:
     """Train, write and score in this process."""
-    unwritten = [job for job in unfinished if not (job.folder / "predictions.jsonl").exists()]
+    unwritten = [job for job in unfinished if not job.is_written]
     for job in unwritten:
         embed_ahead(job.run)
-        if job.trains:
-            train_adapter(job.trains, say)
+    # Of a run that is written the adapter may be gone; where it is there it may have to be mended.
+    training = [job for job in unfinished if job.trains and (job in unwritten or job.trains.folder.exists())]
+    for job in training:
+        assert job.trains is not None
+        train_adapter(job.trains, say)
     with Engines(vectors=any(job.adapter is not None for job in unwritten)) as engines:
-        for job in unwritten:
-            if job.trains:
+        for job in unfinished:
+            if job in training:
                 select_epoch(job, engines, say)
-            with RunStore(job.folder, job.record()) as store:
+            with RunStore(job.folder, job.record(), say) as store:
                 predict(job, store, engines, say)
     for job in unfinished:
-        with RunStore(job.folder, job.record()) as store:
+        with RunStore(job.folder, job.record(), say) as store:
             summarise(job, store, say)
 
 
@@ -117,8 +122,8 @@ def _processes() -> int:
 
 
 def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
-    """Make the job's predictions.jsonl, if it is not there."""
-    if store.has_predictions:
+    """Make the job's predictions.jsonl, if it is not there, or damaged."""
+    if store.predictions(job.instances):
         return
     resumed = store.stored()
     if resumed:
@@ -155,7 +160,7 @@ def _named(predictions: Sequence[Prediction], field: str) -> str:
 
 def summarise(job: Job, store: RunStore, say: Say) -> None:
     """Score the job's predictions and write its summary."""
-    predictions = store.predictions()
+    predictions = _written(job, store)
     scored = score(store, predictions, job.run.metrics, job.config.resamples, say, partial(job.background, predictions))
     count = len(predictions)
     store.write_summary(
@@ -180,6 +185,14 @@ def summarise(job: Job, store: RunStore, say: Say) -> None:
             scores=scored.scores,
         )
     )
+
+
+def _written(job: Job, store: RunStore) -> list[Prediction]:
+    """The predictions that were made just now. Raises `StoreError` if somebody removed them since."""
+    predictions = store.predictions(job.instances)
+    if not predictions:
+        raise gone(job.folder)
+    return predictions
 
 
 def embed_ahead(run: Run) -> None:
@@ -234,7 +247,7 @@ def train_adapter(adapter: TrainedAdapter, say: Say = say) -> None:
     """Train an adapter for all epochs, if that is not done. Of several processes all have to call it."""
     from bench.softprompt import processes, trainer
 
-    if processes.as_the_first(lambda: adapter.is_trained):
+    if processes.as_the_first(lambda: _is_trained(adapter, say)):
         return
     if processes.rank():
         trainer.train(adapter.job())
@@ -251,22 +264,38 @@ def train_adapter(adapter: TrainedAdapter, say: Say = say) -> None:
         adapter.draw()
 
 
+def _is_trained(adapter: TrainedAdapter, say: Say) -> bool:
+    """Whether nothing is left to train, nor to mend."""
+    try:
+        return adapter.is_trained
+    except DamagedError as error:
+        say(f"{error.where} is damaged: {error.problem}; mending it")
+        return False
+
+
 def select_epoch(job: Job, engines: Engines, say: Say) -> Selection:
     """Score the job's adapter after each epoch on the validation subset and keep the best (DEP, 4.1). The texts come
     through the engine that the run itself uses."""
     adapter = job.trains
     assert adapter is not None
-    if (known := adapter.selection) is not None:
-        return known
+    try:
+        if (known := adapter.selection) is not None:
+            return known
+    except DamagedError as error:
+        say(f"{error.where} is damaged: {error.problem}; the epoch is chosen again")
+    validations = {epoch: job.validation(epoch) for epoch in _epochs(adapter)}
+    if any(other_weights(one.folder, one.record()) for one in validations.values()):
+        raise made_otherwise(adapter.selection_folder)
     column = adapter.select_by
     with exclusive(adapter.selection_folder):
-        scores = {epoch: _validate(job.validation(epoch), column, engines, say) for epoch in _epochs(adapter)}
+        scores = {epoch: _validate(one, column, engines, say) for epoch, one in validations.items()}
         selection = Selection(
             column=column,
             instances=len(adapter.training.instances),
             scores=scores,
             epoch=adapter.best(scores),
             signatures=adapter.training.signatures,
+            weights=adapter.weights_hash(adapter.best(scores)) or "",
         )
         adapter.keep(selection)
         adapter.draw()
@@ -281,9 +310,9 @@ def _epochs(adapter: TrainedAdapter) -> range:
 
 def _validate(job: Job, column: str, engines: Engines, say: Say) -> float:
     """The score of one epoch's adapter on the validation subset."""
-    with RunStore(job.folder, job.record()) as store:
+    with RunStore(job.folder, job.record(), say) as store:
         predict(job, store, engines, say)
-        predictions = store.predictions()
+        predictions = _written(job, store)
     ((name, metric),) = job.run.metrics.items()
     statistics = metric_rows(name, metric, batch_of(predictions, partial(job.background, predictions)))
     return float(metric.aggregate(statistics)[column])

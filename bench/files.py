@@ -1,22 +1,24 @@
-"""Files that survive a kill: whole or not at all. JSON, JSON lines and locks for folders of results."""
+"""Files that survive a kill: whole or not at all. JSON, JSON lines, checksums and locks for folders of results."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bench.errors import ConfigError, StoreError
+from bench.errors import ConfigError, DamagedError, StoreError
 
-DELETE_LINE = "Delete that line, what it held is made again; or move the folder away to start over"
-"""What to do about a broken row."""
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What reading says of a file that is not there, or not a file: no right of access would help."""
 
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
@@ -97,6 +99,52 @@ def drop_leftovers(path: Path) -> None:
                 left.unlink()
 
 
+def write_held(path: Path, content: str | bytes) -> None:
+    """`write_atomically` into a folder that was made when it was locked; a folder in the file's place is put aside.
+    Raises `StoreError` if the folder is gone."""
+    if not path.parent.is_dir():
+        raise gone(path.parent)
+    if path.is_dir():
+        put_aside(path)
+    write_atomically(path, content)
+
+
+def put_aside(path: Path, copy: bool = False) -> Path:
+    """Rename a damaged file, or what lies in its place, or `copy` it: its new place, beside it. Raises `StoreError`."""
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in ("", *(f"-{n}" for n in range(2, 1000))))
+    aside = next(name for name in names if not name.exists())
+    try:
+        if copy:
+            shutil.copyfile(path, aside)
+        else:
+            path.rename(aside)
+    except OSError as error:
+        raise unwritable(aside, error) from error
+    return aside
+
+
+def gone(path: Path) -> StoreError:
+    return StoreError(
+        f"{path} was removed or moved while this command wrote to it. Put it back if it was moved, then run again to "
+        "go on"
+    )
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be read: {error.strerror}; see to it that you may read it and the disk works, then run again"
+    )
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong with a file that could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return "it is missing"
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return "it is not a file"
+    return f"it cannot be read ({' '.join(str(error).split())})"
+
+
 def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{path} cannot be written: {error.strerror}. What was finished is kept; make room or choose another folder "
@@ -105,38 +153,115 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises `StoreError`."""
+    """The object in a JSON file. Raises `DamagedError` for anything else, `StoreError` if it may not be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read: {error}. Move its folder away to start over") from error
+    except (ValueError, RecursionError, *ABSENT) as error:
+        raise DamagedError(path, problem_of(error)) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path} does not hold a JSON object. Move its folder away to start over")
+        raise DamagedError(path, "it is not a JSON object")
     return value
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, none if it is not there; a torn last line is left out. Raises `StoreError` for a line
-    torn elsewhere or that is not a JSON object."""
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, as hex; empty where there is none. Raises `StoreError` if it may not be read."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except ABSENT:
+        return ""
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}. Move its folder away to start over") from error
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise StoreError(f"{path}, line {number} is not a row: something else wrote to it. {DELETE_LINE}")
-        yield row
+        raise unreadable(path, error) from error
+
+
+def object_hash(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object, whatever the order of its keys, as hex."""
+    # Numbers among the keys are text in JSON, and sort as text.
+    plain = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+SUM = b'"sum": "'
+"""Ends each line of a row, with the name of what the row belongs to and a part of the SHA-256 of both. Quotes inside of
+JSON texts are escaped: nothing else in a line reads like it."""
+
+
+def sealed(row: Mapping[str, Any], owner: str = "") -> bytes:
+    """A row as a line with its checksum; `owner` names what it belongs to, e.g. a run."""
+    line = json.dumps(row, ensure_ascii=True).encode()[:-1] + (b", " if row else b"")
+    return line + SUM + _seal(line, owner.encode()) + b'"}\n'
+
+
+def sealed_lines(rows: Iterable[Mapping[str, Any]], owner: str = "") -> bytes:
+    """Rows as the content of a JSONL file, each with its checksum."""
+    return b"".join(sealed(row, owner) for row in rows)
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as the content of a JSONL file."""
+    """Rows as the content of a JSONL file for others: without checksums."""
     return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+
+
+def _seal(line: bytes, owner: bytes) -> bytes:
+    return owner + b"." + hashlib.sha256(owner + b"." + line).hexdigest()[:16].encode()
+
+
+def read_line(line: bytes, owner: str | None = None) -> tuple[dict[str, Any], bool]:
+    """The row in a line, and whether it has a checksum; with `owner` it has to be that one's. Raises `ValueError` for
+    one that is not as it was written."""
+    before, mark, seal = line.rpartition(SUM)
+    if mark:
+        name = seal.rpartition(b".")[0]
+        if seal.rstrip(b"\n") != _seal(before, name) + b'"}':
+            raise ValueError("it does not have the content of its checksum")
+        if owner is not None and name != owner.encode():
+            raise ValueError("it belongs elsewhere")
+    elif owner is not None:
+        raise ValueError("it has no checksum")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not a row") from None
+    if not isinstance(row, dict):
+        raise ValueError("it is not a row")
+    row.pop("sum", None)
+    return row, bool(mark)
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, none if it is not there; a torn last line, which a kill leaves, is left out. Raises
+    `DamagedError` for a folder in its place, `StoreError` if it may not be read."""
+    try:
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+    except FileNotFoundError:
+        return
+    except ABSENT as error:
+        raise DamagedError(path, problem_of(error)) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_rows(path: Path, owner: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, none if it is not there; a torn last line is left out.
+
+    With `owner` each has to have a checksum, and to be that one's. Else, as rows of older schemas have none, all have
+    one or none has. Raises `DamagedError` for a row that is not as it was written.
+    """
+    first: bool | None = None
+    for number, line in enumerate(whole_lines(path), 1):
+        try:
+            row, summed = read_line(line, owner)
+            first = summed if first is None else first
+            if summed != first:
+                raise ValueError("other rows have a checksum, or it alone has one")
+        except ValueError as error:
+            raise DamagedError(f"{path}, line {number}", str(error)) from None
+        yield row
 
 
 @contextmanager
@@ -162,20 +287,23 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 class RowWriter:
-    """Appends rows to a JSONL file; a torn last line is cut off first. One process at a time. Raises `StoreError`."""
+    """Appends rows with their checksums to a JSONL file; a torn last line is cut off first. One process at a time.
+    `owner` is what the rows belong to. Raises `StoreError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: str = "") -> None:
         self._path = path
+        self._owner = owner
         try:
-            self._file = FileIO(path, "a")
-            self._size = path.read_bytes().rfind(b"\n") + 1
+            self._file = FileIO(path, "a+")
+            self._size = _whole(self._file)
             self._file.truncate(self._size)
         except OSError as error:
             raise unwritable(path, error) from error
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Keep a row, whole or not at all: once this returns, killing the process does not lose it."""
-        line = json.dumps(row, ensure_ascii=True).encode() + b"\n"
+        """Keep a row, whole or not at all: once this returns, killing the process does not lose it. Raises `StoreError`
+        if the file, or its folder, is not where it was."""
+        line = sealed(row, self._owner)
         try:
             # An unbuffered write to a full disk may stop short without an error.
             if self._file.write(line) != len(line):
@@ -186,6 +314,24 @@ class RowWriter:
                 self._file.truncate(self._size)
             raise unwritable(self._path, error) from error
         self._size += len(line)
+        try:
+            there = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise gone(self._path)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _whole(file: FileIO) -> int:
+    """The length of a file without a torn last line."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(end - (1 << 16), 0)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import Field
 
 from bench.config import RunConfig, build
-from bench.errors import BenchError, ConfigError, DataError, StoreError
+from bench.errors import MEND, BenchError, ConfigError, DamagedError, DataError, StoreError
+from bench.files import content_hash
 from bench.progress import say
 from bench.registry import create, near_match
-from bench.results import SCHEMA, Prediction, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
+from bench.results import SCHEMA, Prediction, Row, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric
@@ -51,7 +52,7 @@ class FinishedRun:
     @cached_property
     def predictions(self) -> list[Prediction]:
         """The rows of predictions.jsonl, in the order of the data set."""
-        return list(rows_of(Prediction, self.folder / "predictions.jsonl"))
+        return list(self._read(Prediction, "predictions.jsonl"))
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -92,7 +93,7 @@ class FinishedRun:
         signatures = self.summary.signatures
         statistics = {
             (row.metric, row.instance): row.statistics
-            for row in rows_of(ScoreRow, self.folder / "scores.jsonl")
+            for row in self._read(ScoreRow, "scores.jsonl")
             if row.signature == signatures.get(row.metric)
         }
         rows = {}
@@ -100,16 +101,19 @@ class FinishedRun:
             try:
                 chosen = [statistics[name, prediction.instance] for prediction in self.predictions]
             except KeyError as error:
-                raise StoreError(
-                    f"{self.folder}/scores.jsonl has no row of {name} for {error.args[0][1]}; run it again to score it"
-                ) from None
+                problem = f"it has no row of {name} for {error.args[0][1]}"
+                raise DamagedError(self.folder / "scores.jsonl", problem, mend_of(self.record)) from None
             if len(set(map(len, chosen))) > 1:
-                raise StoreError(
-                    f"{self.folder}/scores.jsonl has rows of {name} of different lengths: it was changed. Delete it "
-                    "and summary.json and run the command again, which scores the texts that are there"
-                )
+                problem = f"its rows of {name} are of different lengths"
+                raise DamagedError(self.folder / "scores.jsonl", problem, mend_of(self.record))
             rows[name] = np.asarray(chosen, dtype=np.float64)
         return rows
+
+    def _read(self, kind: type[Row], name: str) -> Iterator[Row]:
+        try:
+            yield from rows_of(kind, self.folder / name, self.record.owner)
+        except DamagedError as error:
+            raise DamagedError(error.where, error.problem, mend_of(self.record)) from None
 
     def rows(self, metric: str) -> Array:
         """A metric's statistics, a row for each of `predictions`, shape (n, s). Raises `StoreError` if one is
@@ -163,8 +167,10 @@ def read_record(folder: Path) -> RunRecord:
     or configuration lack what every run has."""
     path = folder / "run.json"
     record = RunRecord.read(path)
-    described = {"identity": record.identity, "config": record.config}
-    validated(_Described, described, str(path), "Move its folder away to start over")
+    try:
+        validated(_Described, {"identity": record.identity, "config": record.config}, path)
+    except DamagedError as error:
+        raise DamagedError(path, error.problem, mend_of(record)) from None
     return record
 
 
@@ -175,21 +181,35 @@ def config_of(record: RunRecord) -> RunConfig:
 
 
 def finished(folder: Path, whole: bool = True) -> FinishedRun:
-    """The complete run in a folder. Raises `StoreError` for a schema that cannot be read, for a run that is not
-    complete and, unless it need not be `whole`, for one whose predictions are not as many as its summary counts."""
+    """The complete run in a folder. Raises `StoreError` for a schema that cannot be read and for a run that is not
+    complete, `DamagedError` for one whose files are not those that it was completed with or, of an older schema and
+    unless it need not be `whole`, whose predictions are not as many as its summary counts."""
     record = read_record(folder)
     if not (folder / "summary.json").exists():
         raise StoreError(f"{folder} is not complete; run its command again to go on where it stopped")
-    run = FinishedRun(folder, record, Summary.read(folder / "summary.json"))
-    if whole:
+    try:
+        summary = Summary.read(folder / "summary.json")
+    except DamagedError as error:
+        raise DamagedError(error.where, error.problem, mend_of(record)) from None
+    run = FinishedRun(folder, record, summary)
+    for name, digest in run.summary.files.items():
+        if (now := content_hash(folder / name)) != digest:
+            problem = "it is not as it was when the run was completed" if now else "it is missing"
+            raise DamagedError(folder / name, problem, mend_of(record))
+    if whole and record.schema_version < SCHEMA:
         there = Counter(row.category for row in run.predictions)
         counted = Counter(run.summary.instances)
         if there != counted:
-            raise StoreError(
-                f"{folder}/predictions.jsonl holds {there.total()} instances, summary.json counts {counted.total()}: "
-                "it was changed. Delete both and run the command again, which takes the answers that are there"
-            )
+            problem = f"it holds {there.total()} instances, summary.json counts {counted.total()}"
+            raise DamagedError(folder / "predictions.jsonl", problem, mend_of(record))
     return run
+
+
+def mend_of(record: RunRecord) -> str:
+    """What to do about a damaged file of a run."""
+    if record.schema_version == SCHEMA:
+        return MEND
+    return f"The run is of an older schema ({record.schema_version}): move its folder away, then run its command again"
 
 
 def checked(folder: Path) -> FinishedRun:
@@ -202,13 +222,13 @@ def checked(folder: Path) -> FinishedRun:
         if rows.shape[1:] != (len(metric.statistics),):
             raise StoreError(
                 f"{folder}/scores.jsonl has rows of {name} with {rows.shape[-1]} statistics, the metric makes "
-                f"{len(metric.statistics)}. Run the command again to score it"
+                f"{len(metric.statistics)}. Delete the file and run the command again, which scores the texts"
             )
     given = dict.fromkeys(name for cells in run.summary.scores.values() for name in cells)
     if unknown := [name for name in given if name not in run.columns]:
         raise StoreError(
-            f"{folder}/summary.json has a score {', '.join(unknown)}, which none of its metrics gives. Run the command "
-            "again to score it"
+            f"{folder}/summary.json has a score {', '.join(unknown)}, which none of its metrics gives. Delete the file "
+            "and run the command again, which scores the texts"
         )
     return run
 
@@ -247,7 +267,8 @@ def said(readable: Readable[Read]) -> list[Read]:
 
 def run_folders(results: Path) -> list[Path]:
     """The folders of all runs, complete or not, by name."""
-    return sorted(path.parent for path in (results / "runs").glob("*/run.json"))
+    names = ("run.json", "summary.json", "generations.jsonl")
+    return sorted({path.parent for name in names for path in (results / "runs").glob(f"*/{name}")})
 
 
 def find_run(results: Path, part: str) -> Path:

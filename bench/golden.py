@@ -8,6 +8,7 @@ Whether another run still scores as its golden did is `bench.drift`'s question.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -25,7 +26,7 @@ from bench.config import RUNTIME, RunConfig, build, fields_of
 from bench.data.load import load
 from bench.encoders import EmbeddingCache
 from bench.errors import ConfigError, StoreError
-from bench.files import as_lines, write_atomically
+from bench.files import as_lines, sealed_lines, write_atomically
 from bench.finished import FinishedRun, finished, read_each, said
 from bench.places import is_place, without_places
 from bench.protocols import Array, Metric
@@ -88,7 +89,9 @@ def read_golden(folder: Path) -> FinishedRun:
 def _missing(golden: FinishedRun) -> str:
     """What of the other files' instances predictions.jsonl does not hold, if anything."""
     held = {row.instance for row in golden.predictions}
-    scored = dict.fromkeys(row.instance for row in rows_of(ScoreRow, golden.folder / "scores.jsonl"))
+    scored = dict.fromkeys(
+        row.instance for row in rows_of(ScoreRow, golden.folder / "scores.jsonl", golden.record.owner)
+    )
     if missing := [instance for instance in scored if instance not in held]:
         return f"its predictions.jsonl has no {', '.join(missing[:NAMED])}"
     if Counter(row.category for row in golden.predictions) != Counter(golden.summary.instances):
@@ -254,7 +257,7 @@ def foreign_rows(run: FinishedRun, metrics: Mapping[str, Metric]) -> Iterator[st
     texts = {row.instance: text_hash(row) for row in run.predictions}
     foreign = {
         row.instance: None
-        for row in rows_of(ScoreRow, run.folder / "scores.jsonl")
+        for row in rows_of(ScoreRow, run.folder / "scores.jsonl", run.record.owner)
         if row.signature == plain.get(row.metric, "") and row.texts != texts.get(row.instance, row.texts)
     }
     yield from named("whose stored scores were not made from the texts in predictions.jsonl", list(foreign))
@@ -297,18 +300,17 @@ def bless(run: Path, folder: Path, name: str | None = None) -> list[str]:
     wanted = {row.instance for row in new.predictions}
     scores = [
         row.json_object()
-        for row in rows_of(ScoreRow, run / "scores.jsonl")
+        for row in rows_of(ScoreRow, run / "scores.jsonl", new.record.owner)
         if row.signature == new.summary.signatures.get(row.metric) and row.instance in wanted
     ]
-    _replace(
-        target,
-        {
-            "run.json": _without_machine(new).text(),
-            "predictions.jsonl": as_lines(row.json_object() for row in new.predictions),
-            "scores.jsonl": as_lines(scores),
-            "summary.json": _with_cleaned_options(new.summary).text(),
-        },
-    )
+    record = _without_machine(new)
+    rows = {"predictions.jsonl": [row.json_object() for row in new.predictions], "scores.jsonl": scores}
+    files = {"run.json": record.text().encode()}
+    for name, content in rows.items():
+        files[name] = as_lines(content).encode() if record.owner is None else sealed_lines(content, record.owner)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if record.owner}
+    summary = _with_cleaned_options(new.summary).model_copy(update={"files": hashes})
+    _replace(target, files | {"summary.json": summary.text().encode()})
     return lines
 
 
@@ -400,7 +402,7 @@ def _with_cleaned_options(summary: Summary) -> Summary:
     return summary.model_copy(update={"metric_options": without_places(summary.metric_options)})
 
 
-def _replace(target: Path, files: Mapping[str, str]) -> None:
+def _replace(target: Path, files: Mapping[str, bytes]) -> None:
     """Put a folder of these files where `target` is. It never holds a part of them; if this is killed between the two
     renames it is not there, and `_listed` puts the old one back."""
     fresh, old = (target.with_name(f".{target.name}.{state}") for state in ("new", "old"))

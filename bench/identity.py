@@ -5,8 +5,6 @@ Data, plugins, templates and models count for what they are, not for where they 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,9 @@ from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, bac
 from bench.encoders import HASHED_NGRAMS
 from bench.models import fingerprint
 from bench.resolved import Run
+from bench.results import SCHEMA, identity_hash
 
 Identity = dict[str, Any]
-
-
-def identity_hash(identity: Mapping[str, Any]) -> str:
-    """Ten hex digits that stand for an identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
 
 
 def run_identity(run: Run, adapter: Mapping[str, Any] | None) -> Identity:
@@ -68,6 +62,8 @@ def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
     for name in ("dataset", "revision", "categories", "model", "tokenizer"):
         settings.pop(name, None)
     identity: Identity = {
+        # Results of an older version are never gone on with: they keep their folders, and stay readable there.
+        "schema": SCHEMA,
         "settings": settings,
         "data": {category: corpus.fingerprint for category, corpus in run.corpora.items()},
         "task_options": _options(run.task),

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.backends import check_vectors
 from bench.batch import Background
-from bench.errors import PluginError
-from bench.identity import identity_hash, run_identity, run_name
+from bench.errors import DamagedError, PluginError
+from bench.finished import finished
+from bench.identity import run_identity, run_name
 from bench.loop import VectorsOf
 from bench.resolved import Inputs, Run
-from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary
+from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary, identity_hash
 from bench.scoring import background_of
 from bench.softprompt.trained import Adapter, TrainedAdapter, adapter_of, prompt_vectors
+from bench.store import read_predictions
 from bench.work import Work
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Job:
     def _vectors(self) -> VectorsOf:
         assert self.adapter is not None
         weights = self.trains.weights(self.epoch) if self.trains else self.adapter.weights()
-        return prompt_vectors(self.run, weights).of
+        return prompt_vectors(self.run, weights, self.adapter.mend).of
 
     @property
     def vectors(self) -> VectorsOf | None:
@@ -118,13 +120,42 @@ class Job:
                 )
 
     def summary(self) -> Summary | None:
-        """The finished run's summary, if it is complete and scored as the configuration asks."""
-        path = self.folder / "summary.json"
-        if not path.exists():
+        """The finished run's summary, if it is complete, undamaged and scored as the configuration asks."""
+        if not (self.folder / "summary.json").exists():
             return None
-        summary = Summary.read(path)
+        try:
+            run = finished(self.folder)
+        except DamagedError:
+            return None
+        if identity_hash(run.record.identity) != identity_hash(self.identity):
+            return None
+        summary = run.summary
         asked = {"schema_version": SCHEMA, "signatures": self.run.signatures, **self.scoring}
         return summary if all(getattr(summary, name) == value for name, value in asked.items()) else None
+
+    def damage(self) -> str:
+        """What of a complete run's files is not what it was completed with; empty if there is nothing. Raises
+        `StoreError` for a schema that cannot be read."""
+        if not (self.folder / "summary.json").exists():
+            return ""
+        try:
+            identity = finished(self.folder).record.identity
+        except DamagedError as error:
+            return f"{error.where} is damaged: {error.problem}"
+        return "" if identity_hash(identity) == identity_hash(self.identity) else f"{self.folder} holds another run"
+
+    @property
+    def instances(self) -> list[str]:
+        """The ids of the run's instances."""
+        return [instance.id for instance in self.run.instances]
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all texts are there and undamaged."""
+        try:
+            return bool(read_predictions(self.folder, identity_hash(self.identity), self.instances))
+        except DamagedError:
+            return False
 
     @property
     def scoring(self) -> dict[str, Any]:
@@ -161,6 +192,7 @@ class Job:
             versions=_versions(),
             device=registry.load("backends", config.backend).device(),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            weights=None if self.adapter is None else self.adapter.weights_hash(self.epoch),
         )
 
 

@@ -7,18 +7,35 @@ reported, and are never gone on with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import StoreError
-from bench.files import DELETE_LINE, dump, read_json, read_rows
+from bench.errors import DamagedError, StoreError
+from bench.files import (
+    dump,
+    object_hash,
+    put_aside,
+    read_json,
+    read_line,
+    read_rows,
+    replacing,
+    unwritable,
+    whole_lines,
+)
 
-SCHEMA = 2
-READABLE = (1, 2)
-"""1: before tasks and backends were plugins (bench 0.1)."""
+SCHEMA = 3
+READABLE = (1, 2, 3)
+"""1: before tasks and backends were plugins (bench 0.1). 2: before files and rows had checksums."""
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """Ten hex digits that stand for an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
 
 
 class Stored(BaseModel):
@@ -38,24 +55,30 @@ class File(Stored):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The content of a file. Raises `StoreError` for one that is broken, or of a schema that cannot be read."""
+        """The content of a file. Raises `DamagedError` for one that is not as it was written, `StoreError` for a schema
+        that cannot be read."""
         content = read_json(path)
-        if content.get("schema") not in READABLE:
+        schema, checksum = content.get("schema"), content.pop("sha256", None)
+        if checksum != (object_hash(content) if checksum is not None or schema == SCHEMA else None):
+            raise DamagedError(path, "it does not have the content of its checksum")
+        if schema not in READABLE:
             raise StoreError(
-                f"{path.parent} was written by schema {content.get('schema')} of bench, this version reads "
-                f"{' and '.join(map(str, READABLE))}. Use the version that wrote it, or move the folder away to start "
-                "over"
+                f"{path.parent} was written by schema {schema} of bench, this version reads "
+                f"{', '.join(map(str, READABLE))}. Use the version that wrote it, or move the folder away to start over"
             )
-        return validated(cls, content, str(path), "Move its folder away to start over")
+        if checksum is not None and schema < SCHEMA:
+            raise DamagedError(path, f"schema {schema} has no checksums")
+        return validated(cls, content, path)
 
     def text(self) -> str:
-        """The file's content."""
-        return dump(self.json_object())
+        """The file's content, with a checksum over the rest of it."""
+        content = self.json_object()
+        return dump(content if self.schema_version < SCHEMA else content | {"sha256": object_hash(content)})
 
 
 class RunRecord(File):
     """run.json: what a run is. `identity` is everything that can change a text, `config` the configuration of the first
-    time, as settings."""
+    time, as settings; `weights` is the SHA-256 of the weights that make its vectors."""
 
     name: str
     identity: dict[str, Any]
@@ -64,6 +87,12 @@ class RunRecord(File):
     versions: dict[str, str] = {}
     device: str = ""
     created: str = ""
+    weights: str | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """What the run's rows say they belong to; None for a schema without checksums."""
+        return identity_hash(self.identity) if self.schema_version == SCHEMA else None
 
 
 class Generation(Stored):
@@ -135,9 +164,9 @@ class AdapterSummary(Stored):
 class Summary(File):
     """summary.json: a complete run. `scores` by category and column; `instances` counts them by category; `resamples`,
     `fidelity` and `metric_options` tell how the scores were made, `metric_notes` what has to stand with those of a
-    metric. Tokens are those that are known: a server did not tell them for `uncounted_calls`, and cut the prompts of
-    `shortened_calls`. `empty_answers` counts answers without text by stage, `empty_predictions` instances without
-    one."""
+    metric; `files` are the SHA-256 of the run's other files. Tokens are those that are known: a server did not tell
+    them for `uncounted_calls`, and cut the prompts of `shortened_calls`. `empty_answers` counts answers without text
+    by stage, `empty_predictions` instances without one."""
 
     name: str
     instances: dict[str, int]
@@ -159,6 +188,7 @@ class Summary(File):
     signatures: dict[str, str]
     metric_notes: dict[str, str] = {}
     scores: dict[str, dict[str, Score]]
+    files: dict[str, str] = {}
 
     @property
     def answer_notes(self) -> list[str]:
@@ -192,7 +222,7 @@ class AdapterRecord(File):
 
 class TrainingRecord(File):
     """training.json: a training that is complete. `share` of the parameters is the adapter's; `seconds` are those of
-    all steps."""
+    all steps; `files` are the SHA-256 of each epoch's weights and of the log."""
 
     epochs: int
     steps: int
@@ -201,6 +231,7 @@ class TrainingRecord(File):
     share: float
     processes: int
     seconds: float
+    files: dict[str, str] = {}
 
 
 class TrainingStep(Stored):
@@ -219,13 +250,15 @@ class TrainingStep(Stored):
 
 
 class Selection(File):
-    """selection.json: the epoch whose adapter is used, by its score on the validation subset."""
+    """selection.json: the epoch whose adapter is used, by its score on the validation subset; `weights` is the SHA-256
+    of that epoch's."""
 
     column: str
     instances: int
     scores: dict[int, float]
     epoch: int
     signatures: dict[str, str]
+    weights: str = ""
 
 
 Row = TypeVar("Row", bound=Stored)
@@ -250,18 +283,45 @@ def schema_of(path: Path) -> int | None:
     return schema if isinstance(schema, int) else None
 
 
-def validated(kind: type[Row], content: dict[str, Any], where: str, mend: str) -> Row:
-    """`content` as an object of a kind. Raises `StoreError` naming what is missing or of another type, and `mend`: what
-    to do about it."""
+def validated(kind: type[Row], content: dict[str, Any], where: object) -> Row:
+    """`content` as an object of a kind. Raises `DamagedError` naming what is missing or of another type."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{where}: {field}: {first['msg']}; something else wrote or changed it. {mend}") from None
+        raise DamagedError(where, f"{field}: {first['msg']}") from None
 
 
-def rows_of(kind: type[Row], path: Path) -> Iterator[Row]:
-    """The rows of a JSONL file, none if it is not there. Raises `StoreError` for a row that is not of the kind."""
-    for number, row in enumerate(read_rows(path), 1):
-        yield validated(kind, row, f"{path}, line {number}", DELETE_LINE)
+def rows_of(kind: type[Row], path: Path, owner: str | None = None) -> Iterator[Row]:
+    """The rows of a JSONL file, none if it is not there; with `owner` all are sealed as that one's. Raises
+    `DamagedError` for a row that is not as it was written, or not of the kind."""
+    for number, row in enumerate(read_rows(path, owner), 1):
+        yield validated(kind, row, f"{path}, line {number}")
+
+
+def sound_rows(kind: type[Row], path: Path, owner: str, say: Callable[[str], None]) -> list[Row]:
+    """The rows of a JSONL file that are sealed as `owner`'s, none if it is not there. If there are others, they are
+    dropped from it, its old content is kept beside it, and that is said. Raises `StoreError`."""
+    rows = [row_in(kind, line, owner) for line in whole_lines(path)]
+    sound = [row for row in rows if row is not None]
+    if len(sound) < len(rows):
+        aside = put_aside(path, copy=True)
+        try:
+            with replacing(path) as file:
+                file.writelines(line for line in whole_lines(aside) if row_in(kind, line, owner) is not None)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        say(
+            f"{path}: {len(rows) - len(sound)} of {len(rows)} rows are damaged or belong elsewhere; they are made "
+            f"again, and the old file is kept as {aside.name}"
+        )
+    return sound
+
+
+def row_in(kind: type[Row], line: bytes, owner: str) -> Row | None:
+    """The row in a line of a JSONL file; None if it is not as it was written."""
+    try:
+        return validated(kind, read_line(line, owner)[0], "")
+    except (ValueError, DamagedError):
+        return None

@@ -6,33 +6,60 @@
     scores.jsonl       one row an instance and metric
     summary.json       last, atomically: its existence means that the run is complete
 
-Running the same configuration again resumes. A torn last line is dropped; one process at a time may write. What the
-files hold is in `bench.results`.
+Running the same configuration again resumes, and mends what is damaged: rows that are not as they were written are made
+again, from the other files where these have it. What cannot be made without a model is kept beside, as
+NAME.damaged. A torn last line is dropped; one process at a time may write. What the files hold is in `bench.results`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
-from bench.errors import StoreError
-from bench.files import RowWriter, as_lines, exclusive, write_atomically
+from bench.errors import DamagedError, StoreError
+from bench.files import RowWriter, content_hash, exclusive, put_aside, sealed_lines, unwritable, write_held
+from bench.progress import say
 from bench.records import Call, Completion
-from bench.results import SCHEMA, Generation, Prediction, RunRecord, ScoreRow, Summary, rows_of
+from bench.results import (
+    SCHEMA,
+    Generation,
+    Prediction,
+    RunRecord,
+    ScoreRow,
+    Summary,
+    identity_hash,
+    rows_of,
+    sound_rows,
+)
 
+ROWS = ("generations.jsonl", "predictions.jsonl", "scores.jsonl")
 Generations = dict[tuple[str, str, int], Generation]
 
 
-def read_generations(folder: Path, instances: Collection[str] | None = None) -> Generations:
-    """The completions of a run by (instance, stage, index), all or those of some instances. Raises `StoreError`."""
+def read_generations(folder: Path, instances: Collection[str] | None = None, owner: str | None = None) -> Generations:
+    """The completions of a run by (instance, stage, index), all or those of some instances; with `owner` all have to be
+    that run's. Raises `StoreError`."""
     return {
         (row.instance, row.stage, row.index): row
-        for row in rows_of(Generation, folder / "generations.jsonl")
+        for row in rows_of(Generation, folder / "generations.jsonl", owner)
         if instances is None or row.instance in instances
     }
+
+
+def read_predictions(folder: Path, owner: str | None, instances: Sequence[str]) -> list[Prediction]:
+    """The predictions of a run, none if they are not written yet. Raises `DamagedError` if they are not the run's, one
+    for each of its instances in their order."""
+    path = folder / "predictions.jsonl"
+    if not path.exists():
+        return []
+    rows = list(rows_of(Prediction, path, owner))
+    if [row.instance for row in rows] != list(instances):
+        raise DamagedError(path, f"its {len(rows)} instances are not the {len(instances)} of the run in their order")
+    return rows
 
 
 def stored_completion(generations: Generations, call: Call) -> Completion | None:
@@ -43,16 +70,38 @@ def stored_completion(generations: Generations, call: Call) -> Completion | None
     return Completion(row.text, row.prompt_tokens, row.completion_tokens, row.finish_reason, row.seconds, row.shortened)
 
 
+def other_weights(folder: Path, record: RunRecord) -> bool:
+    """Whether the run in a folder, if it is this one, says that its texts were made with other weights, as far as both
+    are known."""
+    path = folder / "run.json"
+    try:
+        known = RunRecord.read(path) if path.exists() else None
+    except DamagedError:
+        return False
+    if known is None or identity_hash(known.identity) != identity_hash(record.identity):
+        return False
+    return None not in (known.weights, record.weights) and known.weights != record.weights
+
+
+def made_otherwise(folder: Path) -> StoreError:
+    return StoreError(
+        f"the texts in {folder} were made with other weights than the adapter has now. Move the folder away, then run "
+        "again to write them anew; nothing in it was changed"
+    )
+
+
 class RunStore:
-    """Reads and writes one run's folder; a context manager that holds the folder's lock.
+    """Reads and writes one run's folder; a context manager that holds the folder's lock. What it mends it says.
 
     Raises `StoreError` on entering if another process writes to the folder, or if the folder was written by another
-    schema or holds another run.
+    schema or holds texts of other weights.
     """
 
-    def __init__(self, folder: Path, record: RunRecord) -> None:
+    def __init__(self, folder: Path, record: RunRecord, say: Callable[[str], None] = say) -> None:
         self.folder = folder
         self._record = record
+        self._owner = identity_hash(record.identity)
+        self._say = say
         self._lock = ExitStack()
         self._writer: RowWriter | None = None
         self._rows: Generations = {}
@@ -60,9 +109,14 @@ class RunStore:
     def __enter__(self) -> RunStore:
         self._lock.enter_context(exclusive(self.folder))
         try:
+            for name in ("run.json", *ROWS, "summary.json"):
+                if (self.folder / name).is_dir():
+                    put_aside(self.folder / name)
             self._open_record()
-            self._rows = read_generations(self.folder)
-            self._writer = RowWriter(self.folder / "generations.jsonl")
+            path = self.folder / "generations.jsonl"
+            rows = sound_rows(Generation, path, self._owner, self._say)
+            self._rows = {(row.instance, row.stage, row.index): row for row in rows}
+            self._writer = RowWriter(path, self._owner)
         except BaseException:
             self._release()
             raise
@@ -79,20 +133,26 @@ class RunStore:
         self._lock.close()
 
     def _open_record(self) -> None:
+        """Write run.json if it is not there, or not this run's: which run the folder is of follows from its name, and
+        rows of another one are found by their owner."""
         path = self.folder / "run.json"
-        if not path.exists():
-            write_atomically(path, self._record.text())
-            return
-        old = RunRecord.read(path)
-        if old.schema_version != SCHEMA:
+        try:
+            old = RunRecord.read(path) if path.exists() else None
+        except DamagedError as error:
+            self._say(f"{path} is damaged: {error.problem}; written again")
+            old = None
+        if old is not None and old.schema_version != SCHEMA:
             raise StoreError(
                 f"{self.folder} was written by schema {old.schema_version} of bench, this version writes {SCHEMA}. "
                 "Move the folder away to run again; nothing in it was changed"
             )
-        if old.identity != self._record.json_object()["identity"]:
-            raise StoreError(
-                f"{path} records another run than its folder's name says. Move the folder away to run again"
-            )
+        if old is not None and old.identity != self._record.json_object()["identity"]:
+            self._say(f"{path} is damaged: it records another run; written again")
+            old = None
+        if old is None:
+            write_held(path, self._record.text())
+        elif other_weights(self.folder, self._record):
+            raise made_otherwise(self.folder)
 
     def completion(self, call: Call) -> Completion | None:
         """The stored answer to a call, if there is one to this very prompt."""
@@ -110,27 +170,43 @@ class RunStore:
         """How many completions are stored."""
         return len(self._rows)
 
-    @property
-    def has_predictions(self) -> bool:
-        """Whether all texts are there."""
-        return (self.folder / "predictions.jsonl").exists()
+    def predictions(self, instances: Sequence[str]) -> list[Prediction]:
+        """The predictions for these instances, in this order; none if they have to be made, as they are not written
+        yet, or damaged, or answers that they were made from are lost."""
+        try:
+            rows = read_predictions(self.folder, self._owner, instances)
+        except DamagedError as error:
+            self._say(f"{error.where} is damaged: {error.problem}; made again from the answers")
+            return []
+        if (lost := sum(row.calls for row in rows) - len(self._rows)) > 0:
+            self._say(f"{self.folder}/generations.jsonl lacks {lost} answers; they are asked for again")
+            return []
+        return rows
 
     def write_predictions(self, predictions: Sequence[Prediction]) -> None:
-        """Write all predictions atomically."""
-        write_atomically(self.folder / "predictions.jsonl", as_lines(row.json_object() for row in predictions))
-
-    def predictions(self) -> list[Prediction]:
-        """All predictions, in the order of the data set."""
-        return list(rows_of(Prediction, self.folder / "predictions.jsonl"))
+        """Write all predictions atomically. Others that lie there are kept beside: their answers may be lost."""
+        path = self.folder / "predictions.jsonl"
+        content = sealed_lines((row.json_object() for row in predictions), self._owner)
+        if path.exists() and content_hash(path) != hashlib.sha256(content).hexdigest():
+            put_aside(path)
+        write_held(path, content)
 
     def write_scores(self, rows: Iterable[ScoreRow]) -> None:
-        """Write all rows of scores atomically."""
-        write_atomically(self.folder / "scores.jsonl", as_lines(row.json_object() for row in rows))
+        """Write all rows of scores atomically. Until the next summary the run is not complete."""
+        path = self.folder / "summary.json"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        content = sealed_lines((row.json_object() for row in rows), self._owner)
+        write_held(self.folder / "scores.jsonl", content)
 
     def scores(self) -> list[ScoreRow]:
-        """The rows of scores that are there."""
-        return list(rows_of(ScoreRow, self.folder / "scores.jsonl"))
+        """The rows of scores that are there, without damaged ones."""
+        return sound_rows(ScoreRow, self.folder / "scores.jsonl", self._owner, self._say)
 
     def write_summary(self, summary: Summary) -> None:
-        """Declare the run complete."""
-        write_atomically(self.folder / "summary.json", summary.text())
+        """Declare the run complete, its files being what they are now."""
+        hashes = {name: content_hash(self.folder / name) for name in ("run.json", *ROWS)}
+        files = {name: digest for name, digest in hashes.items() if digest}
+        write_held(self.folder / "summary.json", summary.model_copy(update={"files": files}).text())

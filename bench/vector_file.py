@@ -35,7 +35,7 @@ class VectorFile:
         """Length of the vectors; None as long as there are none."""
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vectors]:
-        """The vectors that are there, by key."""
+        """The vectors that are there, by key; a damaged one, or one with a number that is not finite, is not."""
         if not self._path.exists():
             return {}
         found: dict[bytes, Vectors] = {}
@@ -48,11 +48,16 @@ class VectorFile:
                     file.seek(self._start + self._rows[key] * self._size)
                     record = file.read(self._size)
                     if record[:32] == key and _checksum(record[:-4]) == record[-4:]:
-                        found[key] = np.frombuffer(record, "<f4", self.dimension, offset=32)
+                        vector = np.frombuffer(record, "<f4", self.dimension, offset=32)
+                        if np.isfinite(vector).all():
+                            found[key] = vector
         return found
 
     def append(self, keys: Sequence[bytes], vectors: Vectors) -> None:
-        """Add the rows of `vectors`, shape (n, d), under `keys`."""
+        """Add the rows of `vectors`, shape (n, d), under `keys`. Raises `StoreError` for a number that is not
+        finite."""
+        if not np.isfinite(vectors).all():
+            raise StoreError(f"embedding file {self._path} takes no vector with a number that is not finite")
         with self._guard("written"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab+") as file:
@@ -114,6 +119,8 @@ class VectorFile:
     def _guard(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except IsADirectoryError:
+            raise self._unusable("is a folder") from None
         except OSError as error:
             raise StoreError(
                 f"embedding file {self._path} cannot be {verb}: {error.strerror}; "

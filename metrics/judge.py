@@ -22,10 +22,10 @@ from bench.config import Seed, Temperature, Tokens
 from bench.errors import BackendError, ConfigError, DataError, ResourceError
 from bench.files import RowWriter
 from bench.metrics._ratios import ratio, sums
-from bench.progress import Progress
+from bench.progress import Progress, say
 from bench.protocols import Array, Column
 from bench.records import Call, Completion, Instance, Prompt, said
-from bench.results import Stored, rows_of
+from bench.results import Stored, sound_rows
 from bench.templates import Templates
 
 TEMPLATE = Path(__file__).with_name("_judge_prompt.txt")
@@ -140,7 +140,7 @@ class Judge:
         """The answers in the file by instance and prompt; the server is asked for those that are missing and for those
         without a score."""
         signature = self.signature()
-        kept = [answer for answer in rows_of(_Answer, path) if answer.signature == signature]
+        kept = [answer for answer in sound_rows(_Answer, path, "judge", say) if answer.signature == signature]
         known = {(answer.instance, answer.prompt): answer for answer in kept}
         tries = Counter((answer.instance, answer.prompt) for answer in kept)
         missing = []
@@ -151,7 +151,7 @@ class Judge:
         if not missing:
             return known
         with (
-            closing(RowWriter(path)) as answers,
+            closing(RowWriter(path, "judge")) as answers,
             # An answer without text is one without a score.
             closing(Client(self.openai.model_copy(update={"empty": "keep"}), self.model)) as client,
             closing(Progress("judge", len(missing))) as progress,

@@ -20,6 +20,8 @@ import yaml
 
 from bench import registry
 from bench.data.corpus import Corpus
+from bench.files import as_lines, content_hash, dump, object_hash, read_line, sealed_lines
+from bench.results import SCHEMA
 
 if TYPE_CHECKING:
     from bench_parrot.scripted import Scripted
@@ -204,6 +206,48 @@ def scripted(shop_config: Path) -> type[Scripted]:
     shop_config.write_text(yaml.safe_dump(settings | {"backend": "scripted"}), encoding="utf-8")
     Scripted.calls.clear()
     return Scripted
+
+
+Rewrite = Callable[[Path, Callable[[Any], Any]], None]
+
+
+@pytest.fixture(scope="session")
+def rewrite() -> Rewrite:
+    """Changes a stored file, a JSON object or a list of rows, as if bench had written it so: its checksums, and the
+    summary's of it, are those of the new content. rewrite(path, change): `change` changes it in place or returns it."""
+
+    def write(path: Path, change: Callable[[Any], Any]) -> None:
+        lines = path.read_bytes().splitlines()
+        rows: Any = json.loads(path.read_bytes()) if path.suffix == ".json" else [read_line(line)[0] for line in lines]
+        changed = change(rows)
+        rows = rows if changed is None else changed
+        if path.suffix != ".json":
+            owner = str(json.loads(lines[0]).get("sum", "")).rpartition(".")[0]
+            path.write_bytes(sealed_lines(rows, owner))
+        else:
+            rows.pop("sha256", None)
+            path.write_text(dump(rows | ({"sha256": object_hash(rows)} if rows["schema"] == SCHEMA else {})))
+        summary = path.with_name("summary.json")
+        if path != summary and summary.exists() and json.loads(summary.read_text())["schema"] == SCHEMA:
+            write(summary, lambda content: content["files"].update({path.name: content_hash(path)}))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def age() -> Callable[[Path, int], None]:
+    """Makes a run's files those of an older schema, without checksums: age(folder, schema)."""
+
+    def write(folder: Path, schema: int) -> None:
+        for name in ("run.json", "summary.json"):
+            content = json.loads((folder / name).read_text()) | {"schema": schema}
+            for new in ("sha256", "files", "weights"):
+                content.pop(new, None)
+            (folder / name).write_text(dump(content))
+        for path in folder.glob("*.jsonl"):
+            path.write_text(as_lines(read_line(line)[0] for line in path.read_bytes().splitlines()))
+
+    return write
 
 
 Register = Callable[[str, str, type], None]

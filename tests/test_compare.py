@@ -284,7 +284,7 @@ def _data(run: FinishedRun) -> list[str]:
 def test_an_older_schema_is_said(tmp_path: Path) -> None:
     (folder,) = (Path(__file__).parent / "schema1" / "runs").iterdir()
     old = finished(folder)
-    note = f"{folder.name} is of an older schema (1; this version writes 2)."
+    note = f"{folder.name} is of an older schema (1; this version writes 3)."
     assert compare(old, old).notes == [note]
     assert note in render(compare(old, old))
 

@@ -504,6 +504,33 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_kept(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    encoder = Counting()
+    expected = opened(tmp_path, encoder).embed(["a"], "counting")
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StoreError, match="is a folder; delete it and its vectors are made again"):
+        opened(tmp_path, encoder).embed(["a"], "counting")
+    file.rmdir()
+    assert np.array_equal(opened(tmp_path, encoder).embed(["a"], "counting"), expected), "the advice works"
+
+
+def test_a_file_takes_and_gives_no_vector_that_is_not_finite(tmp_path: Path) -> None:
+    file = VectorFile(tmp_path / "some.vectors", "encoder")
+    keys = [b"a" * 32, b"b" * 32]
+    for number in (math.nan, math.inf):
+        with pytest.raises(StoreError, match="takes no vector with a number that is not finite"):
+            file.append(keys, np.array([[1, 2], [3, number]], np.float32))
+    file.append(keys, np.array([[1, 2], [3, 4]], np.float32))
+    # As another version may have written it, with its checksum.
+    content = (tmp_path / "some.vectors").read_bytes()
+    body = keys[1] + np.array([3, math.nan], "<f4").tobytes()
+    (tmp_path / "some.vectors").write_bytes(content[:-44] + body + zlib.crc32(body).to_bytes(4, "little"))
+    found = VectorFile(tmp_path / "some.vectors", "encoder").get(keys)
+    assert {key: vector.tolist() for key, vector in found.items()} == {keys[0]: [1, 2]}
+
+
 WORKER = """
 import sys, time
 from pathlib import Path

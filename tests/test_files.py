@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.errors import ConfigError, StoreError
+from bench.errors import ConfigError, DamagedError, StoreError
 from bench.files import (
     RowWriter,
     as_lines,
@@ -19,10 +19,14 @@ from bench.files import (
     dump,
     exclusive,
     path_of,
+    put_aside,
     read_json,
     read_rows,
     replace_content,
+    sealed,
+    sealed_lines,
     write_atomically,
+    write_held,
 )
 
 
@@ -54,9 +58,9 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
     path = tmp_path / "deep.json"
     path.write_text("[" * 100_000 + "\n")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match=r"deep\.json is damaged: it cannot be read"):
         read_json(path)
-    with pytest.raises(StoreError, match="line 1 is not a row"):
+    with pytest.raises(StoreError, match=r"line 1 is damaged"):
         list(read_rows(path))
 
 
@@ -116,12 +120,15 @@ def test_a_json_object_comes_back(value: dict[str, Any], tmp_path: Path) -> None
 def test_what_is_no_json_object(content: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StoreError, match=r"a\.json (cannot be read: |does not hold a JSON object).* start over$"):
+    with pytest.raises(
+        StoreError,
+        match=r"a\.json is damaged: it (cannot be read|is not a JSON object).*Run its command again, which mends it$",
+    ):
         read_json(path)
 
 
 def test_a_json_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"a\.json cannot be read: .*No such file"):
+    with pytest.raises(StoreError, match=r"a\.json is damaged: it is missing\."):
         read_json(tmp_path / "a.json")
 
 
@@ -144,27 +151,84 @@ def test_a_line_that_is_no_row_is_named(garbage: bytes, tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n' + garbage + b'\n{"a": 2}\n')
     rows = read_rows(path)
     assert next(rows) == {"a": 1}
-    with pytest.raises(StoreError, match=r"rows\.jsonl, line 2 is not a row: .*Delete that line, .*or move the folder"):
+    with pytest.raises(StoreError, match=r"rows\.jsonl, line 2 is damaged: it is not a row\. Run its command again"):
         next(rows)
 
 
 def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").mkdir()
-    with pytest.raises(StoreError, match=r"rows\.jsonl cannot be read"):
+    with pytest.raises(StoreError, match=r"rows\.jsonl is damaged: it is not a file"):
         list(read_rows(tmp_path / "rows.jsonl"))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7])
 def test_a_writer_goes_on_after_a_torn_line(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(as_lines(ROWS[:1]).encode() + b'{"torn": '[:kept])
+    path.write_bytes(sealed_lines(ROWS[:1]) + b'{"torn": '[:kept])
     writer = RowWriter(path)
     writer.append(ROWS[1])
     # What is appended is there, before anything is closed.
     assert list(read_rows(path)) == ROWS[:2]
     writer.append(ROWS[2])
     writer.close()
-    assert path.read_text() == as_lines(ROWS)
+    assert path.read_bytes() == sealed_lines(ROWS)
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 16) - 2, 1 << 16, (1 << 16) + 1, 3 << 16])
+def test_a_long_torn_line_is_cut_off(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for before in (b"", sealed_lines(ROWS)):
+        path.write_bytes(before + b"x" * size)
+        RowWriter(path).close()
+        assert path.read_bytes() == before
+
+
+# -- checksums ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [*ROWS, {"text": '"sum": "a.0"}', "sum of it": 1.5}], ids=str)
+def test_a_row_with_any_byte_changed_is_refused(row: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    line = sealed(row, "run")
+    path.write_bytes(line)
+    assert list(read_rows(path)) == list(read_rows(path, "run")) == [row]
+    with pytest.raises(DamagedError, match=r"line 1 is damaged: it belongs elsewhere\."):
+        list(read_rows(path, "walk"))
+    for place in range(len(line) - 1):
+        for bit in (0, 3, 5):
+            changed = bytearray(line)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(DamagedError, match=r"rows\.jsonl, line 1 is damaged"):
+                list(read_rows(path, "run"))
+
+
+def test_rows_with_and_without_checksums_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    old, new = as_lines(ROWS).encode(), sealed_lines(ROWS, "run")
+    path.write_bytes(old)
+    assert list(read_rows(path)) == ROWS
+    with pytest.raises(DamagedError, match="line 1 is damaged: it has no checksum"):
+        list(read_rows(path, "run"))
+    for content in (old + new, new + old):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match="line 4 is damaged: other rows have a checksum, or it alone has one"):
+            list(read_rows(path))
+
+
+def test_what_is_put_aside_takes_no_others_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for name, copy in (("a.json.damaged", False), ("a.json.damaged-2", True), ("a.json.damaged-3", False)):
+        path.write_text(name)
+        assert put_aside(path, copy) == tmp_path / name
+        assert (tmp_path / name).read_text() == name
+        assert path.exists() == copy
+
+
+def test_nothing_is_written_into_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"run was removed or moved while this command wrote to it\. Put it back"):
+        write_held(tmp_path / "run" / "a.json", "text")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_leaves_no_part_of_a_row(tmp_path: Path) -> None:

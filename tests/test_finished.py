@@ -26,9 +26,9 @@ OLD = Path(__file__).parent / "schema1"
 """Results of the version that wrote schema 1: one run of two instances a category of the demo, without a model."""
 
 
-def scored(shop_config: Path, **settings: object) -> Path:
+def scored(shop_config: Path, said: list[str] | None = None, **settings: object) -> Path:
     job = Job.of(build(read_config(str(shop_config)), {"method": "copy", **settings}))
-    execute([job], lambda _: None)
+    execute([job], ([] if said is None else said).append)
     return job.folder
 
 
@@ -54,23 +54,89 @@ def test_the_metrics_are_those_of_the_last_scoring(shop_config: Path) -> None:
     assert finished(folder).metric_options == {}
 
 
-def test_predictions_that_were_cut_are_refused(shop_config: Path) -> None:
-    folder = scored(shop_config)
-    rows = (folder / "predictions.jsonl").read_text().splitlines(keepends=True)
-    (folder / "predictions.jsonl").write_text("".join(rows[:2]))
-    with pytest.raises(StoreError, match=r"holds 2 instances, summary.json counts 3: it was changed"):
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = next(place for place in range(len(content) // 2, len(content)) if content[place : place + 1].isdigit())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+FILES = ("run.json", "predictions.jsonl", "scores.jsonl", "summary.json", "generations.jsonl")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [cut, flip, folder_instead, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_file_is_found_and_running_again_mends_it(
+    name: str, damage: Callable[[Path], None], shop_config: Path, scripted: Any
+) -> None:
+    folder = scored(shop_config, method="rag")
+    whole, before = finished(folder), {name: (folder / name).read_bytes() for name in FILES}
+    asked = len(scripted.calls)
+    damage(folder / name)
+    gone = name == "summary.json" and not (folder / name).exists()
+    with pytest.raises(
+        StoreError, match="is not complete; run its" if gone else rf"{name}.* damaged: .*\. Run its command again"
+    ):
         finished(folder)
-    assert len(finished(folder, whole=False).predictions) == 2
+    said: list[str] = []
+    assert scored(shop_config, said, method="rag") == folder
+    mended = finished(folder)
+    assert mended.summary.scores == whole.summary.scores
+    assert mended.predictions == whole.predictions
+    assert gone or f"{name} is damaged" in said[0]
+    for other in set(FILES) - {name, "run.json", "summary.json", "generations.jsonl"}:
+        assert (folder / other).read_bytes() == before[other]
+    assert (len(scripted.calls) > asked) == (name == "generations.jsonl"), "nothing that is there is asked for again"
 
 
-def test_a_summary_without_options_has_them_in_the_record(shop_config: Path) -> None:
+def test_a_run_in_the_place_of_another_is_found(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
+    """All its files agree; only the folder's name tells."""
+    one, other = (scored(shop_config, method="rag", seed=seed) for seed in (1, 2))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    asked = len(scripted.calls)
+    said: list[str] = []
+    assert scored(shop_config, said, method="rag", seed=1) == one
+    assert said[0] == f"{one} holds another run; mending it"
+    assert len(scripted.calls) == asked + 3
+    assert (one / "generations.jsonl.damaged").read_bytes() == (other / "generations.jsonl").read_bytes()
+    assert finished(one).record.identity["settings"]["seed"] == 1
+
+
+@pytest.mark.parametrize("name", ["generations.jsonl", "predictions.jsonl", "scores.jsonl", "run.json", "summary.json"])
+def test_a_file_of_another_run_is_not_believed(name: str, shop_config: Path, scripted: Any) -> None:
+    """Its prompts and instances are the same, its texts are not."""
+    one = scored(shop_config, method="rag", seed=1, scripted={"text": "one {instance}"})
+    other = scored(shop_config, method="rag", seed=2, scripted={"text": "two {instance} sank"})
+    scores = finished(one).summary.scores
+    for complete in (True, False):
+        shutil.copy(other / name, one / name)
+        if not complete and name != "summary.json":
+            (one / "summary.json").unlink()
+        else:
+            with pytest.raises(StoreError, match="Run its command again, which mends it"):
+                finished(one)
+        scored(shop_config, [], method="rag", seed=1, scripted={"text": "one {instance}"})
+        assert finished(one).summary.scores == scores
+
+
+def test_a_summary_without_options_has_them_in_the_record(shop_config: Path, rewrite: Any) -> None:
     folder = scored(shop_config, rouge={"average": "bootstrap_median"})
 
     def forget(summary: dict[str, Any]) -> None:
         for name in ("metric_options", "fidelity", "resamples"):
             del summary[name]
 
-    edit(folder / "summary.json", forget)
+    rewrite(folder / "summary.json", forget)
     run = finished(folder)
     assert run.metrics["rouge"] == Rouge(average="bootstrap_median")
     assert (run.fidelity, run.resamples) == ("paper", 10)
@@ -86,14 +152,36 @@ def test_each_score_has_its_metric_and_its_column(shop_config: Path) -> None:
     assert run.older == ""
 
 
-def test_a_row_that_is_missing_is_told(shop_config: Path) -> None:
+def test_a_row_that_is_missing_is_told(shop_config: Path, rewrite: Any) -> None:
     folder = scored(shop_config)
-    lines = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
-    (folder / "scores.jsonl").write_text("".join(lines[1:]))
+    rewrite(folder / "scores.jsonl", lambda rows: rows[1:])
     with pytest.raises(
-        StoreError, match=r"scores\.jsonl has no row of rouge for Toys/test/u1; run it again to score it"
+        StoreError, match=r"scores\.jsonl is damaged: it has no row of rouge for Toys/test/u1\. Run its command again"
     ):
         finished(folder).rows("bleu")
+
+
+@pytest.mark.parametrize("what", ["run", "results"])
+@pytest.mark.parametrize("when", ["writing", "scoring"])
+def test_a_folder_that_is_gone_stops_the_run(
+    what: str, when: str, shop_config: Path, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Job.of(build(read_config(str(shop_config)), {"method": "rag"})).folder
+    taken = folder if what == "run" else folder.parent.parent
+    owner, name = (scripted, "submit") if when == "writing" else (Rouge, "rows")
+    whole = getattr(owner, name)
+
+    def take(*arguments: Any) -> Any:
+        shutil.rmtree(taken, ignore_errors=True)
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, take)
+        with pytest.raises(StoreError, match="was removed or moved while this command wrote to it"):
+            scored(shop_config, method="rag")
+    assert not taken.exists()
+    assert scored(shop_config, method="rag") == folder
+    assert len(finished(folder).predictions) == 3
 
 
 # Results of an older schema
@@ -120,11 +208,22 @@ def test_a_run_of_schema_1_is_read_as_it_is() -> None:
         assert run.metrics["bleu"].aggregate(run.rows("bleu")[chosen])["bleu"] == pytest.approx(scores["bleu"].value)
 
 
+def test_predictions_of_an_older_schema_that_were_cut_are_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(run_folders(OLD)[0], tmp_path / "run")
+    rows = (folder / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_text("".join(rows[:2]))
+    with pytest.raises(
+        StoreError, match=r"it holds 2 instances, summary\.json counts 6\. The run is of an older schema \(1\): move"
+    ):
+        finished(folder)
+    assert len(finished(folder, whole=False).predictions) == 2
+
+
 @pytest.mark.parametrize("name", ["run.json", "summary.json"])
 def test_a_newer_schema_is_refused(name: str, tmp_path: Path) -> None:
     folder = shutil.copytree(run_folders(OLD)[0], tmp_path / "run")
-    edit(folder / name, lambda content: content.update(schema=3))
-    with pytest.raises(StoreError, match=r"run was written by schema 3 of bench, this version reads 1 and 2"):
+    edit(folder / name, lambda content: content.update(schema=4))
+    with pytest.raises(StoreError, match=r"run was written by schema 4 of bench, this version reads 1, 2, 3"):
         finished(folder)
 
 
@@ -146,7 +245,7 @@ def test_a_file_without_one_of_its_fields_is_told(name: str, field: str, tmp_pat
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     else:
         edit(path, lambda content: content.pop(field))
-    where = rf"{name}, line 2: {field}" if lines else rf"{name}: {field}"
+    where = rf"{name}, line 2 is damaged: {field}" if lines else rf"{name} is damaged: {field}"
     with pytest.raises(StoreError, match=where):
         finished(folder).rows("rouge")
 

@@ -20,10 +20,10 @@ from bench.config import RUNTIME, SCORING, RunConfig, build, fields_of, read_con
 from bench.data.corpus import Corpus
 from bench.data.load import load
 from bench.errors import BenchError
-from bench.identity import identity_hash
 from bench.job import Job
 from bench.protocols import Properties
 from bench.resolved import Inputs
+from bench.results import identity_hash
 from bench.tasks.reviews import Reviews
 
 LEAVES = {name: kind for name, _, kind in fields_of(RunConfig)} | {
@@ -51,6 +51,7 @@ OTHER: dict[str, Any] = {
     "backend": "openai",
     "vllm.dtype": "bfloat16",
     "vllm.quantization": "fp8",
+    "vllm.repetition_penalty": 1.1,
     "vllm.tensor_parallel_size": 2,
     "vllm.gpu_memory_utilization": 0.5,
     "vllm.kv_cache_gib": 2,

@@ -219,12 +219,12 @@ def test_a_damaged_or_newer_neighbour_does_not_stop_a_run(shop_config: Path) -> 
 
     said: list[str] = []
     stem = job().folder.name.rpartition("-")[0]
-    for name, content in (("0", '{"schema": 1,'), ("1", '{"schema": 1}'), ("3", '{"schema": 3}')):
+    for name, content in (("0", '{"schema": 1,'), ("1", '{"schema": 1}'), ("4", '{"schema": 4}')):
         neighbour = job().folder.with_name(f"{stem}-{name}")
         neighbour.mkdir(parents=True)
         (neighbour / "run.json").write_text(content)
     execute([job()], said.append)
     assert [line for line in said if "schema" in line] == [
-        f"{stem}-1 is of an older schema (1; this version writes 2): it can be listed, shown and compared, and its "
+        f"{stem}-1 is of an older schema (1; this version writes 3): it can be listed, shown and compared, and its "
         "texts are made anew"
     ]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import StoreError
-from bench.files import as_lines
+from bench.errors import DamagedError, StoreError
+from bench.files import as_lines, object_hash, sealed_lines
 from bench.results import (
     READABLE,
     SCHEMA,
@@ -30,6 +30,7 @@ from bench.results import (
     TrainingRecord,
     TrainingStep,
     rows_of,
+    sound_rows,
 )
 
 # -- what is written is read back equal ----------------------------------------------------------------------------
@@ -192,7 +193,8 @@ def test_a_file_comes_back(kind: type[File], data: st.DataObject) -> None:
         written = json.loads(path.read_text(encoding="utf-8"))
     assert next(iter(written)) == "schema"
     assert written["schema"] == SCHEMA
-    assert set(written) - {"schema"} == set(kind.model_fields) - {"schema_version"}
+    assert set(written) - {"schema", "sha256"} == set(kind.model_fields) - {"schema_version"}
+    assert written.pop("sha256") == object_hash(dict(reversed(written.items())))
 
 
 @pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.__name__)
@@ -203,6 +205,8 @@ def test_rows_come_back(kind: type[Stored], data: st.DataObject) -> None:
         path = Path(folder) / "rows.jsonl"
         path.write_text(as_lines(row.json_object() for row in rows), encoding="utf-8")
         assert list(rows_of(kind, path)) == rows
+        path.write_bytes(sealed_lines((row.json_object() for row in rows), "run"))
+        assert list(rows_of(kind, path, "run")) == sound_rows(kind, path, "run", print) == rows
 
 
 def test_no_rows_where_there_is_no_file(tmp_path: Path) -> None:
@@ -281,20 +285,20 @@ def test_these_schemas_are_read(kind: type[File], schema: int, tmp_path: Path) -
     assert {name: value for name, value in read.json_object().items() if name in content} == content
 
 
-@pytest.mark.parametrize("schema", [0, 3, None, "2"])
+@pytest.mark.parametrize("schema", [0, 4, None, "2", [2]])
 @pytest.mark.parametrize("kind", CONTENTS, ids=lambda kind: kind.__name__)
 def test_other_schemas_are_refused_in_one_line(kind: type[File], schema: object, tmp_path: Path) -> None:
     path = file(tmp_path / "some-run" / "run.json", {"schema": schema, **CONTENTS[kind]})
     with pytest.raises(StoreError) as caught:
         kind.read(path)
     assert str(caught.value) == (
-        f"{path.parent} was written by schema {schema} of bench, this version reads 1 and 2. Use the version that "
+        f"{path.parent} was written by schema {schema} of bench, this version reads 1, 2, 3. Use the version that "
         "wrote it, or move the folder away to start over"
     )
 
 
 def test_a_file_without_a_schema_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"written by schema None of bench, this version reads 1 and 2\."):
+    with pytest.raises(StoreError, match=r"written by schema None of bench, this version reads 1, 2, 3\."):
         Summary.read(file(tmp_path / "summary.json", SUMMARY))
 
 
@@ -312,22 +316,53 @@ def test_the_golden_is_read() -> None:
     assert len(scores) == len(predictions) * len(summary.signatures)
 
 
+@pytest.mark.parametrize("kind", CONTENTS, ids=lambda kind: kind.__name__)
+def test_any_change_of_a_file_is_found(kind: type[File], tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    text = kind.model_validate(CONTENTS[kind]).text()
+    path.write_text(text)
+    assert kind.read(path) == kind.model_validate(CONTENTS[kind])
+    path.write_text(json.dumps(json.loads(text), sort_keys=True))
+    assert kind.read(path) == kind.model_validate(CONTENTS[kind]), "its form does not matter"
+    for place, character in enumerate(text):
+        if not character.isspace():
+            path.write_text(text[:place] + ("7" if character != "7" else "3") + text[place + 1 :])
+            with pytest.raises(DamagedError, match=r"a\.json is damaged"):
+                kind.read(path)
+    content = json.loads(text)
+    checksum = content.pop("sha256")
+    for changed in (content, content | {"schema": 2, "sha256": checksum}):
+        with pytest.raises(DamagedError, match="it does not have the content of its checksum"):
+            kind.read(file(path, changed))
+    older = content | {"schema": 2}
+    with pytest.raises(DamagedError, match="schema 2 has no checksums"):
+        kind.read(file(path, older | {"sha256": object_hash(older)}))
+
+
 # -- what is broken ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        (Summary, {"calls": "many"}, r"summary\.json: calls: Input should be a valid integer"),
-        (Summary, {"scores": {"Books": {"rouge1": {"value": 1}}}}, r"json: scores\.Books\.rouge1\.low: Field required"),
-        (Summary, {"signatures": None}, r"json: signatures: Input should be a valid dictionary"),
-        (Summary, {"adapter": {}}, r"json: adapter\.name: Field required"),
-        (RunRecord, {"identity": []}, r"json: identity: Input should be a valid dictionary"),
-        (RunRecord, {"name": 5}, r"json: name: Input should be a valid string"),
-        (Selection, {"scores": {"first": 0.5}}, r"json: scores\.first\.\S+: Input should be a valid integer"),
-        (Selection, {"epoch": 1.5}, r"json: epoch: Input should be a valid integer"),
-        (TrainingRecord, {"seconds": "long"}, r"json: seconds: Input should be a valid number"),
-        (AdapterRecord, {"method": None}, r"json: method: Input should be a valid string"),
+        (Summary, {"calls": "many"}, r"summary\.json is damaged: calls: Input should be a valid integer"),
+        (
+            Summary,
+            {"scores": {"Books": {"rouge1": {"value": 1}}}},
+            r"json is damaged: scores\.Books\.rouge1\.low: Field required",
+        ),
+        (Summary, {"signatures": None}, r"json is damaged: signatures: Input should be a valid dictionary"),
+        (Summary, {"adapter": {}}, r"json is damaged: adapter\.name: Field required"),
+        (RunRecord, {"identity": []}, r"json is damaged: identity: Input should be a valid dictionary"),
+        (RunRecord, {"name": 5}, r"json is damaged: name: Input should be a valid string"),
+        (
+            Selection,
+            {"scores": {"first": 0.5}},
+            r"json is damaged: scores\.first\.\S+: Input should be a valid integer",
+        ),
+        (Selection, {"epoch": 1.5}, r"json is damaged: epoch: Input should be a valid integer"),
+        (TrainingRecord, {"seconds": "long"}, r"json is damaged: seconds: Input should be a valid number"),
+        (AdapterRecord, {"method": None}, r"json is damaged: method: Input should be a valid string"),
     ],
 )
 def test_a_field_of_another_type(kind: type[File], content: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -335,7 +370,7 @@ def test_a_field_of_another_type(kind: type[File], content: dict[str, Any], mess
     with pytest.raises(StoreError, match=message) as caught:
         kind.read(path)
     assert str(caught.value).startswith(str(path))
-    assert str(caught.value).endswith("; something else wrote or changed it. Move its folder away to start over")
+    assert str(caught.value).endswith(". Run its command again, which mends it")
     assert "\n" not in str(caught.value)
 
 
@@ -351,7 +386,7 @@ def test_a_field_of_another_type(kind: type[File], content: dict[str, Any], mess
 )
 def test_a_field_that_is_missing(kind: type[File], name: str, tmp_path: Path) -> None:
     content = {key: value for key, value in CONTENTS[kind].items() if key != name}
-    with pytest.raises(StoreError, match=rf"a\.json: {name}: Field required; something else wrote or changed it"):
+    with pytest.raises(StoreError, match=rf"a\.json is damaged: {name}: Field required\. Run its command again"):
         kind.read(file(tmp_path / "a.json", {"schema": 2, **content}))
 
 
@@ -359,7 +394,7 @@ def test_a_file_that_is_no_json_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     for content in ("{", "[]"):
         path.write_text(content)
-        with pytest.raises(StoreError, match=r"summary\.json .*Move its folder away to start over"):
+        with pytest.raises(StoreError, match=r"summary\.json is damaged: .*Run its command again, which mends it"):
             Summary.read(path)
 
 
@@ -369,10 +404,10 @@ ROW = {"instance": "a", "metric": "bleu", "signature": "s", "texts": "t", "stati
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"metric": None}, r"line 2: metric: Input should be a valid string"),
-        ({"statistics": [1.0, "much"]}, r"line 2: statistics\.1: Input should be a valid number"),
-        ({"statistics": 5}, r"line 2: statistics: Input should be a valid list"),
-        ({"texts": ["a"]}, r"line 2: texts: Input should be a valid string"),
+        ({"metric": None}, r"line 2 is damaged: metric: Input should be a valid string"),
+        ({"statistics": [1.0, "much"]}, r"line 2 is damaged: statistics\.1: Input should be a valid number"),
+        ({"statistics": 5}, r"line 2 is damaged: statistics: Input should be a valid list"),
+        ({"texts": ["a"]}, r"line 2 is damaged: texts: Input should be a valid string"),
     ],
 )
 def test_a_row_with_another_type_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -382,8 +417,7 @@ def test_a_row_with_another_type_is_named(row: dict[str, Any], message: str, tmp
     assert next(rows) == ScoreRow(**ROW)
     with pytest.raises(StoreError, match=message) as caught:
         next(rows)
-    assert str(caught.value).startswith(f"{path}, line 2: ")
-    assert "Delete that line" in str(caught.value)
+    assert str(caught.value).startswith(f"{path}, line 2 is damaged: ")
     assert "\n" not in str(caught.value)
 
 
@@ -391,7 +425,7 @@ def test_a_row_with_another_type_is_named(row: dict[str, Any], message: str, tmp
 def test_a_row_that_misses_a_field_is_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     path.write_text(as_lines([ROW, {key: value for key, value in ROW.items() if key != name}]))
-    with pytest.raises(StoreError, match=rf"scores\.jsonl, line 2: {name}: Field required"):
+    with pytest.raises(StoreError, match=rf"scores\.jsonl, line 2 is damaged: {name}: Field required"):
         list(rows_of(ScoreRow, path))
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.errors import StoreError
-from bench.files import dump, read_json, read_rows
+from bench.files import content_hash, dump, read_json, read_rows, sealed_lines
 from bench.records import Call, Completion, Prompt
 from bench.results import Generation, Prediction, RunRecord, Score, ScoreRow, Summary
 from bench.store import RunStore, read_generations, stored_completion
@@ -114,20 +116,94 @@ def test_a_full_disk_after_a_torn_line_leaves_no_gap(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("garbage", [b"not json", b'"a text"', b"5", b"\0\0\0", b"", b"\xff\xfe", b'{"instance": "a"}'])
-def test_garbage_in_the_middle_is_named_and_kept(tmp_path: Path, garbage: bytes) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"not json",
+        b'"a text"',
+        b"5",
+        b"\0\0\0",
+        b"",
+        b"\xff\xfe",
+        b'{"instance": "a"}',
+        "flipped",
+        "unsealed",
+        "foreign",
+    ],
+)
+def test_a_damaged_row_is_dropped_kept_beside_and_told(tmp_path: Path, garbage: bytes | str) -> None:
     folder = tmp_path / "run"
     fill(folder, range(3))
     path = folder / "generations.jsonl"
     whole = path.read_bytes().splitlines(keepends=True)
-    content = whole[0] + garbage + b"\n" + whole[1] + whole[2]
+    row = read_generations(folder)[call(1).key].json_object()
+    if garbage == "flipped":
+        garbage = whole[1].replace(b"text 1", b"text 2").rstrip()
+        assert garbage != whole[1].rstrip()
+    elif isinstance(garbage, str):
+        garbage = (
+            (json.dumps(row) if garbage == "unsealed" else sealed_lines([row], "another").decode()).strip().encode()
+        )
+    content = whole[0] + garbage + b"\n" + whole[2]
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"generations\.jsonl, line 2\b.*[Dd]elete that line"):
+    said: list[str] = []
+    with RunStore(folder, RECORD, said.append) as store:
+        assert [store.completion(call(number)) for number in range(3)] == [completion(0), None, completion(2)]
+        store.append(call(1), completion(1))
+    (line,) = said
+    assert line.startswith(f"{path}: 1 of 3 rows are damaged or belong elsewhere; they are made again")
+    assert line.endswith("the old file is kept as generations.jsonl.damaged")
+    assert (folder / "generations.jsonl.damaged").read_bytes() == content
+    assert path.read_bytes() == whole[0] + whole[2] + whole[1]
+    with RunStore(folder, RECORD, said.append):
+        assert len(said) == 1, "it is whole again"
+
+
+def test_what_was_kept_beside_is_kept(tmp_path: Path) -> None:
+    fill(tmp_path / "run", range(1))
+    path = tmp_path / "run" / "generations.jsonl"
+    for number, name in enumerate(("generations.jsonl.damaged", "generations.jsonl.damaged-2")):
+        path.write_bytes(b"garbage %d\n" % number)
+        with RunStore(tmp_path / "run", RECORD, lambda _: None) as store:
+            assert store.stored() == 0
+        assert (tmp_path / "run" / name).read_bytes() == b"garbage %d\n" % number
+
+
+def test_a_full_disk_while_mending_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fill(folder, range(3))
+    path = folder / "generations.jsonl"
+    content = path.read_bytes().replace(b"text 1", b"text 2")
+    path.write_bytes(content)
+    with largest_file(len(content) // 2), pytest.raises(StoreError, match="cannot be written"):
         RunStore(folder, RECORD).__enter__()
     assert path.read_bytes() == content
-    path.write_bytes(b"".join(whole))
+    with RunStore(folder, RECORD, lambda _: None) as store:
+        assert store.stored() == 2
+
+
+def moved(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("take", [shutil.rmtree, moved, lambda folder: (folder / "generations.jsonl").unlink()])
+def test_a_folder_that_is_gone_stops_the_run(tmp_path: Path, take: Callable[[Path], None]) -> None:
+    folder = tmp_path / "run"
     with RunStore(folder, RECORD) as store:
-        assert store.stored() == 3, "the failed attempt gave its lock back"
+        store.append(call(0), completion(0))
+        take(folder)
+        with pytest.raises(
+            StoreError, match=r"was removed or moved while .*Put it back if it was moved, then run again"
+        ):
+            store.append(call(1), completion(1))
+        if not folder.exists():
+            for write in (lambda: store.write_predictions([]), lambda: store.write_scores([])):
+                with pytest.raises(StoreError, match="was removed or moved while"):
+                    write()
+            assert not folder.exists(), "no folder that is not complete"
+    if take is moved:
+        folder.with_name("elsewhere").rename(folder)
+        assert len(read_generations(folder)) == 2
 
 
 @pytest.mark.parametrize("room", [0, 1, 50])
@@ -182,48 +258,156 @@ def test_the_summary_is_never_half_there(tmp_path: Path, monkeypatch: pytest.Mon
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", watch)
-    again = SUMMARY.model_copy(update={"calls": 2})
     with RunStore(tmp_path / "run", RECORD) as store:
         store.write_summary(SUMMARY)
-        store.write_summary(again)
-    assert seen == [(SUMMARY, None), (again, SUMMARY)]
-    assert Summary.read(path) == again
+        store.write_summary(SUMMARY.model_copy(update={"calls": 2}))
+    files = {name: content_hash(path.with_name(name)) for name in ("run.json", "generations.jsonl")}
+    one, two = (SUMMARY.model_copy(update={"calls": calls, "files": files}) for calls in (1, 2))
+    assert seen == [(one, None), (two, one)]
+    assert Summary.read(path) == two
     assert os.listdir(path.parent).count("summary.json") == 1
 
 
+PREDICTIONS = [
+    Prediction(
+        instance=f"Books/test/u{number}",
+        category="Books",
+        user=f"u{number}",
+        prediction=text,
+        reference="it was",
+        blocks_shown=1,
+        blocks_offered=2,
+        calls=1,
+        prompt_tokens=7,
+        completion_tokens=3,
+        cut_off=False,
+        counts={"slots": 2},
+    )
+    for number, text in enumerate(("é\n\u2028", "", "three"))
+]
+INSTANCES = [row.instance for row in PREDICTIONS]
+SCORES = [ScoreRow(instance=name, metric="bleu", signature="s", texts="t", statistics=[1.0, 0.5]) for name in INSTANCES]
+
+
+def written(folder: Path) -> None:
+    """A run as far as its scores."""
+    fill(folder, range(3))
+    with RunStore(folder, RECORD) as store:
+        store.write_predictions(PREDICTIONS)
+        store.write_scores(SCORES)
+
+
 def test_predictions_and_scores_come_back(tmp_path: Path) -> None:
-    predictions = [
-        Prediction(
-            instance=f"Books/test/u{number}",
-            category="Books",
-            user=f"u{number}",
-            prediction=text,
-            reference="it was",
-            blocks_shown=1,
-            blocks_offered=2,
-            calls=1,
-            prompt_tokens=7,
-            completion_tokens=3,
-            cut_off=False,
-            counts={"slots": 2},
-        )
-        for number, text in enumerate(("é\n\u2028", ""))
-    ]
-    scores = [ScoreRow(instance="Books/test/u0", metric="bleu", signature="s", texts="t", statistics=[1.0, 0.5])]
+    fill(tmp_path / "run", range(3))
     with RunStore(tmp_path / "run", RECORD) as store:
-        assert (store.predictions(), store.scores(), store.has_predictions) == ([], [], False)
-        store.write_predictions(predictions)
-        store.write_scores(scores)
-        assert (store.predictions(), store.scores(), store.has_predictions) == (predictions, scores, True)
+        assert (store.predictions(INSTANCES), store.scores()) == ([], [])
+    written(tmp_path / "run")
+    with RunStore(tmp_path / "run", RECORD) as store:
+        assert (store.predictions(INSTANCES), store.scores()) == (PREDICTIONS, SCORES)
+
+
+def swapped(lines: list[bytes]) -> list[bytes]:
+    return [lines[1], lines[0], *lines[2:]]
+
+
+DAMAGE: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "cut": lambda lines: [*lines[:-1], lines[-1][:-40]],
+    "emptied": lambda lines: [],
+    "doubled": lambda lines: [lines[0], *lines],
+    "removed": lambda lines: lines[1:],
+    "swapped": swapped,
+    "flipped": lambda lines: [lines[0].replace(b'_shown": 1', b'_shown": 3'), *lines[1:]],
+    "bit": lambda lines: [lines[0].replace(b"Books/test", b"Books/pest"), *lines[1:]],
+    "zeros": lambda lines: [*lines, b"\0" * 10 + b"\n"],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_predictions_are_not_believed_and_kept_beside(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "run"
+    written(folder)
+    path = folder / "predictions.jsonl"
+    whole = path.read_bytes()
+    damaged = b"".join(DAMAGE[damage](whole.splitlines(keepends=True)))
+    path.write_bytes(damaged)
+    said: list[str] = []
+    with RunStore(folder, RECORD, said.append) as store:
+        assert store.predictions(INSTANCES) == []
+        store.write_predictions(PREDICTIONS)
+        assert store.predictions(INSTANCES) == PREDICTIONS
+    assert len(said) == 1
+    assert "predictions.jsonl" in said[0]
+    assert said[0].endswith("; made again from the answers")
+    assert path.read_bytes() == whole
+    assert (folder / "predictions.jsonl.damaged").read_bytes() == damaged
+
+
+def test_predictions_of_other_instances_or_of_another_run_are_made_again(tmp_path: Path) -> None:
+    written(tmp_path / "run")
+    said: list[str] = []
+    with RunStore(tmp_path / "run", RECORD, said.append) as store:
+        assert store.predictions([*INSTANCES[:2], "Books/test/u9"]) == []
+        (tmp_path / "run" / "predictions.jsonl").write_bytes(
+            sealed_lines((row.json_object() for row in PREDICTIONS), "another")
+        )
+        assert store.predictions(INSTANCES) == []
+    assert [line.partition("damaged: ")[2].partition(";")[0] for line in said] == [
+        "its 3 instances are not the 3 of the run in their order",
+        "it belongs elsewhere",
+    ]
+
+
+def test_answers_that_are_lost_are_asked_for_again(tmp_path: Path) -> None:
+    written(tmp_path / "run")
+    path = tmp_path / "run" / "generations.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    said: list[str] = []
+    with RunStore(tmp_path / "run", RECORD, said.append) as store:
+        assert store.predictions(INSTANCES) == []
+    assert said == [f"{path} lacks 1 answers; they are asked for again"]
+
+
+def test_damaged_scores_are_made_again(tmp_path: Path) -> None:
+    written(tmp_path / "run")
+    path = tmp_path / "run" / "scores.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"[1.0", b"[0.0", 1))
+    said: list[str] = []
+    with RunStore(tmp_path / "run", RECORD, said.append) as store:
+        assert store.scores() == SCORES[1:]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "generations.jsonl", "predictions.jsonl", "scores.jsonl", "summary.json"])
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    written(folder)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with RunStore(folder, RECORD, lambda _: None) as store:
+        store.write_predictions(PREDICTIONS)
+        store.write_scores(SCORES)
+        store.write_summary(SUMMARY)
+    assert (folder / f"{name}.damaged").is_dir()
+    assert (folder / name).is_file()
+
+
+def test_a_run_that_is_scored_again_is_not_complete(tmp_path: Path) -> None:
+    """Whatever stops it there: the summary would not be of the scores."""
+    written(tmp_path / "run")
+    with RunStore(tmp_path / "run", RECORD) as store:
+        store.write_summary(SUMMARY)
+        store.write_scores(SCORES[:1])
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        (0, r"written by schema 0 of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
-        (1, r"written by schema 1 of bench, this version writes 2\. Move the folder away to run again"),
-        (3, r"written by schema 3 of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
-        (None, r"written by schema None of bench, this version reads 1 and 2\. .*[Mm]ove the folder"),
+        (0, r"written by schema 0 of bench, this version reads 1, 2, 3\. .*[Mm]ove the folder"),
+        (1, r"written by schema 1 of bench, this version writes 3\. Move the folder away to run again"),
+        (2, r"written by schema 2 of bench, this version writes 3\. Move the folder away to run again"),
+        (4, r"written by schema 4 of bench, this version reads 1, 2, 3\. .*[Mm]ove the folder"),
+        (None, r"written by schema None of bench, this version reads 1, 2, 3\. .*[Mm]ove the folder"),
     ],
 )
 def test_a_folder_of_another_schema_is_refused_unchanged(tmp_path: Path, schema: int | None, message: str) -> None:
@@ -231,37 +415,68 @@ def test_a_folder_of_another_schema_is_refused_unchanged(tmp_path: Path, schema:
     fill(folder, range(2))
     record = read_json(folder / "run.json")
     record["schema"] = schema
+    del record["sha256"]
     (folder / "run.json").write_text(dump(record))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(StoreError, match=message):
         RunStore(folder, RECORD).__enter__()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
-
-def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
-    fill(tmp_path / "run", range(1))
-    with pytest.raises(StoreError, match=r"run\.json records another run .*Move the folder away"):
-        RunStore(tmp_path / "run", RECORD.model_copy(update={"identity": {"seed": 1}})).__enter__()
+    shutil.move(folder, tmp_path / "away")
+    fill(folder, range(2))
+    assert numbers(folder) == [0, 1], "the advice works"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\udc80"])
-def test_an_unreadable_record_is_one_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StoreError, match=r"run\.json .*Move its folder away to start over"):
-        RunStore(tmp_path / "run", RECORD).__enter__()
+def another(content: str) -> str:
+    return RECORD.model_copy(update={"identity": {"seed": 1}}).text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda content, text=text: text for text in ("", "{", "[]", "\udc80", "5", "\0\0", '{"schema": 3}')),
+        another,
+        lambda content: content.replace('"seed": 0', '"seed": 1'),
+        lambda content: content.replace('"schema": 3', '"schema": 2'),
+        lambda content: content.replace('"schema": 3', '"schema": 7'),
+        lambda content: content.replace('"sha256"', '"sha257"'),
+    ],
+)
+def test_a_damaged_record_is_written_again(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    folder = tmp_path / "run"
+    fill(folder, range(2))
+    path = folder / "run.json"
+    whole = path.read_text()
+    path.write_bytes(damage(whole).encode("utf-8", "surrogateescape"))
+    assert path.read_text(errors="replace") != whole
+    said: list[str] = []
+    with RunStore(folder, RECORD, said.append) as store:
+        assert store.stored() == 2
+    assert len(said) == 1
+    assert said[0].startswith(f"{path} is damaged: ")
+    assert said[0].endswith("; written again")
+    assert path.read_text() == whole
+
+
+def test_texts_of_other_weights_are_not_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    one, two = (RECORD.model_copy(update={"weights": weights}) for weights in ("one", "two"))
+    for record in (one, one, RECORD):
+        with RunStore(folder, record):
+            pass
+    with pytest.raises(
+        StoreError, match=r"were made with other weights than the adapter has now\. Move the folder away"
+    ):
+        RunStore(folder, two).__enter__()
+    shutil.move(folder, tmp_path / "away")
+    with RunStore(folder, two):
+        pass
 
 
 def test_results_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"cannot be written: .*--set results=FOLDER"):
         RunStore(tmp_path / "results" / "runs" / "run", RECORD).__enter__()
-
-
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "run" / "generations.jsonl").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"generations\.jsonl cannot be read"):
-        RunStore(tmp_path / "run", RECORD).__enter__()
 
 
 WRITER = """

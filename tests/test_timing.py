@@ -187,12 +187,14 @@ def test_an_adapter_of_the_configuration_is_used(shop_config: Path, tmp_path: Pa
     adapter = TrainedAdapter(run)
     torch.manual_seed(7)
     tensors = fresh_adapter(run, 128).state_dict()
-    write_tensors(adapter.files.weights(1), tensors)
-    adapter.files.write_record(AdapterRecord(method="pplug"))
+    adapter.selection_folder.mkdir(parents=True)
+    files = {"epoch-1.safetensors": write_tensors(adapter.files.weights(1), tensors)}
+    adapter.files.write_record(AdapterRecord(method="pplug", identity=adapter.identity))
     adapter.files.write_training(
-        TrainingRecord(epochs=1, steps=1, instances=1, parameters=1, share=0.1, processes=1, seconds=1.0)
+        TrainingRecord(epochs=1, steps=1, instances=1, parameters=1, share=0.1, processes=1, seconds=1.0, files=files)
     )
-    adapter.keep(Selection(column="meteor", instances=1, scores={1: 0.5}, epoch=1, signatures={}))
+    (weights,) = files.values()
+    adapter.keep(Selection(column="meteor", instances=1, scores={1: 0.5}, epoch=1, signatures={}, weights=weights))
     (trained,) = subjects(base, ["pplug"], 1, tmp_path / "second", inputs)
     assert trained.weights == "trained"
     assert fresh.job.adapter is not None

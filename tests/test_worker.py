@@ -15,6 +15,7 @@ import pytest
 from bench.config import RunConfig, build, read_config
 from bench.errors import BenchError
 from bench.execute import execute, split
+from bench.finished import finished
 from bench.job import Job
 from bench.results import Prediction, rows_of
 from bench.worker import Worker, main
@@ -51,8 +52,9 @@ def test_what_it_does_is_what_this_process_would_do(shop_config: Path, tmp_path:
     with Worker([there.config], said.append) as worker:
         worker.wait()
     assert there.folder.name == here.folder.name
-    assert there.summary() is not None
-    assert there.summary() == here.summary()
+    # The checksums differ, for the times do.
+    summaries = [finished(job.folder).summary.model_copy(update={"files": {}}) for job in (there, here)]
+    assert summaries[0] == summaries[1]
     assert here.trains is not None
     weights = f"adapters/{here.trains.folder.name}/epoch-1.safetensors"
     assert (tmp_path / "there" / weights).read_bytes() == (tmp_path / "here" / weights).read_bytes()

@@ -72,9 +72,25 @@ class Engines:
             self._backend = None
 
 
+NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Penalties of tokens that were there before, and the values that switch them off."""
+
+
 def check_vectors(config: RunConfig, vectors: bool) -> None:
-    """Raise `ConfigError` for soft prompts on a backend that takes none."""
-    if vectors and not registry.load("backends", config.backend).takes_vectors:
+    """Raise `ConfigError` for soft prompts on a backend that takes none, or with a penalty of tokens that were there
+    before: vLLM takes other requests' tokens for those of a prompt of vectors."""
+    if not vectors:
+        return
+    settings = config.backend_section.model_dump()
+    for given in (settings, settings.get("extra_body") or {}):
+        for name, none in NEUTRAL.items():
+            if given.get(name, none) not in (none, None):
+                raise ConfigError(
+                    f"method {config.method} puts vectors into its prompts, which have no tokens that "
+                    f"{config.backend}.{name if given is settings else f'extra_body.{name}'}={given[name]} could "
+                    f"penalise; leave it at {none}"
+                )
+    if not registry.load("backends", config.backend).takes_vectors:
         able = [name for name in registry.names("backends") if registry.load("backends", name).takes_vectors]
         raise ConfigError(
             f"method {config.method} puts vectors into its prompts, which backend={config.backend} does not take; use "

@@ -34,6 +34,9 @@ class VLLMSettings(Section):
 
     dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], GENERATION] = "auto"
     quantization: Annotated[str | None, GENERATION] = None
+    repetition_penalty: Annotated[float, Field(gt=0), at_most(10, "no text is left of that"), GENERATION] = 1.0
+    """What the logits of tokens in the prompt and the answer so far are divided by; 1 for none. Not with soft prompts,
+    whose tokens the engine does not know."""
     tensor_parallel_size: Annotated[int, Field(ge=1), at_most(1024, "no machine has so many GPUs"), RUNTIME] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
     kv_cache_gib: Annotated[int, Field(ge=1), at_most(16_384, "no machine has so much memory"), RUNTIME] = 1
@@ -135,7 +138,7 @@ class VLLMBackend:
 
     def submit(self, call: Call) -> None:
         """Queue a call. Raises `BackendError` if the engine refuses it or cannot take it, `PluginError` if its vectors
-        are not one for each slot and of the model's size."""
+        are not one for each slot, of the model's size and finite."""
         ids = self._chat.ids(call.prompt)
         if call.prompt.slots or (call.vectors is not None and len(call.vectors)):
             self._check(call, ids)
@@ -158,6 +161,14 @@ class VLLMBackend:
             raise PluginError(
                 f"{call.key}: prompt {prompt.stage} needs vectors of shape {wanted} (slots, hidden size of "
                 f"'{self._model}'), it has {'none' if got is None else got}"
+            )
+        import torch
+
+        if not bool(torch.tensor(call.vectors, dtype=model.dtype).isfinite().all()):
+            # The engine takes it, and texts of other requests on it change.
+            raise PluginError(
+                f"{call.key}: prompt {prompt.stage} has a vector with a number that is not finite in {model.dtype}; "
+                "the adapter's weights are broken, or too large for this dtype"
             )
         slots, rows = set(self._chat.positions(prompt, ids)), model.get_vocab_size()
         if unknown := sorted({token for place, token in enumerate(ids) if place not in slots and token >= rows}):
@@ -200,6 +211,7 @@ class VLLMBackend:
         parameters = SamplingParams(
             temperature=call.temperature,
             top_p=call.top_p,
+            repetition_penalty=self._section.repetition_penalty,
             max_tokens=call.max_new_tokens,
             seed=call.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,

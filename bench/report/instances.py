@@ -136,7 +136,7 @@ def _texts(run: FinishedRun, label: str, inputs: Inputs, results: Path, chosen: 
     predictions = {name: run.predictions[where[name]] for name in known}
     generations: Generations = {}
     try:
-        generations = read_generations(run.folder, set(known))
+        generations = read_generations(run.folder, set(known), run.record.owner)
         rebuilt = Run(run.config.model_copy(update={"results": results}), inputs)
     except BenchError as error:
         return _Texts(label, predictions, scores, generations, None, str(error))

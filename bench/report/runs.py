@@ -10,14 +10,14 @@ from tabulate import tabulate
 from bench.errors import ConfigError
 from bench.finished import config_of, find_run, finished, read_each, read_record, run_folders
 from bench.report.names import plural
-from bench.results import SCHEMA, Generation, Summary, rows_of
+from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
 
 HEADS = ["run", "state", "instances", "completions", "created"]
 
 
-def _completions(folder: Path) -> int:
+def _completions(folder: Path, record: RunRecord) -> int:
     """How many completions a run has."""
-    rows = rows_of(Generation, folder / "generations.jsonl")
+    rows = rows_of(Generation, folder / "generations.jsonl", record.owner)
     return len({(row.instance, row.stage, row.index) for row in rows})
 
 
@@ -41,7 +41,8 @@ def list_runs(results: str) -> str:
 
 def _line(folder: Path) -> tuple[list[object], int]:
     """A run's row in the list, and its schema."""
-    record, completions, summary = read_record(folder), _completions(folder), _summary(folder)
+    record = read_record(folder)
+    completions, summary = _completions(folder, record), _summary(folder)
     schema = record.schema_version
     state = "unfinished" if summary is None else "complete"
     state += f" (schema {schema})" if schema != SCHEMA else ""
@@ -51,7 +52,7 @@ def _line(folder: Path) -> tuple[list[object], int]:
 
 def _summary(folder: Path) -> Summary | None:
     path = folder / "summary.json"
-    return Summary.read(path) if path.exists() else None
+    return finished(folder).summary if path.exists() else None
 
 
 def show_run(results: str, part: str) -> str:
@@ -65,7 +66,7 @@ def show_run(results: str, part: str) -> str:
     lines += ["", *(f"{name}: {value}" for name, value in record.identity["settings"].items())]
     summary = _summary(folder)
     if summary is None:
-        return "\n".join([*lines, "", f"unfinished: {_completions(folder)} completions are there"])
+        return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])
     rows = [
         [category, column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
         for category, scores in summary.scores.items()
@@ -84,15 +85,15 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     from bench.store import read_generations
 
     folder = find_run(Path(results), part)
-    config = config_of(read_record(folder))
-    run = Run(config.model_copy(update={"results": folder.absolute().parents[1]}))
+    stored = read_record(folder)
+    run = Run(config_of(stored).model_copy(update={"results": folder.absolute().parents[1]}))
     ids = [instance.id for instance in run.instances]
     found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
     if len(found) != 1:
         some = ", ".join(found[:5]) if found else f"the first are {', '.join(ids[:3])}"
         raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
     instance = run.by_id[found[0]]
-    work = replay(run, instance, read_generations(folder, {instance.id}))
+    work = replay(run, instance, read_generations(folder, {instance.id}, stored.owner))
     lines = [instance.id, *(f"{label}: {value}" for label, value in run.task.shown(instance).items())]
     lines += [f"Group: {instance.group}"] if instance.group is not None else []
     order = ", the newest last" if run.task.timed else ""

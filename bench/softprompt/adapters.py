@@ -1,7 +1,7 @@
 """Adapters on disk, `results/adapters/<readable-name>-<hash>/`:
 
     adapter.json              first: identity and configuration
-    checkpoint.safetensors    the newest: weights, the optimiser's moments, the step (in its metadata)
+    checkpoint.safetensors    the newest: weights, the optimiser's moments; in its metadata the step, and checksums
     log.jsonl                 one row an optimiser step
     epoch-1.safetensors ...   the adapter's weights after each epoch
     training.json             last, atomically: its existence means that training is complete
@@ -15,14 +15,15 @@ ever unpickled.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError, ResourceError, StoreError
-from bench.files import as_lines, write_atomically
-from bench.results import SCHEMA, AdapterRecord, TrainingRecord, TrainingStep, rows_of
+from bench.errors import MEND, ConfigError, DamagedError, StoreError
+from bench.files import ABSENT, problem_of, sealed_lines, unreadable, whole_lines, write_held
+from bench.results import SCHEMA, AdapterRecord, TrainingRecord, TrainingStep, row_in, rows_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,15 +66,29 @@ class AdapterFiles:
 
     def write_record(self, record: AdapterRecord) -> None:
         """Raises `StoreError`."""
-        write_atomically(self.folder / "adapter.json", record.text())
+        write_held(self.folder / "adapter.json", record.text())
+
+    @property
+    def log(self) -> Path:
+        """The optimiser steps."""
+        return self.folder / "log.jsonl"
 
     def steps(self) -> list[TrainingStep]:
         """The optimiser steps that are logged. Raises `StoreError`."""
-        return list(rows_of(TrainingStep, self.folder / "log.jsonl"))
+        return list(rows_of(TrainingStep, self.log, self.folder.name))
+
+    def steps_until(self, last: int) -> list[TrainingStep]:
+        """The optimiser steps of a checkpoint; what is logged beyond it is left out. Raises `DamagedError` if one of
+        them is not as it was written."""
+        found = [row_in(TrainingStep, line, self.folder.name) for line in whole_lines(self.log)]
+        steps = [row for row in found if row is not None and row.step <= last]
+        if [row.step for row in steps] != list(range(1, last + 1)):
+            raise DamagedError(self.log, f"it does not hold the {last} steps before the checkpoint")
+        return steps
 
     def write_steps(self, steps: Sequence[TrainingStep]) -> None:
         """Raises `StoreError`."""
-        write_atomically(self.folder / "log.jsonl", as_lines(step.json_object() for step in steps))
+        write_held(self.log, sealed_lines((step.json_object() for step in steps), self.folder.name))
 
     def training(self) -> TrainingRecord | None:
         """The training, if it is complete. Raises `StoreError`."""
@@ -82,7 +97,7 @@ class AdapterFiles:
 
     def write_training(self, record: TrainingRecord) -> None:
         """Declare the training complete. Raises `StoreError`."""
-        write_atomically(self.folder / "training.json", record.text())
+        write_held(self.folder / "training.json", record.text())
 
     @property
     def is_trained(self) -> bool:
@@ -98,42 +113,74 @@ class AdapterFiles:
         return training is not None
 
 
-def weights_hash(path: Path) -> str:
-    """SHA-256 of a weights file, as hex. Raises `ResourceError` if it cannot be read."""
-    digest = hashlib.sha256()
+def read_tensors(path: Path, mend: str = MEND) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises `DamagedError`, which says how to `mend` it, if it is missing or broken
+    or a number in it is not finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        # Not a mapped file: what is checked is what is used, whatever becomes of the file.
+        tensors = load(path.read_bytes())
+    except (SafetensorError, *ABSENT) as error:
+        raise DamagedError(path, problem_of(error), mend) from error
     except OSError as error:
-        raise ResourceError(f"the adapter's weights {path} cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
+    if name := not_finite(tensors):
+        raise DamagedError(path, f"{name} holds numbers that are not finite", mend)
+    return tensors
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor with a number that is not finite, if there is one."""
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write tensors so that `path` holds either its old or its whole new content; the SHA-256 of the file, as hex.
+    Raises `StoreError`."""
+    from safetensors.torch import save
+
+    content = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, dict(metadata or {}))
+    write_held(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON object about them, with a checksum over both. Raises `StoreError`."""
+    text = json.dumps(about, sort_keys=True)
+    write_tensors(path, tensors, {"about": text, "sha256": _tensors_hash(tensors, text)})
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What `write_checkpoint` wrote. Raises `DamagedError` for anything else."""
+    from safetensors import safe_open
+
+    tensors = read_tensors(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("sha256") != _tensors_hash(tensors, metadata.get("about", "")):
+        raise DamagedError(path, "it does not have the content of its checksum")
+    about: dict[str, Any] = json.loads(metadata["about"])
+    return tensors, about
+
+
+def _tensors_hash(tensors: Mapping[str, torch.Tensor], about: str) -> str:
+    import torch
+
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises `StoreError` if it is missing or broken."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"adapter weights {path} cannot be read: {error}. Delete the file and run again") from error
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors so that `path` holds either its old or its whole new content. Raises `StoreError`."""
-    from safetensors.torch import save
-
-    content = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_atomically(path, save(content, metadata=dict(metadata or {})))
-
-
-def load_weights(module: torch.nn.Module, path: Path) -> None:
-    """Put the weights of a file into a method's adapter. Raises `ConfigError` if they are of another shape."""
+def load_weights(module: torch.nn.Module, path: Path, mend: str = MEND) -> None:
+    """Put the weights of a file into a method's adapter. Raises `ConfigError` if they are of another shape,
+    `DamagedError`, which says how to `mend` them, if they cannot be used."""
     import torch
 
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, mend)
     try:
         module.load_state_dict({name: tensor.to(torch.float32) for name, tensor in tensors.items()})
     except RuntimeError as error:

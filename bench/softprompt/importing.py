@@ -15,7 +15,7 @@ from bench.errors import ConfigError, ResourceError
 from bench.hub import Repository
 from bench.models import local_folder
 from bench.progress import say
-from bench.softprompt.adapters import adapter_folder
+from bench.softprompt.adapters import adapter_folder, not_finite
 from bench.softprompt.trained import ImportedAdapter
 
 if TYPE_CHECKING:
@@ -27,14 +27,16 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 def import_adapter(source: str, method: str, results: Path) -> Path:
     """Read a method's adapter out of a checkpoint, a folder or hub id; the folder it is kept in.
 
-    Raises `ConfigError` for a method without an adapter, `ResourceError` for a checkpoint that cannot be read or has
-    no such tensors.
+    Raises `ConfigError` for a method without an adapter, `ResourceError` for a checkpoint that cannot be read, has no
+    such tensors or numbers in them that are not finite.
     """
     names = _names(method)
     checkpoint = _Checkpoint(source)
     tensors: dict[str, torch.Tensor] = {}
     for file, wanted in checkpoint.files(names).items():
         tensors |= checkpoint.read(file, wanted)
+    if name := not_finite(tensors):
+        raise ResourceError(f"{checkpoint.label}: {name} holds numbers that are not finite; fetch it again")
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}".encode())

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.files import write_atomically
+from bench.files import write_held
 from bench.results import TrainingStep
 
 
@@ -33,7 +33,7 @@ def draw(path: Path, title: str, log: Sequence[TrainingStep], column: str, score
     figure.legend(handles=lines, loc="outside lower center", ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_held(path, buffer.getvalue())
 
 
 def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:

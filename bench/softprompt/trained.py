@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import ConfigError, StoreError
-from bench.files import write_atomically
-from bench.identity import identity_hash, readable_name, selection_identity, training_identity
+from bench.errors import MEND, ConfigError, DamagedError, StoreError
+from bench.files import content_hash, unwritable, write_held
+from bench.identity import readable_name, selection_identity, training_identity
 from bench.models import resolve_model
+from bench.progress import say
 from bench.protocols import TrainedMethod
 from bench.records import Instance
 from bench.resolved import Run
-from bench.results import AdapterRecord, AdapterSummary, Selection, older
-from bench.softprompt.adapters import AdapterFiles, adapter_folder, weights_hash, write_tensors
+from bench.results import AdapterRecord, AdapterSummary, Selection, identity_hash, older
+from bench.softprompt.adapters import AdapterFiles, adapter_folder, write_tensors
 from bench.work import first_prompt
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 class TrainedAdapter:
     """An adapter that is trained for a run's configuration, on the prompts of `training`; the validation subset of that
     run chooses the epoch."""
+
+    mend = MEND
 
     def __init__(self, run: Run) -> None:
         self.method: TrainedMethod = run.method  # type: ignore[assignment]
@@ -76,8 +79,21 @@ class TrainedAdapter:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training is complete. Raises `StoreError` for a folder of an older schema."""
-        return self.files.is_trained
+        """Whether the training is complete. Raises `StoreError` for a folder of an older schema, `DamagedError` if a
+        file is damaged that is needed: of the weights those of the chosen epoch, before it is chosen all."""
+        if not self.files.is_trained:
+            return False
+        record = self.files.record()
+        if record is None or identity_hash(record.identity or {}) != identity_hash(self.identity):
+            problem = "it is missing" if record is None else "it records another adapter"
+            raise DamagedError(self.folder / "adapter.json", problem)
+        try:
+            selection = self.selection
+        except DamagedError:
+            selection = None
+        for epoch in range(1, self.epochs + 1) if selection is None else (selection.epoch,):
+            self.weights(epoch)
+        return True
 
     @property
     def epochs(self) -> int:
@@ -88,9 +104,28 @@ class TrainedAdapter:
 
     @property
     def selection(self) -> Selection | None:
-        """The chosen epoch, if it is chosen."""
+        """The chosen epoch, if it is chosen. Raises `DamagedError` if that is damaged, or of other weights."""
         path = self.selection_folder / "selection.json"
-        return Selection.read(path) if path.exists() else None
+        selection = Selection.read(path) if path.exists() else None
+        if selection is not None and selection.weights != self._hashes.get(selection.epoch, selection.weights):
+            raise DamagedError(path, "it was chosen among other weights than the adapter has now")
+        return selection
+
+    @property
+    def _hashes(self) -> dict[int, str]:
+        """SHA-256 of the weights after each epoch; none before the training is complete."""
+        record = self.files.training()
+        epochs = range(1, record.epochs + 1) if record is not None else ()
+        return {epoch: record.files.get(self.files.weights(epoch).name, "") for epoch in epochs if record is not None}
+
+    def weights_hash(self, epoch: int | None = None) -> str | None:
+        """SHA-256 of the weights after an epoch, by default the chosen one; None if they are not there."""
+        try:
+            if epoch is None:
+                epoch = None if self.selection is None else self.selection.epoch
+            return None if epoch is None else self._hashes.get(epoch)
+        except DamagedError:
+            return None
 
     def best(self, scores: Mapping[int, float]) -> int:
         """The epoch with the best validation score, the first among equals."""
@@ -100,15 +135,19 @@ class TrainedAdapter:
 
     def keep(self, selection: Selection) -> None:
         """Write down which epoch is chosen. Raises `StoreError`."""
-        write_atomically(self.selection_folder / "selection.json", selection.text())
+        write_held(self.selection_folder / "selection.json", selection.text())
 
     def weights(self, epoch: int | None = None) -> Path:
-        """The weights after an epoch, by default the chosen one. Raises `StoreError` if none is chosen yet."""
+        """The weights after an epoch, by default the chosen one. Raises `StoreError` if none is chosen yet,
+        `DamagedError` if they are not those that the training ended with."""
         if epoch is None:
             if self.selection is None:
                 raise StoreError(f"{self.folder} has no chosen epoch yet; run `bench train` with the same options")
             epoch = self.selection.epoch
-        return self.files.weights(epoch)
+        path = self.files.weights(epoch)
+        if (now := content_hash(path)) != self._hashes.get(epoch):
+            raise DamagedError(path, "it is not as it was after the training" if now else "it is missing")
+        return path
 
     def summary(self) -> AdapterSummary:
         """What a summary says of the adapter that made a run's vectors."""
@@ -175,17 +214,25 @@ class TrainedAdapter:
         """Draw the losses by step and, once they are there, the validation scores by epoch."""
         from bench.softprompt import picture
 
-        scores = {} if self.selection is None else self.selection.scores
-        picture.draw(self.files.picture, self.folder.name, self.files.steps(), self.select_by, scores)
+        try:
+            scores = {} if self.selection is None else self.selection.scores
+            picture.draw(self.files.picture, self.folder.name, self.files.steps(), self.select_by, scores)
+        except DamagedError as error:
+            say(f"{self.files.picture} is not drawn: {error.where} is damaged: {error.problem}")
 
 
 class ImportedAdapter:
     """A method's adapter that was trained elsewhere (`bench adapter import`). Raises `ConfigError` for a folder that
-    does not hold one, or another method's."""
+    does not hold one, or another method's, and `DamagedError` for one that is not as it was imported."""
+
+    mend = "Import it again: bench adapter import FOLDER_OR_HUB_ID --method METHOD"
 
     def __init__(self, folder: Path, method: str) -> None:
         self.folder = folder
-        record = AdapterFiles(folder).record()
+        try:
+            record = AdapterFiles(folder).record()
+        except DamagedError as error:
+            raise DamagedError(error.where, error.problem, self.mend) from None
         if record is None or not self.weights().is_file():
             raise ConfigError(
                 f"adapter: {folder} does not hold an imported adapter (adapter.json and adapter.safetensors); make one "
@@ -193,6 +240,9 @@ class ImportedAdapter:
             )
         if record.method != method:
             raise ConfigError(f"adapter: {folder} is of method {record.method}, not of {method}")
+        self._hash = content_hash(self.weights())
+        if record.weights and record.weights != self._hash:
+            raise DamagedError(self.weights(), "it is not as it was imported", self.mend)
 
     @classmethod
     def write(
@@ -200,16 +250,23 @@ class ImportedAdapter:
     ) -> ImportedAdapter:
         """Keep tensors as an imported adapter in a folder. Raises `StoreError`."""
         files = AdapterFiles(folder)
-        write_tensors(files.imported, tensors)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        weights = write_tensors(files.imported, tensors)
         shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-        weights = weights_hash(files.imported)
         files.write_record(AdapterRecord(method=method, source=source, weights=weights, tensors=shapes))
         return cls(folder, method)
 
     @property
     def run_identity(self) -> dict[str, Any]:
         """What the identity of a run with this adapter says of it."""
-        return {"imported": weights_hash(self.weights())}
+        return {"imported": self._hash}
+
+    def weights_hash(self, epoch: int | None = None) -> str:
+        """SHA-256 of the weights, as hex."""
+        return self._hash
 
     def weights(self) -> Path:
         """The weights."""
@@ -269,14 +326,15 @@ def hidden_size(model: str) -> int:
     return int(config.get_text_config().hidden_size)
 
 
-def prompt_vectors(run: Run, weights: Path) -> PromptVectors:
-    """What makes the vectors of a run's prompts. Raises `ConfigError` for weights that do not fit."""
+def prompt_vectors(run: Run, weights: Path, mend: str = MEND) -> PromptVectors:
+    """What makes the vectors of a run's prompts. Raises `ConfigError` for weights that do not fit and
+    `DamagedError`, which says how to `mend` them, for some that cannot be used."""
     from bench.softprompt.vectors import PromptVectors
 
     method: TrainedMethod = run.method  # type: ignore[assignment]
     adapter = fresh_adapter(run, hidden_size(run.config.model))
     return PromptVectors(
-        adapter, weights, method.vectors, run.instances, lambda one: first_prompt(run, one), run.config.seed
+        adapter, weights, method.vectors, run.instances, lambda one: first_prompt(run, one), run.config.seed, mend
     )
 
 

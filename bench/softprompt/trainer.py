@@ -21,13 +21,14 @@ from torch import Tensor
 
 from bench.chat import Chat
 from bench.config import TrainConfig
-from bench.errors import DataError, ResourceError, StoreError
+from bench.errors import DamagedError, DataError, ResourceError, StoreError
+from bench.files import content_hash
 from bench.models import resolve_model, without_progress_bars
 from bench.progress import Progress, duration, say
 from bench.records import Prompt
 from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
-from bench.softprompt.adapters import AdapterFiles, read_tensors, write_tensors
+from bench.softprompt.adapters import AdapterFiles, not_finite, read_checkpoint, write_checkpoint, write_tensors
 from bench.softprompt.objective import Example, Losses, batches, losses
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class TrainingJob:
 
 def train(job: TrainingJob) -> None:
     """Train, or go on training. Call under the folder's lock. Raises `BenchError`; what was finished is kept."""
+    job.folder.mkdir(parents=True, exist_ok=True)
     with _one_thread():
         accelerator = processes.accelerator(job.config.clip)
         try:
@@ -147,6 +149,8 @@ class _Training:
             self.steps = max(len(self.examples) // self.config.batch_size, 1) * self.config.epochs
         self.log: list[TrainingStep] = []
         self.done = 0
+        self.hashes: dict[str, str] = {}
+        """SHA-256 of the weights after each epoch, by the file's name."""
         checkpoint = self._read_checkpoint()
         # After the weights are in: DeepSpeed copies them.
         self.adapter, self.optimizer = accelerator.prepare(self.bare, optimizer)
@@ -216,6 +220,11 @@ class _Training:
                 f"{generation}, own {own}, norm of the gradient {norm}); lower train.learning_rate. Nothing of this "
                 "step was kept"
             )
+        if name := not_finite(dict(self.bare.named_parameters())):
+            raise StoreError(
+                f"training {self.job.label}: step {step + 1} left {name} with numbers that are not finite; lower "
+                "train.learning_rate. Nothing of this step was kept"
+            )
         return TrainingStep(
             step=step + 1,
             epoch=step // self.per_epoch + 1,
@@ -271,7 +280,8 @@ class _Training:
 
     def _write_epoch(self, epoch: int) -> None:
         if self.main:
-            write_tensors(self.files.weights(epoch), self.bare.state_dict())
+            path = self.files.weights(epoch)
+            self.hashes[path.name] = write_tensors(path, self.bare.state_dict())
 
     def _write_checkpoint(self, step: int) -> None:
         """The log first: rows beyond the checkpoint's step are dropped on resuming."""
@@ -279,7 +289,8 @@ class _Training:
         if self.main:
             self.files.write_steps(self.log)
             weights = {f"weights.{name}": tensor for name, tensor in self.bare.state_dict().items()}
-            write_tensors(self.files.checkpoint, weights | moments, {"step": str(step)})
+            about = {"step": step, "adapter": self.files.folder.name, "files": self.hashes}
+            write_checkpoint(self.files.checkpoint, weights | moments, about)
 
     def _moments(self, step: int) -> dict[str, Tensor]:
         """Adam's state of each parameter that has one, by name and the parameter's number. All processes have to ask:
@@ -301,15 +312,27 @@ class _Training:
         return found | {f"step.{number}": torch.tensor(float(step)) for number in range(len(self.parameters))}
 
     def _read_checkpoint(self) -> dict[str, Tensor]:
-        """Take weights, step and log from the newest checkpoint; what it holds, nothing if there is none."""
+        """Take weights, step and log from the newest checkpoint; what it holds, nothing if there is none or if it or
+        what was written before it is damaged."""
         path = self.files.checkpoint
         if not path.exists():
             return {}
-        tensors, self.done = read_tensors(path), _metadata_step(path)
+        try:
+            tensors, about = read_checkpoint(path)
+            if about["adapter"] != self.files.folder.name:
+                raise DamagedError(path, f"it belongs to {about['adapter']}")
+            for name, digest in about["files"].items():
+                if content_hash(self.files.folder / name) != digest:
+                    raise DamagedError(self.files.folder / name, "it is not as it was written")
+            log = self.files.steps_until(about["step"])
+        except DamagedError as error:
+            if self.main:
+                say(f"{error.where} is damaged: {error.problem}; training {self.job.label} starts over")
+            return {}
+        self.done, self.log, self.hashes = about["step"], log, about["files"]
         self.bare.load_state_dict(
             {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
         )
-        self.log = [row for row in self.files.steps() if row.step <= self.done]
         if self.main and self.done < self.steps:
             say(f"training {self.job.label}: going on after step {self.done} of {self.steps}")
         return tensors
@@ -340,6 +363,8 @@ class _Training:
     def _finish(self, instances: int, seconds: float) -> None:
         trainable = sum(p.numel() for p in self.parameters)
         frozen = sum(p.numel() for p in self.model.parameters())
+        # Rows beyond the checkpoint may lie there.
+        self.files.write_steps(self.log)
         record = TrainingRecord(
             epochs=math.ceil(self.steps / self.per_epoch),
             steps=self.steps,
@@ -348,6 +373,7 @@ class _Training:
             share=trainable / (trainable + frozen),
             processes=self.accelerator.num_processes,
             seconds=sum(row.seconds for row in self.log),
+            files=self.hashes | {self.files.log.name: content_hash(self.files.log)},
         )
         self.files.write_training(record)
         speed = f", {instances / seconds:.1f} instances/s" if instances else ""
@@ -370,10 +396,3 @@ def frozen_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ResourceError(f"model '{name}' cannot be loaded for training: {first}") from error
     return model.requires_grad_(False).eval().to(device)  # type: ignore[no-untyped-call]
-
-
-def _metadata_step(path: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["step"])

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.context import derive_seed
-from bench.errors import ConfigError
+from bench.errors import MEND, ConfigError, DamagedError
 from bench.protocols import Whose
 from bench.records import Instance, Prompt
 from bench.softprompt.adapters import load_weights
@@ -22,7 +22,8 @@ class PromptVectors:
     """Makes the vectors of prompts with slots.
 
     `prompt` gives an instance's soft prompt; `instances` are those of the run, among whom other users' vectors are
-    found. Raises `ConfigError` for weights that do not fit the adapter.
+    found. Raises `ConfigError` for weights that do not fit the adapter, `DamagedError`, which says how to `mend` them,
+    for some that cannot be used.
     """
 
     def __init__(
@@ -33,8 +34,11 @@ class PromptVectors:
         instances: Sequence[Instance],
         prompt: Callable[[Instance], Prompt],
         seed: int,
+        mend: str = MEND,
     ) -> None:
-        load_weights(adapter, weights)
+        load_weights(adapter, weights, mend)
+        self._weights = weights
+        self._mend = mend
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._adapter = adapter.eval().to(self._device)
         self._whose = whose
@@ -50,7 +54,7 @@ class PromptVectors:
 
     def of(self, prompt: Prompt, instance: Instance) -> Matrix:
         """A row for each slot of the prompt, shape (slots, hidden_size). Raises `ConfigError` where a control has no
-        other user to take vectors from."""
+        other user to take vectors from, `DamagedError` where the weights give a number that is not finite."""
         if self._whose == "own":
             return self._made(prompt)
         kinds = [kind_of(slot) for slot in prompt.slots]
@@ -76,6 +80,10 @@ class PromptVectors:
         with torch.inference_mode():
             (rows,), _ = self._adapter([features])
         made: Matrix = rows.detach().float().cpu().numpy()
+        if not np.isfinite(made).all():
+            # An engine takes it, and other requests in its batch change.
+            problem = f"it gives vectors that are not finite for a prompt of stage {prompt.stage}"
+            raise DamagedError(self._weights, problem, self._mend)
         return made
 
     def _by_kind(self, instance: Instance) -> dict[str, Matrix]:

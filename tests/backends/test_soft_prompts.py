@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import Field
 
-from bench.backends import Engines
+from bench.backends import Engines, check_vectors
 from bench.backends.vllm import VLLMBackend, VLLMSettings
 from bench.chat import Chat
-from bench.config import RunConfig, Section, build
+from bench.config import GENERATION, RunConfig, Section, build
 from bench.errors import BackendError, ConfigError, PluginError
 from bench.methods.dep import DEP
 from bench.models import resolve_model
@@ -422,6 +423,12 @@ def test_vectors_of_a_wrong_shape_are_refused(lab: Lab) -> None:
             match=rf"'Books/test/u100'.*prompt pplug_review needs vectors of shape \(2, {hidden}\) .*has {got}",
         ):
             lab.backend.submit(replace(call, vectors=vectors))
+    for number in (np.nan, np.inf, -np.inf):
+        # The engine takes it, and texts of other requests change.
+        broken = lab.vectors(2, 0)
+        broken[1, 3] = number
+        with pytest.raises(PluginError, match=r"'Books/test/u100'.*has a vector with a number that is not finite in"):
+            lab.backend.submit(replace(call, vectors=broken))
     with pytest.raises(PluginError, match=rf"needs vectors of shape \(0, {hidden}\)"):
         lab.backend.submit(replace(text_calls()[0], vectors=lab.vectors(2, 0)))
     with pytest.raises(PluginError, match=r"its slots .* are not what its text holds"):
@@ -493,17 +500,51 @@ class Deaf(Started):
     takes_vectors: ClassVar[bool] = False
 
 
+class PenalSettings(VLLMSettings):
+    """Those of a server that takes vectors."""
+
+    frequency_penalty: Annotated[float, GENERATION] = 0.0
+    extra_body: Annotated[dict[str, Any], GENERATION] = Field(default={})
+
+
+class Penal(Started):
+    """It can penalise tokens that were there before."""
+
+    settings: ClassVar[type[Section]] = PenalSettings
+
+
 @pytest.fixture
 def started(register: Callable[[str, str, type], None]) -> list[Started]:
     """The engines that were started, without any."""
     Started.all.clear()
     register("backends", "started", Started)
     register("backends", "deaf", Deaf)
+    register("backends", "penal", Penal)
     return Started.all
 
 
 def stand_in(name: str, **more: int) -> RunConfig:
     return build({"method": "nonperso", "model": DEMO, "backend": name, name: more})
+
+
+@pytest.mark.parametrize(
+    ("backend", "setting", "said"),
+    [
+        ("vllm", {"repetition_penalty": 1.05}, r"vllm\.repetition_penalty=1\.05 could penalise; leave it at 1\.0"),
+        ("penal", {"frequency_penalty": -0.5}, r"penal\.frequency_penalty=-0\.5 .* leave it at 0\.0"),
+        ("penal", {"extra_body": {"presence_penalty": 1}}, r"penal\.extra_body\.presence_penalty=1 .* at 0\.0"),
+    ],
+)
+def test_a_penalty_of_earlier_tokens_and_soft_prompts_do_not_go_together(
+    backend: str, setting: dict[str, Any], said: str, started: list[Started]
+) -> None:
+    config = build({"method": "nonperso", "model": DEMO, "backend": backend, backend: setting})
+    with Engines() as engines, pytest.raises(ConfigError, match=rf"nonperso puts vectors into its prompts, .*{said}"):
+        engines.get(config, Chat(DEMO), vectors=True)
+    assert started == []
+    check_vectors(config, vectors=False)
+    neutral = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": None, "top_k": -1}
+    check_vectors(build({"method": "nonperso", "backend": "penal", "penal": {"extra_body": neutral}}), vectors=True)
 
 
 def test_an_engine_for_text_gives_way_to_one_for_soft_prompts(started: list[Started]) -> None:

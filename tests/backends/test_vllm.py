@@ -267,3 +267,25 @@ def test_closing_frees_the_engine_and_gives_torch_its_threads_back(cold: dict[st
     assert cold["while_open"] == 1
     assert (cold["engine_gone"], cold["model_gone"]) == (True, True)
     assert (cold["threads"], cold["setter"]) == (2, True)
+
+
+def test_of_a_models_generation_config_only_the_ends_of_an_answer_are_taken() -> None:
+    """The engine reads it for every request; everything else is what the request says."""
+    from vllm import SamplingParams
+
+    given = {"temperature": 0.8, "top_p": 0.95, "max_tokens": 7, "seed": 1, "repetition_penalty": 1.0}
+    asked, plain = SamplingParams(**given), SamplingParams(**given)
+    asked.update_from_generation_config(
+        {
+            "temperature": 0.1,
+            "top_k": 5,
+            "top_p": 0.2,
+            "repetition_penalty": 1.3,
+            "max_length": 3,
+            "eos_token_id": [2, 9],
+        },
+        2,
+    )
+    changed = {name for name in SamplingParams.__struct_fields__ if getattr(asked, name) != getattr(plain, name)}
+    assert changed == {"stop_token_ids", "_all_stop_token_ids", "_eos_token_id"}
+    assert asked.stop_token_ids == [9]

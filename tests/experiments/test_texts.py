@@ -11,7 +11,7 @@ import pytest
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DataError
 from bench.experiments.texts import PHRASE, emphasised, side_by_side
-from bench.files import as_lines
+from bench.files import sealed_lines
 from bench.finished import FinishedRun
 from bench.report.side_by_side import SideBySide, Text, plain
 from bench.results import Prediction, RunRecord, Summary
@@ -55,9 +55,10 @@ def run(folder: Path, data: Corpus, predictions: dict[str, str], fingerprint: st
         )
         for user, text in predictions.items()
     ]
-    (folder / "predictions.jsonl").write_text(as_lines(row.json_object() for row in rows))
     identity = {"data": {"Toys": fingerprint or data.fingerprint}}
     record = RunRecord(name=folder.name, identity=identity, config={"method": "copy", "notes": ["A random model."]})
+    content = sealed_lines((row.json_object() for row in rows), record.owner or "")
+    (folder / "predictions.jsonl").write_bytes(content)
     summary = Summary(
         name=folder.name,
         instances={"Toys": len(rows)},

@@ -406,7 +406,7 @@ def with_a_local_metric(run: Path) -> None:
     ("change", "message"),
     [
         (unfinished, "is not complete; run its command again"),
-        (without_a_row, r"has no row of bleu for .*; run it again to score it"),
+        (without_a_row, r"has no row of bleu for .*older schema \(1\): move its folder away, then run"),
         (of_other_texts, r"cannot be blessed: instances whose stored scores were not made .* again to score it"),
         (
             of_another_version,

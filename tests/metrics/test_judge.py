@@ -221,6 +221,17 @@ def test_an_answer_is_asked_for_once(server: Server, background_with: Made) -> N
     assert len(list(read_rows(path))) == 6, "the torn line is gone, every answer is there"
 
 
+def test_an_answer_that_was_changed_is_asked_for_again(server: Server, background_with: Made) -> None:
+    background = background_with([["past"], ["gone"]])
+    path = background.folder / "judge.jsonl"
+    first = server.judge().rows(batch(["a", "b"], background))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Score: 7", b"Score: 2", 1))
+    assert server.judge().rows(batch(["a", "b"], background)).tolist() == first.tolist()
+    assert len(server.asked) == 3
+    assert path.with_name("judge.jsonl.damaged").read_bytes() != content, "the old file is kept"
+
+
 def test_a_server_that_fails_costs_no_answer(server: Server, background_with: Made) -> None:
     background = background_with([["past"]] * 6)
 

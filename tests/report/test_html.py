@@ -24,7 +24,7 @@ from bench.chat import Chat
 from bench.config import RunConfig, Section, build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
-from bench.files import dump
+from bench.files import content_hash, read_rows, sealed_lines
 from bench.finished import FinishedRun, finished, run_folders
 from bench.job import Job
 from bench.protocols import Column
@@ -632,29 +632,25 @@ def index(report: Path) -> dict[str, Any]:
     return found
 
 
-def test_prompts_that_cannot_be_rebuilt_are_explained(results: Path, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_rebuilt_are_explained(results: Path, tmp_path: Path, rewrite: Any) -> None:
     copy = copied(results, tmp_path)
     (folder,) = (copy / "runs").glob("pag-*")
-    record = json.loads((folder / "run.json").read_text())
-    record["config"]["prompts"] = str(tmp_path / "gone")
-    (folder / "run.json").write_text(json.dumps(record))
+    rewrite(folder / "run.json", lambda record: record["config"].update(prompts=str(tmp_path / "gone")))
     problems = {run["label"]: run["problem"] for run in index(write_report(copy, tmp_path / "report.html"))["runs"]}
     assert problems.pop("pag, recency, K=2").startswith("prompts: ")
     assert set(problems.values()) == {""}
 
 
-def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(results: Path, tmp_path: Path, rewrite: Any) -> None:
     copy = copied(results, tmp_path)
     (torn,), (foreign,) = ([*(copy / "runs").glob(f"{name}-*")] for name in ("pag", "copy"))
     (torn / "scores.jsonl").write_bytes((torn / "scores.jsonl").read_bytes()[:-5])
-    summary = json.loads((foreign / "summary.json").read_text())
-    summary["signatures"]["gone"] = "gone|v:1"
-    (foreign / "summary.json").write_text(json.dumps(summary))
+    rewrite(foreign / "summary.json", lambda summary: summary["signatures"].update(gone="gone|v:1"))
     written = write_report(copy, tmp_path / "report.html").read_text()
     assert "2 finished runs" in written
-    assert f"<li><bdi>{torn.name}</bdi>: scores.jsonl has no row of bleu for " in written
+    assert f"<li><bdi>{torn.name}</bdi>: scores.jsonl is damaged: it is not as it was when " in written
     assert f"<li><bdi>{foreign.name}</bdi>: there is no metric &#x27;gone&#x27;" in written
-    with pytest.raises(StoreError, match="has no row of bleu for"):
+    with pytest.raises(StoreError, match=r"scores\.jsonl is damaged: it is not as it was when the run was completed"):
         write_report(copy, tmp_path / "report.html", ["pag"])
 
 
@@ -670,13 +666,15 @@ def test_a_table_or_a_figure_that_cannot_be_read_costs_no_other(results: Path, t
     assert str(tmp_path) not in written
 
 
-def test_generations_that_cannot_be_read_cost_only_the_prompts(results: Path, tmp_path: Path) -> None:
+def test_generations_that_cannot_be_read_cost_only_the_prompts(results: Path, tmp_path: Path, rewrite: Any) -> None:
     copy = copied(results, tmp_path)
     (folder,) = (copy / "runs").glob("pag-*")
     path = folder / "generations.jsonl"
     path.write_text("torn\n" + path.read_text())
+    # The summary is of the torn file.
+    rewrite(folder / "summary.json", lambda summary: summary["files"].update({path.name: content_hash(path)}))
     problems = {run["label"]: run["problem"] for run in index(write_report(copy, tmp_path / "report.html"))["runs"]}
-    assert "line 1 is not a row" in problems.pop("pag, recency, K=2")
+    assert "line 1 is damaged: it has no checksum" in problems.pop("pag, recency, K=2")
     assert set(problems.values()) == {""}
 
 
@@ -696,27 +694,35 @@ def test_only_generations_of_the_instances_shown_are_kept(
     assert kept == [{instance["id"] for instance in index(report)["instances"]}] * 2
 
 
+def with_other_data(path: Path) -> None:
+    """Change the identity in a run.json, and with it whom the rows belong to."""
+    record, folder = RunRecord.read(path), path.parent
+    other = record.model_copy(update={"identity": record.identity | {"data": {CATEGORY: "0" * 64}}})
+    path.write_text(other.text())
+    for name in ("generations.jsonl", "predictions.jsonl", "scores.jsonl"):
+        rows = list(read_rows(folder / name, record.owner))
+        (folder / name).write_bytes(sealed_lines(rows, other.owner or ""))
+    summary = Summary.read(folder / "summary.json")
+    files = {name: content_hash(folder / name) for name in summary.files}
+    (folder / "summary.json").write_text(summary.model_copy(update={"files": files}).text())
+
+
 def test_data_that_changed_are_not_shown(results: Path, tmp_path: Path) -> None:
     copy = copied(results, tmp_path)
-    for path in (copy / "runs").glob("*/run.json"):
-        record = json.loads(path.read_text())
-        record["identity"]["data"] = {CATEGORY: "0" * 64}
-        path.write_text(json.dumps(record))
+    for path in (copy / "runs").glob("*/summary.json"):
+        with_other_data(path.with_name("run.json"))
     written = write_report(copy, tmp_path / "report.html").read_text()
     assert "No instances can be shown, for their data cannot be read: data set " in written
     assert "was changed since" in written
     assert "class='leaderboard'" in written
 
 
-def test_runs_of_an_older_schema_are_reported(results: Path, tmp_path: Path) -> None:
+def test_runs_of_an_older_schema_are_reported(results: Path, tmp_path: Path, age: Any) -> None:
     """Their data had other fingerprints: what they had to predict tells whether the data are still the same."""
     copy = copied(results, tmp_path)
-    for folder in (path.parent for path in (copy / "runs").glob("*/summary.json")):
-        for name, kind in (("run.json", RunRecord), ("summary.json", Summary)):
-            content = kind.read(folder / name).json_object() | {"schema": SCHEMA - 1}
-            if kind is RunRecord:
-                content["identity"]["data"] = {CATEGORY: "0" * 64}
-            (folder / name).write_text(dump(content))
+    for path in (copy / "runs").glob("*/summary.json"):
+        with_other_data(path.with_name("run.json"))
+        age(path.parent, 1)
     written = write_report(copy, tmp_path / "report.html")
     assert f"4 of these 4 runs are of an older schema (1; this version writes {SCHEMA})." in written.read_text()
     assert [run["problem"] for run in index(written)["runs"]] == [""] * 4

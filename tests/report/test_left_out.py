@@ -19,35 +19,34 @@ from bench.execute import execute
 from bench.job import Job
 from bench.report.html import write_report
 
-Damage = Callable[[Path], None]
+Rewrite = Callable[[Path, Callable[[Any], Any]], None]
+Damage = Callable[[Path, Rewrite], None]
 
 
-def content(name: str, text: str) -> Damage:
-    return lambda run: (run / name).write_text(text) and None
+def content(name: str, text: str | bytes) -> Damage:
+    content = text.encode() if isinstance(text, str) else text
+    return lambda run, _: (run / name).write_bytes(content) and None
+
+
+def missing(name: str) -> Damage:
+    return lambda run, _: (run / name).unlink()
 
 
 def without(*keys: str) -> Damage:
-    """run.json, as JSON whole, lacks a key."""
+    """run.json, with the right checksum, lacks a key."""
 
-    def damage(run: Path) -> None:
-        record = json.loads((run / "run.json").read_text())
-        of = record
+    def change(record: Any) -> None:
         for key in keys[:-1]:
-            of = of[key]
-        del of[keys[-1]]
-        (run / "run.json").write_text(json.dumps(record))
+            record = record[key]
+        del record[keys[-1]]
 
-    return damage
+    return lambda run, rewrite: rewrite(run / "run.json", change)
 
 
 def changed(name: str, change: Callable[[Any], Any]) -> Damage:
-    """A file of JSON, or of lines of it, changed."""
-
-    def damage(run: Path) -> None:
-        lines = (run / name).read_text().splitlines() if name.endswith("l") else [(run / name).read_text()]
-        (run / name).write_text("".join(json.dumps(change(json.loads(line))) + "\n" for line in lines))
-
-    return damage
+    """A file of JSON, or each of its rows, is another one, with the right checksum."""
+    of_file = (lambda rows: [change(row) for row in rows]) if name.endswith("l") else change
+    return lambda run, rewrite: rewrite(run / name, of_file)
 
 
 def shorter(row: Any) -> Any:
@@ -71,40 +70,39 @@ def with_metric(summary: Any) -> Any:
     return summary | {"signatures": summary["signatures"] | {"gone": "gone|v:1"}}
 
 
-def folder_in_its_place(run: Path) -> None:
+def folder_in_its_place(run: Path, _: Rewrite) -> None:
     (run / "run.json").unlink()
     (run / "run.json").mkdir()
 
 
-LISTED = {
-    "torn": (
-        lambda run: (run / "run.json").write_bytes((run / "run.json").read_bytes()[:-40]) and None,
-        "cannot be read",
-    ),
-    "not a text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe{") and None, "cannot be read"),
-    "a folder": (folder_in_its_place, "cannot be read"),
-    "a list": (content("run.json", "[]"), "does not hold a JSON object"),
+LISTED: dict[str, tuple[Damage, str]] = {
+    "torn": (content("run.json", '{"schema": 3, "na'), "run.json is damaged: it cannot be read"),
+    "not a text": (content("run.json", b"\xff\xfe{"), "run.json is damaged: it cannot be read"),
+    "no run.json": (missing("run.json"), "run.json is damaged: it is missing"),
+    "a folder": (folder_in_its_place, "run.json is damaged: it is not a file"),
+    "a list": (content("run.json", "[]"), "it is not a JSON object"),
     "empty": (content("run.json", "{}"), "schema None"),
     "another schema": (content("run.json", '{"schema": 99}'), "schema 99"),
+    "another text": (content("run.json", '{"schema": 3, "sha256": "0"}'), "does not have the content of its checksum"),
     "only a name": (
         content("run.json", '{"schema": 2, "name": "x", "identity": {}, "config": {}}'),
-        "run.json: identity.settings: Field required",
+        "run.json is damaged: identity.settings: Field required",
     ),
-    "no settings": (without("identity", "settings"), "run.json: identity.settings: Field required"),
-    "no data": (without("identity", "data"), "run.json: identity.data: Field required"),
-    "no limit": (without("identity", "settings", "limit"), "run.json: identity.settings.limit: Field required"),
-    "no data set": (without("config", "dataset"), "run.json: config.dataset: Field required"),
-    "notes that are no list": (changed("run.json", with_config(notes=0)), "run.json: config.notes: "),
-    "training that is no section": (changed("run.json", with_config(train=[])), "run.json: config.train: "),
-    "torn summary": (content("summary.json", '{"schema": 2'), "summary.json cannot be read"),
-    "summary without scores": (content("summary.json", '{"schema": 2, "name": "x"}'), "summary.json: instances"),
+    "no settings": (without("identity", "settings"), "identity.settings: Field required"),
+    "no data": (without("identity", "data"), "identity.data: Field required"),
+    "no limit": (without("identity", "settings", "limit"), "identity.settings.limit: Field required"),
+    "no data set": (without("config", "dataset"), "config.dataset: Field required"),
+    "notes that are no list": (changed("run.json", with_config(notes=0)), "config.notes: "),
+    "training that is no section": (changed("run.json", with_config(train=[])), "config.train: "),
+    "torn summary": (content("summary.json", '{"schema": 2'), "summary.json is damaged: it cannot be read"),
+    "summary without scores": (content("summary.json", '{"schema": 2, "name": "x"}'), "summary.json is damaged: "),
+    "torn row": (content("predictions.jsonl", "torn\n"), "predictions.jsonl is damaged: it is not as it was when"),
+    "no predictions": (missing("predictions.jsonl"), "predictions.jsonl is damaged: it is missing"),
+    "no scores": (missing("scores.jsonl"), "scores.jsonl is damaged: it is missing"),
 }
 """What `bench list runs` cannot read either."""
-NOT_SHOWN = {
-    "incomplete": (lambda run: (run / "summary.json").unlink(), "it is not complete"),
-    "torn row": (content("predictions.jsonl", "torn\n"), "line 1 is not a row"),
-    "no predictions": (lambda run: (run / "predictions.jsonl").unlink(), "holds 0 instances"),
-    "no scores": (lambda run: (run / "scores.jsonl").unlink(), "has no row of rouge"),
+NOT_SHOWN: dict[str, tuple[Damage, str]] = {
+    "incomplete": (missing("summary.json"), "it is not complete"),
     "rows of two lengths": (changed("scores.jsonl", one_shorter), "of different lengths"),
     "short rows": (changed("scores.jsonl", shorter), "statistics, the metric makes"),
     "a score of no metric": (changed("summary.json", with_score), "a score other"),
@@ -123,13 +121,15 @@ def made(shop: Path, tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("name", [*LISTED, *NOT_SHOWN])
-def test_a_run_that_cannot_be_read(name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_cannot_be_read(
+    name: str, made: Path, tmp_path: Path, rewrite: Rewrite, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage, reason = {**LISTED, **NOT_SHOWN}[name]
     results = Path(shutil.copytree(made, tmp_path / "results"))
     (copy,), (other,) = ([*(results / "runs").glob(f"{method}-*")] for method in ("copy", "nonperso"))
     bad = copy.with_name("bad")
     shutil.copytree(copy, bad)
-    damage(bad)
+    damage(bad, rewrite)
     why = rf"left out: bad: .*{re.escape(reason)}"
     page = write_report(results, tmp_path / "report.html").read_text()
     assert re.search(why, capsys.readouterr().err)

@@ -3,7 +3,6 @@ with telling names, and looked through."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def home(tmp_path: Path, shop: Path, tiny_qwen2: Path) -> Path:
 
 
 def test_everything_is_made_and_no_path_is_in_it(
-    home: Path, shop_config: Path, scripted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, shop_config: Path, scripted: Any, tmp_path: Path, rewrite: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = read_config(str(shop_config)) | {"dataset": str(home / "shop"), "model": str(home / "tiny-model")}
     settings |= {"tokenizer": str(home / "tiny-model"), "results": str(home / "results")}
@@ -65,9 +64,7 @@ def test_everything_is_made_and_no_path_is_in_it(
     (results / "runs" / "copy-broken").mkdir()
     shutil.copy(results / "runs" / runs[0] / "run.json", results / "runs" / "copy-broken")
     (results / "runs" / "copy-broken" / "summary.json").write_text("{")
-    broken = json.loads((results / "runs" / runs[1] / "run.json").read_text())
-    broken["config"]["prompts"] = str(home / "no prompts")
-    (results / "runs" / runs[1] / "run.json").write_text(json.dumps(broken))
+    rewrite(results / "runs" / runs[1] / "run.json", lambda record: record["config"].update(prompts=str(home / "none")))
     write_report(results, results / "report.html")
     bless(results / "runs" / runs[0], results / "golden")
     for command in (["list", "runs"], ["show", runs[0]], ["compare", runs[0], runs[1]]):

@@ -23,6 +23,7 @@ from bench.loop import replay
 from bench.protocols import Array, Column
 from bench.records import Prompt
 from bench.report.runs import list_runs, show_instance, show_run
+from bench.results import SCHEMA
 from bench.store import read_generations
 
 
@@ -82,22 +83,15 @@ def test_a_line_a_run(finished: Job, results: str) -> None:
     assert whole.split()[:4] == [finished.folder.name, "complete", "3", "6"]
 
 
-def age(folder: Path) -> None:
-    """Make a run's files those of schema 1."""
-    for name in ("run.json", "summary.json"):
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(content | {"schema": 1}))
-
-
-def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: str) -> None:
-    age(finished.folder)
+def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: str, age: Any) -> None:
+    age(finished.folder, 1)
     _, _, line, note = list_runs(results).splitlines()
     assert line.split()[:6] == [finished.folder.name, "complete", "(schema", "1)", "3", "6"]
     assert note == (
-        "1 of an older schema (1; this version writes 2): they can be shown, compared and reported, and are not gone "
+        "1 of an older schema (1; this version writes 3): they can be shown, compared and reported, and are not gone "
         "on with"
     )
-    assert "\nof an older schema (1; this version writes 2): it is read" in show_run(results, "pag")
+    assert "\nof an older schema (1; this version writes 3): it is read" in show_run(results, "pag")
     shown = show_instance(results, "pag", "u1")
     assert "=== prediction\nanswer pag_review Toys/test/u1\n" in shown
     assert "--- answer (3 tokens, stop)\n" in shown
@@ -138,7 +132,7 @@ def test_a_run_that_cannot_be_read_is_named_and_costs_no_other(finished: Job, re
     assert line.split()[:2] == [finished.folder.name, "complete"]
     assert future.startswith("left out: future: ")
     assert "schema 99" in future
-    assert re.match(r"left out: torn: run\.json cannot be read", torn)
+    assert re.match(r"left out: torn: run\.json is damaged: it cannot be read", torn)
 
 
 def test_a_part_of_the_name_finds_a_run(finished: Job, shop_config: Path, results: str) -> None:
@@ -234,17 +228,16 @@ def test_which_instance(finished: Job, results: str) -> None:
         show_instance(results, "pag", "u9")
 
 
-def test_a_run_of_another_time(finished: Job, results: str) -> None:
+def test_a_run_of_another_time(finished: Job, results: str, rewrite: Any) -> None:
     path = finished.folder / "run.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"schema": 0}))
+    rewrite(path, lambda record: record.update(schema=0))
     with pytest.raises(StoreError, match="was written by schema 0 of bench, this version reads"):
         show_instance(results, "pag", "u1")
-    path.write_text(json.dumps(record | {"config": record["config"] | {"gone": 1}}))
+    rewrite(path, lambda record: record.update(schema=SCHEMA, config=record["config"] | {"gone": 1}))
     with pytest.raises(ConfigError, match="'gone' is not a configuration key"):
         show_instance(results, "pag", "u1")
     path.write_text("{")
-    with pytest.raises(StoreError, match=r"run\.json cannot be read"):
+    with pytest.raises(StoreError, match=r"run\.json is damaged: it cannot be read"):
         show_run(results, "pag")
 
 

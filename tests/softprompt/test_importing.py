@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 
 from bench.cli import main
 from bench.config import build, read_config
+from bench.errors import StoreError
+from bench.files import content_hash
 from bench.job import Job
 from bench.records import Call
 from bench.results import AdapterRecord, Summary
-from bench.softprompt.adapters import weights_hash
+from bench.softprompt.trained import ImportedAdapter
 
 DIMENSION, LATENT, HIDDEN = 512, 16, 128
 SHAPES = {
@@ -127,7 +129,7 @@ def test_the_adapter_alone_is_taken_out(checkpoint: Path, tmp_path: Path, capsys
     record = AdapterRecord.read(folder / "adapter.json")
     assert (record.method, record.source) == ("dep", "released")
     assert record.tensors == {name: list(tensor.shape) for name, tensor in published().items()}
-    assert record.weights == weights_hash(folder / "adapter.safetensors")
+    assert record.weights == content_hash(folder / "adapter.safetensors")
     assert str(tmp_path) not in (folder / "adapter.json").read_text()
 
 
@@ -161,6 +163,18 @@ def test_a_tensor_that_is_missing(checkpoint: Path, tmp_path: Path, capsys: pyte
     (checkpoint / INDEX).write_text(json.dumps(index))
     assert bring(checkpoint, tmp_path / "results") == 2
     assert "misses 1 of the adapter's 12 tensors, such as align_mlp_diff.2.bias" in refusal(
+        capsys, tmp_path / "results"
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_number_that_is_not_finite(number: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = published()
+    tensors["align_mlp_diff.2.bias"][3] = number
+    (tmp_path / "released").mkdir()
+    save_file(tensors, tmp_path / "released" / "model.safetensors")
+    assert bring(tmp_path / "released", tmp_path / "results") == 2
+    assert "align_mlp_diff.2.bias holds numbers that are not finite; fetch it again" in refusal(
         capsys, tmp_path / "results"
     )
 
@@ -393,6 +407,9 @@ def test_identity_is_of_the_weights_not_of_their_place(config: Path, adapter: Pa
     tensors = load_file(moved / "adapter.safetensors")
     tensors["sae.encoder.0.bias"][0] += 1
     save_file(tensors, moved / "adapter.safetensors")
+    with pytest.raises(StoreError, match=r"it is not as it was imported\. Import it again: bench adapter import"):
+        run(config, moved)
+    ImportedAdapter.write(moved, "dep", tensors)
     changed = run(config, moved)
     assert changed.identity != before.identity
     assert changed.folder != before.folder
@@ -428,8 +445,8 @@ def test_a_folder_that_holds_no_such_adapter(
     damage: str, message: str, config: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if damage == "method":
-        record = json.loads((adapter / "adapter.json").read_text())
-        (adapter / "adapter.json").write_text(json.dumps(record | {"method": "pplug"}))
+        record = AdapterRecord.read(adapter / "adapter.json")
+        (adapter / "adapter.json").write_text(record.model_copy(update={"method": "pplug"}).text())
     else:
         (adapter / damage).unlink()
     capsys.readouterr()

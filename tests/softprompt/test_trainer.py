@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,12 +28,13 @@ from bench.config import TrainConfig, build
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DataError, StoreError
 from bench.execute import execute, train_adapter
+from bench.files import content_hash
 from bench.job import Job
 from bench.records import Call, Instance, Prompt
 from bench.resolved import Inputs, Run
 from bench.results import Selection, TrainingStep
 from bench.softprompt import processes, trainer
-from bench.softprompt.adapters import AdapterFiles
+from bench.softprompt.adapters import AdapterFiles, read_checkpoint
 from bench.softprompt.objective import Example
 from bench.softprompt.trained import TrainedAdapter
 from bench.softprompt.trainer import TrainingJob, learning_rate_at
@@ -449,10 +450,8 @@ def stopped_after(step: int, made: TrainingJob) -> None:
     checkpoint = AdapterFiles(made.folder).checkpoint
 
     def stop(*_: Any) -> None:
-        if checkpoint.exists():
-            with safe_open(checkpoint, "pt") as file:
-                if int(file.metadata()["step"]) == step:
-                    raise KeyboardInterrupt
+        if checkpoint.exists() and read_checkpoint(checkpoint)[1]["step"] == step:
+            raise KeyboardInterrupt
 
     def adapter(hidden_size: int) -> nn.Module:
         module = made.adapter(hidden_size)
@@ -506,19 +505,72 @@ def test_rows_beyond_the_checkpoint_are_dropped(job: Callable[..., TrainingJob])
     assert [row.step for row in log(made)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_torn_checkpoint_is_named_and_a_missing_one_starts_over(job: Callable[..., TrainingJob]) -> None:
+def flip(path: Path, share: float = 0.5) -> None:
+    """Change a bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * share)] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("checkpoint.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-100])),
+        ("checkpoint.safetensors", lambda path: path.write_bytes(b"")),
+        ("checkpoint.safetensors", flip),
+        ("checkpoint.safetensors", lambda path: flip(path, 0.001)),
+        ("checkpoint.safetensors", Path.unlink),
+        ("checkpoint.safetensors", lambda path: (path.unlink(), path.mkdir())),
+        ("checkpoint.safetensors", "another's"),
+        ("checkpoint.safetensors", lambda path: shutil.copy(path.with_name("epoch-1.safetensors"), path)),
+        ("epoch-1.safetensors", flip),
+        ("epoch-1.safetensors", Path.unlink),
+        ("log.jsonl", flip),
+        ("log.jsonl", "another's"),
+        ("log.jsonl", lambda path: path.write_bytes(b"")),
+    ],
+)
+def test_after_damage_a_training_starts_over(
+    name: str,
+    damage: str | Callable[[Path], Any],
+    job: Callable[..., TrainingJob],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     through, made = job("through"), job("made", checkpoint_every=1)
     trainer.train(through)
     stopped_after(4, made)
-    path = made.folder / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StoreError, match=r"checkpoint\.safetensors cannot be read.*Delete the file and run again"):
-        trainer.train(made)
-    path.unlink()
+    path = made.folder / name
+    if isinstance(damage, str):
+        shutil.copy(through.folder / name, path)
+    else:
+        damage(path)
+    gone = not path.exists()
+    capsys.readouterr()
     trainer.train(made)
-    assert same_bits(weights(through, 1), weights(made, 1))
-    assert same_bits(weights(through, 2), weights(made, 2))
-    assert len(log(made)) == 6
+    said = capsys.readouterr().err
+    assert f"{name} is damaged: " in said or (gone and "checkpoint" in name)
+    assert ("training projection starts over" in said) == (f"{name} is damaged: " in said)
+    record = AdapterFiles(made.folder).training()
+    assert record is not None
+    assert set(record.files) == {"epoch-1.safetensors", "epoch-2.safetensors", "log.jsonl"}
+    for epoch in (1, 2):
+        assert same_bits(weights(through, epoch), weights(made, epoch))
+        assert record.files[f"epoch-{epoch}.safetensors"] == content_hash(AdapterFiles(made.folder).weights(epoch))
+    assert [row.step for row in log(made)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_that_is_gone_stops_the_training(job: Callable[..., TrainingJob]) -> None:
+    made = job(checkpoint_every=1)
+
+    def adapter(hidden_size: int) -> nn.Module:
+        shutil.rmtree(made.folder)
+        return made.adapter(hidden_size)
+
+    with pytest.raises(StoreError, match=r"was removed or moved while this command wrote to it\. .* then run again"):
+        trainer.train(replace(made, adapter=adapter))
+    assert not made.folder.exists()
+    trainer.train(made)
+    assert AdapterFiles(made.folder).is_trained
 
 
 def cli_arguments(results: Path, **settings: Any) -> list[str]:
@@ -575,8 +627,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bits(
         time.sleep(0.002)
     process.kill()
     process.communicate()
-    with safe_open(checkpoint, "pt") as file:
-        done = int(file.metadata()["step"])
+    done = read_checkpoint(checkpoint)[1]["step"]
     assert 1 <= done < 18, "it was killed in the middle"
     assert not killed.is_trained
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, DamagedError
 from bench.protocols import Whose
 from bench.records import Instance, Prompt
 from bench.softprompt.vectors import PromptVectors, kind_of
@@ -191,3 +191,15 @@ def test_weights_that_do_not_fit_are_refused(some: World) -> None:
     save_file({"factor": torch.ones(3)}, some.folder / "weights.safetensors")
     with pytest.raises(ConfigError, match="does not fit this configuration"):
         some.vectors("own")
+
+
+@pytest.mark.parametrize("whose", ["own", "constant", "shuffled"])
+def test_vectors_that_are_not_finite_are_refused(whose: Whose, some: World) -> None:
+    """The weights are finite, what they make of large features is not."""
+    for prompt in some.prompts.values():
+        if prompt.slots:
+            prompt.features["rows"][0, 0] = 3e38  # type: ignore[index]
+    with pytest.raises(
+        DamagedError, match=r"weights\.safetensors .*vectors that are not finite for a prompt of stage s"
+    ):
+        some.vectors(whose)
