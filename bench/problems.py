@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import AfterValidator, BaseModel
 
 from bench.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 DEEPEST = 32
 """Levels of mappings and lists in a setting."""
@@ -43,7 +40,7 @@ _KINDS = {
 """What a value has to be, by pydantic's type of the problem."""
 
 
-def sentence(problem: ErrorDetails, prefix: str = "") -> str:
+def sentence(problem: Mapping[str, Any], prefix: str = "") -> str:
     """A problem that pydantic found as "where: must be what, got value"; `prefix` goes before the name."""
     where = prefix + ".".join(str(part) for part in problem["loc"])
     context = {key: f"{item:g}" if isinstance(item, float) else item for key, item in problem.get("ctx", {}).items()}

@@ -119,7 +119,7 @@ def test_its_error_is_raised_here(shop_config: Path, tmp_path: Path) -> None:
 
 
 def test_leaving_the_block_ends_it(shop_config: Path) -> None:
-    with Worker([config(shop_config, train={"epochs": 100_000})], print) as training:
+    with Worker([config(shop_config, train={"epochs": 10_000})], print) as training:
         process = training.process.pid
         assert alive(process)
     assert not alive(process)
@@ -127,12 +127,12 @@ def test_leaving_the_block_ends_it(shop_config: Path) -> None:
 
 def test_it_ends_when_this_process_is_killed(shop_config: Path, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text(config(shop_config, train={"epochs": 100_000}).model_dump_json())
+    path.write_text(config(shop_config, train={"epochs": 10_000}).model_dump_json())
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     process = int(parent.stdout.readline())
     # In the middle of training, not while it still starts.
-    adapter = Job.of(config(shop_config, train={"epochs": 100_000})).trains
+    adapter = Job.of(config(shop_config, train={"epochs": 10_000})).trains
     assert adapter is not None
     checkpoint = adapter.folder / "checkpoint.safetensors"
     # However long a busy machine takes.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -22,17 +23,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from tabulate import tabulate
+
+from bench.config import build, parse_setting, read_config
+from bench.errors import BenchError
+from bench.experiments.spec import read_experiment
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import test_fuzz as fuzz  # noqa: E402
-from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from tabulate import tabulate  # noqa: E402
-
-from bench.config import build, parse_setting, read_config  # noqa: E402
-from bench.errors import BenchError  # noqa: E402
-from bench.experiments.spec import read_experiment  # noqa: E402
+_spec = importlib.util.spec_from_file_location("fuzz", ROOT / "tests" / "test_fuzz.py")
+assert _spec is not None
+assert _spec.loader is not None
+fuzz: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fuzz)
 
 SECONDS = 120
 """After which a command counts as one that hangs."""
