@@ -79,7 +79,8 @@ def _place(value: Any) -> Any:
     if not isinstance(value, str | Path):
         return value
     try:
-        return path_of(value)
+        # Text: read from JSON, nothing else is a path to pydantic.
+        return str(path_of(value))
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
