@@ -353,7 +353,8 @@ def test_settings_of_takes_the_kinds_asked_for() -> None:
 
 def test_backend_settings_of_takes_the_kinds_asked_for() -> None:
     config = build({"method": "rag", "vllm": {"dtype": "float32"}, "openai": {"retries": 2}})
-    assert backend_settings_of(config, [GENERATION]) == {"vllm.dtype": "float32", "vllm.quantization": None}
+    wanted = {"vllm.dtype": "float32", "vllm.quantization": None, "vllm.repetition_penalty": 1.0}
+    assert backend_settings_of(config, [GENERATION]) == wanted
     server = build({"method": "rag", "backend": "openai", "openai": {"base_url": "http://me:pass@host/v1"}})
     assert backend_settings_of(server, [RUNTIME])["openai.base_url"] == "http://host/v1"
     assert backend_settings_of(server, [DATA, RETRIEVAL]) == {}
