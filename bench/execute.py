@@ -78,10 +78,10 @@ def _do(unfinished: Sequence[Job], say: Say) -> None:
         for job in unfinished:
             if job in training:
                 select_epoch(job, engines, say)
-            with RunStore(job.folder, job.record(), say) as store:
+            with RunStore(job.folder, job.record(), say, job.places) as store:
                 predict(job, store, engines, say)
     for job in unfinished:
-        with RunStore(job.folder, job.record(), say) as store:
+        with RunStore(job.folder, job.record(), say, job.places) as store:
             summarise(job, store, say)
 
 
@@ -310,7 +310,7 @@ def _epochs(adapter: TrainedAdapter) -> range:
 
 def _validate(job: Job, column: str, engines: Engines, say: Say) -> float:
     """The score of one epoch's adapter on the validation subset."""
-    with RunStore(job.folder, job.record(), say) as store:
+    with RunStore(job.folder, job.record(), say, job.places) as store:
         predict(job, store, engines, say)
         predictions = _written(job, store)
     ((name, metric),) = job.run.metrics.items()

@@ -15,9 +15,11 @@ from pydantic import Field
 from bench.config import RunConfig, build
 from bench.errors import MEND, BenchError, ConfigError, DamagedError, DataError, StoreError
 from bench.files import content_hash
+from bench.places import found
 from bench.progress import say
 from bench.registry import create, near_match
 from bench.results import SCHEMA, Prediction, Row, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
+from bench.store import places_of
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric
@@ -67,7 +69,7 @@ class FinishedRun:
     @property
     def metric_options(self) -> Mapping[str, Mapping[str, Any]]:
         """The options that the metrics were given when the run was last scored, by metric."""
-        options = self.summary.metric_options
+        options = found(self.summary.metric_options, places_of(self.folder))
         return self.config.options if options is None else options
 
     @property
@@ -163,15 +165,15 @@ class _Described(Stored):
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The run.json of a run, complete or not. Raises `StoreError` for a schema that cannot be read, and where identity
-    or configuration lack what every run has."""
+    """The run.json of a run, complete or not, with the paths that are known here. Raises `StoreError` for a schema that
+    cannot be read, and where identity or configuration lack what every run has."""
     path = folder / "run.json"
     record = RunRecord.read(path)
     try:
         validated(_Described, {"identity": record.identity, "config": record.config}, path)
     except DamagedError as error:
         raise DamagedError(path, error.problem, mend_of(record)) from None
-    return record
+    return record.model_copy(update={"config": found(record.config, places_of(folder))})
 
 
 def config_of(record: RunRecord) -> RunConfig:

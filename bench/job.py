@@ -17,6 +17,7 @@ from bench.errors import DamagedError, PluginError
 from bench.finished import finished
 from bench.identity import run_identity, run_name
 from bench.loop import VectorsOf
+from bench.places import hidden
 from bench.resolved import Inputs, Run
 from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary, identity_hash
 from bench.scoring import background_of
@@ -160,7 +161,7 @@ class Job:
     @property
     def scoring(self) -> dict[str, Any]:
         """What a summary says of how its scores were made: run.json keeps the configuration of the first time."""
-        options = self.config.model_dump(mode="json")["options"]
+        options = hidden(self.config.model_dump(mode="json")["options"], self.places)
         return {
             "resamples": self.config.resamples,
             "fidelity": self.config.fidelity,
@@ -175,11 +176,18 @@ class Job:
         """What a metric may know of the run's predictions beside their texts."""
         return background_of(predictions, self.run.corpora, self.run.task, self.run.embeddings.embed, self.folder)
 
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """The paths among the settings, by the names that stand for them in records."""
+        places: dict[str, str] = {}
+        hidden(self.config.model_dump(mode="json", exclude={"results"}), places)
+        return places
+
     def record(self) -> RunRecord:
         """The content of run.json."""
         config = self.config
         # Where the folder lies is known to who reads it.
-        settings = config.model_dump(mode="json", exclude={"results"})
+        settings = hidden(config.model_dump(mode="json", exclude={"results"}), self.places)
         for name in registry.names("backends"):
             if (options := settings["options"].get(name)) is not None:
                 public = registry.load("backends", name).settings(**options).public()

@@ -1,12 +1,13 @@
 """Where models and data lie on this machine, and what of it is shown elsewhere: a name, never a path.
 
-Only what stays here tells places: a run's own run.json, which needs them to read data and models again, and messages
-on the terminal.
+Only what stays here tells places: a run's places.json, which has the paths that it takes to read data and models again,
+and messages on the terminal.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,10 @@ from bench.models import PACKAGE_PREFIX
 
 DIGITS = 6
 """Of a fingerprint, where names do not tell two things apart."""
+
+
+HIDDEN = ".../"
+"""Begins what stands in a record for a path."""
 
 
 def shown_name(name: str) -> str:
@@ -56,7 +61,7 @@ def is_place(value: str) -> bool:
 def without_places(value: Any) -> Any:
     """A value of a record without what tells of the machine: a path is its last part, an address is left out."""
     if isinstance(value, str):
-        return Path(value).name if is_place(value) else value
+        return Path(value).name if is_place(value) or value.startswith(HIDDEN) else value
     if isinstance(value, Mapping):
         return {
             key: without_places(entry)
@@ -65,6 +70,32 @@ def without_places(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [without_places(entry) for entry in value]
+    return value
+
+
+def hidden(value: Any, places: dict[str, str]) -> Any:
+    """A value of a record with the names of paths in their place, e.g. ".../movies"; `places` takes the paths by
+    name."""
+    if isinstance(value, str) and is_place(value):
+        # Two paths may end alike.
+        folders = itertools.chain([""], (f"{number}/" for number in itertools.count(2)))
+        names = (f"{HIDDEN}{folder}{Path(value).name}" for folder in folders)
+        return next(name for name in names if places.setdefault(name, value) == value)
+    if isinstance(value, Mapping):
+        return {key: hidden(entry, places) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [hidden(entry, places) for entry in value]
+    return value
+
+
+def found(value: Any, places: Mapping[str, str]) -> Any:
+    """The value that `hidden` had, as far as its paths are known here."""
+    if isinstance(value, str):
+        return places.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: found(entry, places) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [found(entry, places) for entry in value]
     return value
 
 

@@ -1,6 +1,7 @@
 """A run's folder, `results/runs/<readable-name>-<hash>/`:
 
     run.json           first: identity, configuration, versions, device
+    places.json        the paths on this machine, by the names that stand for them in the other files
     generations.jsonl  append-only, one row a completion, keyed by (instance, stage, index) and the prompt's hash
     predictions.jsonl  one row an instance, written when every completion is there
     scores.jsonl       one row an instance and metric
@@ -14,14 +15,24 @@ NAME.damaged. A torn last line is dropped; one process at a time may write. What
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
 from bench.errors import DamagedError, StoreError
-from bench.files import RowWriter, content_hash, exclusive, put_aside, sealed_lines, unwritable, write_held
+from bench.files import (
+    RowWriter,
+    content_hash,
+    dump,
+    exclusive,
+    put_aside,
+    read_json,
+    sealed_lines,
+    unwritable,
+    write_held,
+)
 from bench.progress import say
 from bench.records import Call, Completion
 from bench.results import (
@@ -36,8 +47,18 @@ from bench.results import (
     sound_rows,
 )
 
+PLACES = "places.json"
 ROWS = ("generations.jsonl", "predictions.jsonl", "scores.jsonl")
 Generations = dict[tuple[str, str, int], Generation]
+
+
+def places_of(folder: Path) -> dict[str, str]:
+    """The paths that a run's files have names for, as far as they are known."""
+    try:
+        places = read_json(folder / PLACES)
+    except StoreError:
+        return {}
+    return {name: place for name, place in places.items() if isinstance(place, str)}
 
 
 def read_generations(folder: Path, instances: Collection[str] | None = None, owner: str | None = None) -> Generations:
@@ -97,9 +118,16 @@ class RunStore:
     schema or holds texts of other weights.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, say: Callable[[str], None] = say) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        record: RunRecord,
+        say: Callable[[str], None] = say,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self._record = record
+        self._places = dict(places or {})
         self._owner = identity_hash(record.identity)
         self._say = say
         self._lock = ExitStack()
@@ -153,6 +181,9 @@ class RunStore:
             write_held(path, self._record.text())
         elif other_weights(self.folder, self._record):
             raise made_otherwise(self.folder)
+        known = places_of(self.folder)
+        if (places := known | self._places) != known:
+            write_held(self.folder / PLACES, dump(places))
 
     def completion(self, call: Call) -> Completion | None:
         """The stored answer to a call, if there is one to this very prompt."""

@@ -3,6 +3,7 @@ with telling names, and looked through."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bench.cli import main
 from bench.config import read_config
 from bench.experiments.data import data_statistics
 from bench.golden import bless
-from bench.places import by_name, shown_name, told_apart, without_paths
+from bench.places import by_name, found, hidden, shown_name, told_apart, without_paths, without_places
 from bench.report.html import write_report
 from bench.report.timing import time_methods
 
@@ -64,15 +65,17 @@ def test_everything_is_made_and_no_path_is_in_it(
     (results / "runs" / "copy-broken").mkdir()
     shutil.copy(results / "runs" / runs[0] / "run.json", results / "runs" / "copy-broken")
     (results / "runs" / "copy-broken" / "summary.json").write_text("{")
-    rewrite(results / "runs" / runs[1] / "run.json", lambda record: record["config"].update(prompts=str(home / "none")))
+    rewrite(results / "runs" / runs[1] / "run.json", lambda record: record["config"].update(prompts=".../none"))
     write_report(results, results / "report.html")
     bless(results / "runs" / runs[0], results / "golden")
     for command in (["list", "runs"], ["show", runs[0]], ["compare", runs[0], runs[1]]):
         assert main([*command, "--results", str(results)]) == 0
     printed += capsys.readouterr().out.splitlines()
     texts = {line: line for line in printed if not line.startswith("wrote ")}
-    # A run's own record has to find its data again.
-    own = {path / "run.json" for path in (results / "runs").iterdir()}
+    # What it takes to find data and model again, and nothing else.
+    own = {path / "places.json" for path in (results / "runs").iterdir()}
+    places = json.loads((results / "runs" / runs[0] / "places.json").read_text())
+    assert places == {".../shop": str(home / "shop"), ".../tiny-model": str(home / "tiny-model")}
     files = [path for path in results.rglob("*") if path.is_file() and path not in own]
     assert {path.suffix for path in files} >= {".html", ".tex", ".md", ".csv", ".json", ".jsonl", ".png", ".pdf"}
     texts |= {path.name: path.read_bytes().decode("latin-1") for path in files}
@@ -83,6 +86,18 @@ def test_everything_is_made_and_no_path_is_in_it(
     assert "model tiny-model" in page
     assert "Model tiny-model, data shop, test instances" in texts["scores.md"]
     assert "'=RAG" in texts["scores.csv"]
+
+
+def test_records_have_names_for_paths() -> None:
+    places: dict[str, str] = {}
+    settings = {"a": "/x/m", "b": ["/y/m", "/x/m"], "c": {"d": "~/m?pooling=cls"}, "e": "org/m", "f": 1}
+    record = hidden(settings, places)
+    names = [".../m", ".../2/m", ".../m?pooling=cls"]
+    assert record == {"a": names[0], "b": [names[1], names[0]], "c": {"d": names[2]}, "e": "org/m", "f": 1}
+    assert found(record, places) == settings
+    assert found(record, {}) == record, "on another machine"
+    assert without_places(record)["b"] == ["m", "m"]
+    assert shown_name(names[1]) == "m"
 
 
 @pytest.mark.parametrize(
