@@ -83,9 +83,11 @@ class Chat:
 
     def _check_variables(self, tokenizer: Any) -> None:
         source = json.dumps(tokenizer.chat_template)
-        taken = inspect.signature(tokenizer.apply_chat_template).parameters
+        taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
         for name in self.variables:
-            if name in taken or not re.search(rf"\b{re.escape(name)}\b", source):
+            if name in taken:
+                raise ConfigError(f"chat_template_kwargs: '{name}' is set by bench itself; leave it out")
+            if not re.search(rf"\b{re.escape(name)}\b", source):
                 raise ConfigError(
                     f"chat_template_kwargs: the chat template of '{self.model}' does not ask for '{name}'; leave it out"
                 )
@@ -94,7 +96,9 @@ class Chat:
     def merges_system(self) -> bool:
         """Whether the system turn stands at the beginning of the user's, because the template refuses system turns or
         drops them; said once. Raises `ConfigError` for a template that fails either way."""
-        probe = Prompt("probe", "the system turn of a probe", "the user turn of a probe")
+        # Long, and with what templates may escape.
+        system, user = (f"the {turn} turn of <a> 'probe' & \"more\" " * 99 + "." for turn in ("system", "user"))
+        probe = Prompt("probe", system, user)
         first = ""
         for merged in (False, True):
             try:
@@ -102,14 +106,14 @@ class Chat:
             except Exception as error:  # noqa: BLE001 - a template is a program, which may fail with anything
                 reason = _first_line(error)
             else:
-                if all(turn in text for turn in (probe.system, probe.user)):
+                if all(text.count(turn) == 1 for turn in (probe.system, probe.user)):
                     if merged:
                         say(
                             f"the chat template of '{self.model}' takes no system turn ({first}): what it would say "
                             "stands at the beginning of the user's turn"
                         )
                     return merged
-                reason = "it leaves it out"
+                reason = "it leaves out what a turn says, or changes it"
             first = first or reason
         raise ConfigError(
             f"the chat template of '{self.model}' cannot be used: {first}; mend it in the model's folder or choose "

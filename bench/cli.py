@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A text or a name may hold what the terminal's encoding cannot.
             sys.stdout.reconfigure(errors="backslashreplace")
         code: int | None = arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code or 0
     except BenchError as error:
         return _failed(str(error))

@@ -122,7 +122,9 @@ class Context:
         filled = dict(texts or {})
         if not soft:
             filled = {key: self.chat.cut(text, self.input_budget // 2) for key, text in filled.items()}
-        rendering = _Rendering(self, name, stage or name, blocks, filled, soft, len(history), self.input_budget)
+        rendering = _Rendering(
+            self, instance.id, name, stage or name, blocks, filled, soft, len(history), self.input_budget
+        )
         target = {**instance.given, **(given or {})}
         shown = fitting(len(history), lambda n: rendering.fits(history[:n], target))
         prompt = rendering.prompt(history[:shown], target)
@@ -142,6 +144,7 @@ class _Rendering:
     """One template with everything but the history blocks and the target's values fixed."""
 
     context: Context
+    instance: str
     name: str
     stage: str
     blocks: Callable[[int], Sequence[str]]
@@ -203,8 +206,8 @@ class _Rendering:
         prompt = self.prompt(kept, target)
         if not self.fits(kept, target):
             raise ConfigError(
-                f"input_budget={self.budget} is too small: the prompt {prompt.stage} takes "
-                f"{self.context.chat.count(prompt)} tokens without any text; set a larger input_budget "
+                f"input_budget={self.budget} is too small for {self.instance}: the prompt {prompt.stage} takes "
+                f"{self.context.chat.count(prompt)} tokens with all texts cut that may be; set a larger input_budget "
                 "(or, with input_budget=model, a smaller max_new_tokens)"
             )
         return prompt

@@ -152,8 +152,15 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
+def _check_file(path: Path) -> None:
+    """Raise `DamagedError` for what is there and no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise DamagedError(path, "it is not a file")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `DamagedError` for anything else, `StoreError` if it may not be read."""
+    _check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, *ABSENT) as error:
@@ -167,6 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, as hex; empty where there is none. Raises `StoreError` if it may not be read."""
+    if path.exists() and not path.is_file():
+        return ""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -235,6 +244,7 @@ def read_line(line: bytes, owner: str | None = None) -> tuple[dict[str, Any], bo
 def whole_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, none if it is not there; a torn last line, which a kill leaves, is left out. Raises
     `DamagedError` for a folder in its place, `StoreError` if it may not be read."""
+    _check_file(path)
     try:
         with path.open("rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))

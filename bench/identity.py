@@ -12,7 +12,7 @@ from typing import Any
 from bench import registry
 from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, backend_settings_of, settings_of
 from bench.encoders import HASHED_NGRAMS
-from bench.models import fingerprint
+from bench.models import fingerprint, served_fingerprint
 from bench.resolved import Run
 from bench.results import SCHEMA, identity_hash
 
@@ -77,7 +77,8 @@ def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
     if properties.calls_model:
         identity["prompts"] = run.templates.fingerprint
         identity["marks"] = list(getattr(run.method, "marks", ()))
-        identity["model"] = fingerprint(config.model)
+        here = registry.load("backends", config.backend).applies_template
+        identity["model"] = (fingerprint if here else served_fingerprint)(config.model)
         identity["tokenizer"] = fingerprint(config.tokenizer or config.model)
     return identity
 

@@ -11,6 +11,7 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench import hub
 from bench.errors import ResourceError
@@ -79,14 +80,30 @@ def resolve_model(name: str) -> str:
 @cache
 def context_length(name: str) -> int | None:
     """How many tokens a language model takes, prompt and answer together; None where its configuration is not at hand
-    (there is a tokenizer alone, or a server has the model)."""
+    (there is a tokenizer alone, or a server has the model). Raises `ResourceError` for one that cannot be read."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=False).get_text_config()
-        return int(config.max_position_embeddings)
-    except (OSError, ValueError, AttributeError, ResourceError):
+        location = resolve_model(name)
+    except ResourceError:
         return None
+    _config_json(name)
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False).get_text_config()
+        return int(config.max_position_embeddings)
+    except (OSError, ValueError, AttributeError):
+        return None
+    except Exception as error:
+        # A file that is there and holds other types: each version of transformers has errors of its own for that.
+        raise _unreadable(name, error) from error
+
+
+def served_fingerprint(name: str) -> str:
+    """`fingerprint` of a model that a server has, whose name can be any."""
+    try:
+        return fingerprint(name)
+    except ResourceError:
+        return name
 
 
 def fingerprint(name: str) -> str:
@@ -145,6 +162,19 @@ def check_model(name: str, needed_by: str) -> None:
 def architectures(name: str) -> list[str] | None:
     """The classes that a language model's config.json names; None where there is no such file here. Raises
     `ResourceError` for one that cannot be read or names none."""
+    config = _config_json(name)
+    if config is None:
+        return None
+    found = config.get("architectures")
+    if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
+        raise ResourceError(
+            f"the config.json of model '{name}' names no architecture; copy or download the model again"
+        )
+    return found
+
+
+def _config_json(name: str) -> dict[str, Any] | None:
+    """The content of a model's config.json; None where there is no such file here. Raises `ResourceError`."""
     folder = local_folder(name)
     if folder is None:
         from huggingface_hub import try_to_load_from_cache
@@ -157,15 +187,19 @@ def architectures(name: str) -> list[str] | None:
     if path is None or not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["architectures"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
-        raise ResourceError(
-            f"the config.json of model '{name}' names no architecture (\"architectures\": {found}); copy or download "
-            "the model again"
-        )
-    return found
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(name, error) from error
+    if not isinstance(config, dict):
+        raise _unreadable(name, f"it holds a {type(config).__name__}")
+    return config
+
+
+def _unreadable(name: str, why: object) -> ResourceError:
+    return ResourceError(
+        f"the config.json of model '{name}' cannot be read ({' '.join(str(why).split())[:200]}); copy or download the "
+        "model again"
+    )
 
 
 def _missing_weights(folder: Path) -> str:

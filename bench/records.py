@@ -14,10 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"))
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
 """What reasoning models put around their thoughts, before the answer."""
-_THOUGHT = re.compile("|".join(rf"{re.escape(start)}.*?(?:{re.escape(end)}|\Z)" for start, end in THOUGHTS), re.DOTALL)
-_END = re.compile("|".join(re.escape(end) for _, end in THOUGHTS))
+_THOUGHT = re.compile(
+    "|".join(rf"{re.escape(start)}.*?(?:{re.escape(end)}|\Z)" for start, end in THOUGHTS), re.DOTALL | re.IGNORECASE
+)
+_END = re.compile("|".join(re.escape(end) for _, end in THOUGHTS), re.IGNORECASE)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 Fields = Mapping[str, str | float]
@@ -159,4 +166,6 @@ class Completion:
 def said(text: str) -> str:
     """An answer without thoughts and without white space around it. A thought that does not end hides the rest; one
     that ends without a beginning, which the chat template wrote, hides what is before it."""
-    return _END.split(_THOUGHT.sub("", text))[-1].strip()
+    rest = _END.split(_THOUGHT.sub("", text))[-1].strip()
+    # Zero-width characters alone say nothing.
+    return rest if any(sign.isprintable() and not sign.isspace() for sign in rest) else ""

@@ -122,7 +122,9 @@ SYSTEMLESS = (
 DROPPING = SYSTEMLESS.replace("{{ raise_exception('System role not supported') }}", "{% continue %}")
 
 
-@pytest.mark.parametrize(("template", "why"), [(SYSTEMLESS, "System role not supported"), (DROPPING, "leaves it out")])
+@pytest.mark.parametrize(
+    ("template", "why"), [(SYSTEMLESS, "System role not supported"), (DROPPING, "leaves out what a turn says")]
+)
 def test_a_template_without_system_turns_gets_them_in_the_users(
     tiny_qwen2: Path, tmp_path: Path, template: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +139,11 @@ def test_a_template_without_system_turns_gets_them_in_the_users(
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ raise_exception('never') }}", "{{ 1 / 0 }}", "{{ messages.x.y }}", "no turns", "{% for %}"],
+    [
+        *("{{ raise_exception('never') }}", "{{ 1 / 0 }}", "{{ messages.x.y }}", "no turns", "{% for %}"),
+        *(CHATML.replace("m['content']", content) for content in ("m['content'][:50]", "m['content'] * 2")),
+        CHATML.replace("m['content']", "m['content'] | e"),
+    ],
 )
 def test_a_template_that_fails_is_one_line(tiny_qwen2: Path, tmp_path: Path, template: str) -> None:
     chat = Chat(without_template(tiny_qwen2, tmp_path / "m", template))
@@ -150,8 +156,10 @@ def test_variables_of_the_template(tiny_qwen2: Path, tmp_path: Path) -> None:
     model = without_template(tiny_qwen2, tmp_path / "m", template)
     assert Chat(model).text(PROMPTS[0]).endswith("assistant\n")
     assert Chat(model, variables={"enable_thinking": False}).text(PROMPTS[0]).endswith("assistant\n<think></think>")
-    for name in ("enable_thinkin", "tokenize"):
-        with pytest.raises(ConfigError, match=f"chat_template_kwargs: .* does not ask for '{name}'"):
+    with pytest.raises(ConfigError, match=r"chat_template_kwargs: .* does not ask for 'enable_thinkin'"):
+        Chat(model, variables={"enable_thinkin": False}).text(PROMPTS[0])
+    for name in ("tokenize", "messages", "add_generation_prompt"):
+        with pytest.raises(ConfigError, match=f"chat_template_kwargs: '{name}' is set by bench itself"):
             Chat(model, variables={name: False}).text(PROMPTS[0])
 
 

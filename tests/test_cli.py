@@ -609,3 +609,8 @@ def test_predictions_hold_what_the_engine_said(shop_config: Path, tmp_path: Path
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     rows = list(rows_of(Prediction, folder / "predictions.jsonl"))
     assert [row.prediction for row in rows] == [f"answer nonperso_review Toys/test/u{n}" for n in (1, 2, 3)]
+
+
+def test_without_a_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["list", "methods"]) == 0

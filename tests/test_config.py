@@ -85,7 +85,7 @@ def test_every_field_of_a_backend_is_marked(backend: str) -> None:
         ({"metrics": "rouge"}, "metrics: must be a list, e.g. [a, b], got 'rouge'"),
         ({"vllm": 3}, "'vllm' is a plugin: set one of its options, vllm.OPTION=value"),
         ({"vllm": {"max_num_seqs": 0}}, "vllm.max_num_seqs: must be at least 1, got 0"),
-        ({"openai": {"base_url": "localhost:8000"}}, "openai.base_url: must be text of the form "),
+        ({"openai": {"base_url": "localhost:8000"}}, "openai.base_url must be the address of a server"),
         ({"openai": {"retries": -1}, "backend": "vllm"}, "openai.retries: must be at least 0"),
         ({"train": {"epoch": 1}}, "'train.epoch' is not a configuration key; did you mean 'epochs'? Keys of train: "),
         ({"dtype": "auto"}, "'dtype' is not a configuration key; did you mean 'vllm.dtype'?"),

@@ -165,8 +165,8 @@ def test_then_there_is_an_error(chat: Chat) -> None:
     with pytest.raises(ConfigError) as caught:
         context(chat, budget).prompt("write", instance(), [review(1)])
     assert str(caught.value) == (
-        f"input_budget={budget} is too small: the prompt m_review takes {budget + 1} tokens without any text; "
-        "set a larger input_budget (or, with input_budget=model, a smaller max_new_tokens)"
+        f"input_budget={budget} is too small for {instance().id}: the prompt m_review takes {budget + 1} tokens with "
+        "all texts cut that may be; set a larger input_budget (or, with input_budget=model, a smaller max_new_tokens)"
     )
 
 
@@ -304,7 +304,7 @@ def test_fields_are_cut_in_the_order_of_the_task(less: int, user: str, chat: Cha
 
 def test_fields_that_may_not_be_cut_are_an_error(chat: Chat) -> None:
     one = Instance("c/test/u", "c", "test", "u", {"first": "aaa", "second": "bbb", "third": 3}, ())
-    with pytest.raises(ConfigError, match=r"too small: the prompt m_letter takes"):
+    with pytest.raises(ConfigError, match=r"too small for .*: the prompt m_letter takes"):
         context(chat, CHAT + len(",,3") - 1, task=Letters(), templates=LETTERS).prompt("write", one)
 
 

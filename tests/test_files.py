@@ -15,6 +15,7 @@ from bench.errors import ConfigError, DamagedError, StoreError
 from bench.files import (
     RowWriter,
     as_lines,
+    content_hash,
     drop_leftovers,
     dump,
     exclusive,
@@ -62,6 +63,15 @@ def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
         read_json(path)
     with pytest.raises(StoreError, match=r"line 1 is damaged"):
         list(read_rows(path))
+
+
+def test_nobody_waits_for_a_pipe_in_a_files_place(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DamagedError, match="it is not a file"):
+        read_json(tmp_path / "pipe")
+    with pytest.raises(DamagedError, match="it is not a file"):
+        list(read_rows(tmp_path / "pipe"))
+    assert content_hash(tmp_path / "pipe") == ""
 
 
 def test_nothing_takes_the_place_of_a_pipe(tmp_path: Path) -> None:

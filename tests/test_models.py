@@ -165,6 +165,11 @@ def test_the_context_length_is_that_of_the_models_configuration(tiny_qwen2: Path
     assert context_length("python:bench/demo/model") == 2048
     shutil.copy(tiny_qwen2 / "tokenizer.json", tmp_path)
     assert context_length(str(tmp_path)) is None
+    for content in ("[]", '{"model_type": "qwen2", "max_position_embeddings": "many"}'):
+        shutil.copytree(tiny_qwen2, tmp_path / content[:1])
+        (tmp_path / content[:1] / "config.json").write_text(content)
+        with pytest.raises(ResourceError, match=r"config\.json of model '.*' cannot be read"):
+            context_length(str(tmp_path / content[:1]))
 
 
 def test_a_hub_that_does_not_answer_is_asked_once(
@@ -187,7 +192,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(
 def test_an_architecture_that_vllm_does_not_know_is_one_line(tiny_qwen2: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_qwen2, tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
-    for name, problem in (("Qwen2ForCausalLN", "Qwen2ForCausalLN"), (None, "names no architecture")):
+    for name, problem in (("Qwen2ForCausalLN", r"Qwen2ForCausalLN; did you mean"), (None, "names no architecture")):
         (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"architectures": name and [name]}))
         with pytest.raises(ResourceError, match=problem) as caught:
             VLLMBackend.check(build({"method": "nonperso", "model": str(tmp_path / "m")}))

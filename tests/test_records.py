@@ -22,6 +22,9 @@ from bench.records import Completion, said
         ("[THINK]a[/THINK]b", "b"),
         ("<thinking>a\nb</thinking>\nc", "c"),
         ("a < b, think> c", "a < b, think> c"),
+        ("<THINK>a</Think>b", "b"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b", "b"),
+        (" \n\u200b\u00a0\ufeff ", ""),
     ],
 )
 def test_what_is_said_is_without_thoughts(text: str, answer: str) -> None:

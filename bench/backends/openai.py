@@ -10,6 +10,7 @@ import email.utils
 import json
 import os
 import random
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +20,13 @@ from threading import Thread
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from bench.chat import Chat, Messages, messages
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
-from bench.errors import BackendError
+from bench.errors import BackendError, ConfigError
 from bench.problems import at_most
-from bench.progress import say
+from bench.progress import duration, say
 from bench.records import Call, Completion, Prompt
 
 CONNECT_SECONDS = 10.0
@@ -44,10 +45,59 @@ THOUGHT = "thought and did not answer"
 KEEP = "--set openai.empty=keep counts it as an empty text"
 
 
+OURS = ("model", "messages", "temperature", "top_p", "seed", "stream", "n", "chat_template_kwargs")
+"""Keys of a request that the harness sets itself, or that would make another answer of it."""
+_SECRET = re.compile(r"(?:^|[_-])(?:api_?key|key|secret|password|passwd|token|authorization|bearer)$", re.IGNORECASE)
+
+
+def _address(url: str) -> str:
+    """Raises `ConfigError`, which does not repeat what may be secret, for what is no address of a server."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", url)
+        good = good and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError("openai.base_url must be the address of a server, e.g. http://127.0.0.1:8000/v1")
+    return url
+
+
+def _not_ours(field: str | None) -> str | None:
+    if field in OURS:
+        raise ValueError(f"{field} means something else in a request; give the server's name for the longest answer")
+    return field
+
+
+def _free_keys(body: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ConfigError` for keys that are set elsewhere or seem secret: records and reports show the others."""
+    for name in OURS:
+        if name in body:
+            raise ConfigError(f"openai.extra_body cannot set '{name}', which bench sets itself; leave it out")
+    for name in _keys(body):
+        if _SECRET.search(name):
+            raise ConfigError(
+                f"openai.extra_body holds '{name}', and records keep it; a key belongs in the environment variable "
+                "OPENAI_API_KEY"
+            )
+    return body
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """All keys in a value, however deep."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
 class OpenAISettings(Section):
     """A server that speaks the OpenAI chat API. The key comes from the environment variable OPENAI_API_KEY only."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]"), RUNTIME] = "http://127.0.0.1:8000/v1"
+    base_url: Annotated[str, AfterValidator(_address), RUNTIME] = "http://127.0.0.1:8000/v1"
     """A query (`?api-version=...`) goes with each request."""
     served_model: Annotated[str | None, GENERATION] = None
     """The name the server knows the model by, where it is not `model`."""
@@ -62,9 +112,11 @@ class OpenAISettings(Section):
     its own, a content filter), or that the server refuses for what is in it: the run stops once all others are
     answered, or keeps it as an empty text. A text that the model itself left empty is kept. Both are counted. It
     changes no text that there is, so a run that stopped goes on with the other choice."""
-    max_tokens_field: Annotated[str | None, Field(min_length=1), GENERATION] = "max_tokens"
+    max_tokens_field: Annotated[str | None, Field(min_length=1), AfterValidator(_not_ours), GENERATION] = "max_tokens"
     """What the server calls the longest answer, e.g. max_completion_tokens; null: it is not told."""
-    extra_body: Annotated[dict[str, Any], GENERATION] = Field(default={"top_k": -1, "repetition_penalty": 1.0})
+    extra_body: Annotated[dict[str, Any], AfterValidator(_free_keys), GENERATION] = Field(
+        default={"top_k": -1, "repetition_penalty": 1.0}
+    )
     """Sent with each request. By default it switches off what vLLM's server would take from the model's own
     generation_config.json; a server that refuses these keys needs `--set openai.extra_body={}`."""
 
@@ -266,14 +318,15 @@ class Client:
         if not isinstance(answer, dict):
             raise _UnusableError(f"answered with a {type(answer).__name__}, not an object")
         choices = answer.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        error = answer.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
-        if error and not (isinstance(choice, dict) and isinstance(choice.get("message"), dict)):
+        found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+        choice = next((one for one in found if one.get("index") == 0), found[0] if found else {})
+        error = answer.get("error") or choice.get("error") or choice.get("finish_reason") == "error"
+        if error:
             words = error.get("message", error) if isinstance(error, dict) else error
             code = error.get("code") if isinstance(error, dict) else None
             passing = not str(code).isdigit() or int(str(code)) in PASSING or int(str(code)) >= 500
             raise _UnusableError(f"answered with an error: {self._short(words)}", passing)
-        if not isinstance(choice, dict):
+        if not choice:
             raise _UnusableError("answered without choices")
         return choice
 
@@ -323,7 +376,8 @@ class Client:
         passing = status in PASSING or status >= 500
         pause = _retry_after(error.response.headers) if passing else None
         if pause is not None and pause > LONGEST_RETRY_AFTER:
-            passing = False
+            why = f"asks to be left alone for {duration(pause)}: {self._brief(error)}"
+            return _Problem(why, f". {GO_ON}", passing=False)
         return _Problem(f"failed: {self._brief(error)}", f". {GO_ON}", passing, pause=pause)
 
     def _refusal_mend(self, why: str) -> str:

@@ -28,7 +28,7 @@ from bench.backends.openai import OpenAIBackend, OpenAISettings
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import build
-from bench.errors import BackendError
+from bench.errors import BackendError, ConfigError
 from bench.protocols import Backend
 from bench.records import Call, Completion, Prompt
 
@@ -354,7 +354,11 @@ def test_a_passing_failure_is_tried_again(status: int, headers: dict[str, str]) 
             2,
             r"failed: RateLimitError.*slow down.* \(2 tries\)\. Run again",
         ),
-        (failing(429, "tomorrow", Retry_After="86400"), 1, r"failed: RateLimitError.*tomorrow[^(]*\. Run again"),
+        (
+            failing(429, "tomorrow", Retry_After="86400"),
+            1,
+            r"asks to be left alone for 24 h[^(]*tomorrow[^(]*\. Run again",
+        ),
         (failing(500, "oops"), 2, r"failed: InternalServerError.*oops.* \(2 tries\)\. Run again"),
     ],
 )
@@ -485,6 +489,8 @@ BROKEN = [
     ({"choices": []}, "answered without choices"),
     ({"choices": "x"}, "answered without choices"),
     ({"choices": [{"error": {"message": "it fell over"}, "finish_reason": "error"}]}, "an error: it fell over"),
+    (answer("half an ans", "error") | {"error": {"message": "it died"}}, "answered with an error: it died"),
+    (answer("half an ans", "error"), "answered with an error"),
     (error("too many", code=429), "answered with an error: too many"),
     (error("upstream", code="502"), "answered with an error: upstream"),
     ({"error": "words alone"}, "answered with an error: words alone"),
@@ -587,6 +593,48 @@ def test_a_server_that_refuses_every_prompt_is_not_asked_for_all_of_them(empty: 
             until_it_fails(backend)
         backend.close()
     assert len(server.asked) == 9
+
+
+def test_the_first_choice_is_the_one_of_index_0() -> None:
+    body = answer("second")
+    body["choices"] = [body["choices"][0] | {"index": 1}, answer("first")["choices"][0]]
+    completion, _ = ask(in_turn(body))
+    assert completion.text == "first"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"extra_body": {"messages": []}}, "extra_body cannot set 'messages', which bench sets itself"),
+        ({"extra_body": {"stream": True}}, "extra_body cannot set 'stream'"),
+        ({"extra_body": {"api_key": KEY}}, "extra_body holds 'api_key', and records keep it.*OPENAI_API_KEY"),
+        ({"extra_body": {"a": [{"X-Auth-Token": KEY}]}}, "extra_body holds 'X-Auth-Token'"),
+        ({"max_tokens_field": "messages"}, "messages means something else in a request"),
+        ({"base_url": f"ftp://me:{KEY}@host/v1"}, "base_url must be the address of a server"),
+        ({"base_url": f"http://[::1/{KEY}"}, "base_url must be the address of a server"),
+        ({"base_url": "http://host:99999/v1"}, "base_url must be the address of a server"),
+        ({"base_url": "http:///v1"}, "base_url must be the address of a server"),
+    ],
+)
+def test_settings_that_no_server_may_have(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build({"method": "nonperso", "backend": "openai", "openai": section})
+    assert KEY not in str(caught.value)
+
+
+def test_any_name_of_a_model_that_a_server_has(shop_config: Path) -> None:
+    with stand_in(lambda handler, body: send(handler, 200, answer("so"))) as server:
+        summary = bench.run(
+            "nonperso",
+            str(shop_config),
+            model="gpt-4o",
+            tokenizer=DEMO,
+            backend="openai",
+            openai={"base_url": server.url},
+            metrics=["rouge"],
+        )
+    assert summary.calls == 3
+    assert {body["model"] for body in server.asked} == {"gpt-4o"}
 
 
 def test_another_name_for_the_longest_answer() -> None:

@@ -2,7 +2,7 @@
 
     python tests/campaign/kills.py --kills 200 --trained 20
 
-Runs of DPL against a server of this script's own, and of DEP with its training on the engine in process, are killed and
+Runs of PAG against a server of this script's own, and of DEP with its training on the engine in process, are killed and
 started again until so many kills are done. Each time the rows that are there are compared with those of a run that was
 never killed, and once a run is complete, its scores.
 """
@@ -16,7 +16,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,8 +24,19 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+# Once here, not in each process.
+import openai  # noqa: F401
+import pandas  # noqa: F401
+import rouge_score.rouge_scorer  # noqa: F401
+import sacrebleu  # noqa: F401
+import sklearn.cluster  # noqa: F401
+
+import bench.cli
+import bench.execute
+import bench.loop
+
 SETTINGS = ["--set", "resamples=50", "--set", "metrics=[rouge,bleu]"]
-SERVED = ["--method", "dpl", "--limit", "10", "--backend", "openai", "--set", "openai.concurrency=4", *SETTINGS]
+SERVED = ["--method", "pag", "--limit", "16", "--backend", "openai", "--set", "openai.concurrency=4", *SETTINGS]
 TRAINED = ["--method", "dep", "--limit", "4", *SETTINGS]
 TRAINED += ["--set", "train.limit=12", "--set", "train.validation=6", "--set", "train.checkpoint_every=1"]
 
@@ -72,32 +82,59 @@ class Server:
         Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
 
 
+class Process:
+    """A command in a process of its own, forked from this one, which has imported what takes seconds."""
+
+    def __init__(self, arguments: list[str], errors: Path) -> None:
+        self._errors = errors
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.setsid()
+            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            code = 1
+            try:
+                code = bench.cli.main(arguments)
+            finally:
+                os._exit(code)
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code; None if it still runs after so many seconds."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            done, status = os.waitpid(self._pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        return None
+
+    def kill(self) -> None:
+        os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+    def errors(self) -> str:
+        return self._errors.read_text(errors="replace")[-2000:]
+
+
 class Campaign:
     """Kills one kind of run; `problems` are what must not be."""
 
     def __init__(self, name: str, command: list[str], folder: Path, server: Server | None, seed: int) -> None:
         self.name = name
         self.folder = folder / name
-        self.command = [sys.executable, "-m", "bench.cli", "run", *command, "--set", f"results={self.folder}"]
+        self.command = ["run", *command, "--set", f"results={self.folder}"]
+        self.log = folder / f"{name}.log"
         self.server = server
         self.random = random.Random(seed)
         self.problems: list[str] = []
         self.kills = self.completed = 0
+        self.seconds = float("inf")
         started = time.perf_counter()
-        self.finish()
+        process = Process(self.command, self.log)
+        assert process.wait(600) == 0, process.errors()
         self.seconds = time.perf_counter() - started
         self.whole = self.rows()
         self.scores = self.summary()["scores"]
-
-    def start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.command, env=environment, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
-
-    def finish(self) -> None:
-        process = self.start()
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
 
     def rows(self) -> dict[tuple[str, str, int], tuple[str, str]]:
         """The whole rows that are there, by key: prompt and text."""
@@ -121,19 +158,15 @@ class Campaign:
         before: dict[tuple[str, str, int], tuple[str, str]] = {}
         while self.kills < kills:
             mark = len(self.server.asked) if self.server else 0
-            process = self.start()
-            try:
-                _, errors = process.communicate(timeout=self.random.uniform(0.05, 1.05) * self.seconds)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process = Process(self.command, self.log)
+            code = process.wait(self.random.uniform(0, 1) * self.seconds)
+            done = code is not None
+            if not done:
+                process.kill()
                 self.kills += 1
-                done = False
-            else:
-                done = True
-                if process.returncode:
-                    self.problems.append(f"{self.name}: exit {process.returncode}: {errors[-2000:]}")
-                    return
+            elif code:
+                self.problems.append(f"{self.name}: exit {code}: {process.errors()}")
+                return
             after = self.rows()
             self.compare(before, after, mark)
             before = after
@@ -164,11 +197,17 @@ def main() -> int:
     parser.add_argument("--trained", type=int, default=20, help="of runs with a training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    server = Server()
     with tempfile.TemporaryDirectory() as folder:
-        served = Campaign("served", [*SERVED, "--base-url", server.url], Path(folder), server, arguments.seed)
-        served.run(arguments.kills)
-        campaigns = [served]
+        servers = [Server(), Server()]
+        campaigns = [
+            Campaign(f"served {part}", [*SERVED, "--base-url", server.url], Path(folder), server, arguments.seed + part)
+            for part, server in enumerate(servers)
+        ]
+        threads = [Thread(target=one.run, args=(arguments.kills // 2,)) for one in campaigns]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if arguments.trained:
             trained = Campaign("trained", TRAINED, Path(folder), None, arguments.seed)
             trained.run(arguments.trained)

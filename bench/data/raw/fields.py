@@ -197,9 +197,12 @@ _WITH_NAMES = [
 """Dates with the name of a month, in English."""
 
 
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+
+
 def _formats(*dates: str) -> str:
     """Formats of dates with or without a time of the day, in SQL."""
-    return str([date + time for date in dates for time in ("", " %H:%M", " %H:%M:%S")])
+    return str([date + time for date in dates for time in _CLOCKS])
 
 
 def _odd(name: str) -> str:

@@ -155,7 +155,7 @@ class RawFile:
         kind, seconds = self._fields.kinds[name], self._fields.columns.seconds
         token = self._some(pl.Series([row]), total, f"select {name}", exact=True)[name][0]
         value = "missing" if token is None else token if len(token) <= 60 else token[:60] + "..."
-        hint = told_otherwise(token, seconds) if kind == TIME else ""
+        hint = told_otherwise(token, seconds, self._fields.columns.dates) if kind == TIME else ""
         where, column = self._format.where(row), self._fields.column(name)
         return f"{where}: '{column}' is not {expected(kind, seconds)} but {value}{hint}"
 

@@ -356,7 +356,8 @@ class Csv:
             hint = "; are its values quoted? --quoting double" if has_others and not self._quoted else ""
             reasons.append(f"line {line:,}: {message.splitlines()[0]}{hint}")
             if self._quoted and swallows:  # maybe many a row
-                raise DataError(f"{self.fields.path}, {reasons[-1]}; {QUOTES}")
+                mend = "save it as UTF-8" if "utf-8" in reasons[-1].lower() else QUOTES
+                raise DataError(f"{self.fields.path}, {reasons[-1]}; {mend}")
         return len(rows), reasons[0] if reasons else ""
 
     def where(self, row: int) -> str:

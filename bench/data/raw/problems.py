@@ -29,10 +29,11 @@ def expected(kind: str, seconds: bool) -> str:
 _DAY_OR_MONTH = re.compile(r"\d{1,2}([/.-])\d{1,2}\1\d{4}\b")
 
 
-def told_otherwise(token: str | None, seconds: bool) -> str:
-    """What to say of a wrong time that would be right in another unit, or in one of two orders of day and month."""
+def told_otherwise(token: str | None, seconds: bool, dates: str) -> str:
+    """What to say of a wrong time that would be right in another unit or, where `dates` says none, in one of two orders
+    of day and month."""
     text = (token or "").strip('"')
-    if _DAY_OR_MONTH.match(text):
+    if not dates and _DAY_OR_MONTH.match(text):
         return " (which comes first in it? --timestamps month-first or --timestamps day-first)"
     try:
         value = float(text) * (1 if seconds else 1000)
