@@ -15,11 +15,10 @@ from pydantic import Field
 from bench.config import RunConfig, build
 from bench.errors import MEND, BenchError, ConfigError, DamagedError, DataError, StoreError
 from bench.files import content_hash
-from bench.places import found
+from bench.places import found, places_of
 from bench.progress import say
 from bench.registry import create, near_match
 from bench.results import SCHEMA, Prediction, Row, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
-from bench.store import places_of
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.errors import StoreError
+from bench.files import read_json
 from bench.models import PACKAGE_PREFIX
 
 DIGITS = 6
 """Of a fingerprint, where names do not tell two things apart."""
-
-
+PLACES = "places.json"
 HIDDEN = ".../"
 """Begins what stands in a record for a path."""
 
@@ -97,6 +98,15 @@ def found(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [found(entry, places) for entry in value]
     return value
+
+
+def places_of(folder: Path) -> dict[str, str]:
+    """The paths that a run's files have names for, as far as they are known."""
+    try:
+        places = read_json(folder / PLACES)
+    except StoreError:
+        return {}
+    return {name: place for name, place in places.items() if isinstance(place, str)}
 
 
 _PATH = re.compile(r"(?<![\w:/.<-])~?(?:/[^\s/'\"`<>,;:()\[\]]+){2,}/?")

@@ -28,11 +28,11 @@ from bench.files import (
     dump,
     exclusive,
     put_aside,
-    read_json,
     sealed_lines,
     unwritable,
     write_held,
 )
+from bench.places import PLACES, places_of
 from bench.progress import say
 from bench.records import Call, Completion
 from bench.results import (
@@ -47,18 +47,8 @@ from bench.results import (
     sound_rows,
 )
 
-PLACES = "places.json"
 ROWS = ("generations.jsonl", "predictions.jsonl", "scores.jsonl")
 Generations = dict[tuple[str, str, int], Generation]
-
-
-def places_of(folder: Path) -> dict[str, str]:
-    """The paths that a run's files have names for, as far as they are known."""
-    try:
-        places = read_json(folder / PLACES)
-    except StoreError:
-        return {}
-    return {name: place for name, place in places.items() if isinstance(place, str)}
 
 
 def read_generations(folder: Path, instances: Collection[str] | None = None, owner: str | None = None) -> Generations:

@@ -163,8 +163,12 @@ def bad_inputs() -> Iterator[Any]:
     yield "unknown category", [*run, "--set", "categories=[Toy]"], "has no category 'Toy'; did you mean 'Toys'?"
     yield "missing model", [*run, "--model", "./nowhere"], "neither a folder that exists nor a hub id"
     yield "empty model folder", [*run, "--model", "EMPTY"], "the tokenizer of"
-    yield "budget too small", [*run, "--set", "input_budget=9"], "input_budget=9 is too small: the prompt rag_review"
-    yield "bad address", [*run, "--backend", "openai", "--base-url", "localhost"], "openai.base_url: "
+    yield (
+        "budget too small",
+        [*run, "--set", "input_budget=9"],
+        "input_budget=9 is too small for Toys/test/u1: the prompt rag_review",
+    )
+    yield "bad address", [*run, "--backend", "openai", "--base-url", "localhost"], "openai.base_url must be the address"
     address = ["--base-url", "http://127.0.0.1:9/v1"]
     yield "address without server", [*run, *address], "backend=scripted is not one: add --backend openai"
     yield (
