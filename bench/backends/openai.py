@@ -34,10 +34,11 @@ CONNECT_SECONDS = 10.0
 LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 120.0
 """What a server may ask for between two tries; more is not waited for."""
-PATIENCE = 8
+PATIENCE = 20
 """How many calls in a row may be refused before it is the server that refuses, and not a prompt that is at fault."""
 SHORTENED = 0.75
 """A server that read less than this share of a prompt's tokens has cut it: other tokenizers differ by less."""
+SHORTEST_SECRET = 12
 PASSING = (408, 409, 429)
 """What is worth another try, beside 5xx."""
 GO_ON = "Run again to go on where this run stopped."
@@ -179,6 +180,8 @@ class Client:
         self._answers: SimpleQueue[tuple[Call, Completion | None]] = SimpleQueue()
         self._failure: BackendError | None = None
         self._refused: list[tuple[Call, _Problem]] = []
+        self._kept: list[tuple[Call, Completion]] = []
+        """Empty answers, handed on once all others are there: a server that gives nothing else leaves none behind."""
         self._in_a_row = 0
         self._asked = self._open = 0
         # A daemon: a process that gives up need not wait for an answer that may never come.
@@ -253,21 +256,22 @@ class Client:
                 self._in_a_row = 0
                 return completion
             if not problem.passing or tried > self._settings.retries:
-                return self._give_up(call, problem, tried, time.perf_counter() - started)
+                self._give_up(call, problem, tried, time.perf_counter() - started)
+                return None
             await asyncio.sleep(_pause(tried) if problem.pause is None else problem.pause)
         raise AssertionError("the last try returns")
 
-    def _give_up(self, call: Call, problem: _Problem, tried: int, seconds: float) -> Completion | None:
+    def _give_up(self, call: Call, problem: _Problem, tried: int, seconds: float) -> None:
         """What becomes of a call without an answer: it is kept as an empty one, or set aside, or stops the run."""
         tries = f" ({tried} tries)" if tried > 1 else ""
         self._in_a_row += 1
         if problem.of_call and self._in_a_row <= PATIENCE:
             if problem.finish is not None and self._settings.empty == "keep":
-                return Completion(problem.text, None, None, problem.finish, seconds)
-            self._refused.append((call, problem))
+                self._kept.append((call, Completion(problem.text, None, None, problem.finish, seconds)))
+            else:
+                self._refused.append((call, problem))
         else:
             self._failure = self._failure or BackendError(f"{self._where} {problem.why}{tries}{problem.mend}")
-        return None
 
     async def _send(self, call: Call) -> bytes:
         settings = self._settings
@@ -324,7 +328,7 @@ class Client:
         if error:
             words = error.get("message", error) if isinstance(error, dict) else error
             code = error.get("code") if isinstance(error, dict) else None
-            passing = not str(code).isdigit() or int(str(code)) in PASSING or int(str(code)) >= 500
+            passing = not str(code).isdecimal() or int(str(code)) in PASSING or int(str(code)) >= 500
             raise _UnusableError(f"answered with an error: {self._short(words)}", passing)
         if not choice:
             raise _UnusableError("answered without choices")
@@ -398,15 +402,20 @@ class Client:
         """What a server or a library said, in one line, without the key and what may be one in the address."""
         text = " ".join(str(words).split())
         address = urlsplit(self._settings.base_url)
-        secrets = [self._key, address.password, *(value for _, value in parse_qsl(address.query))]
-        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        # What is shorter in a query is a version.
+        queried = [value for _, value in parse_qsl(address.query) if len(value) >= SHORTEST_SECRET]
+        for secret in sorted(filter(None, [self._key, address.password, *queried]), key=len, reverse=True):
             text = text.replace(secret, "(the key)")
         return text[:length].removesuffix(".")
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Answers that are there, waiting for the first. Raises `BackendError`, after the good answers, also to the
-        calls that were on their way by then, for a server that failed; once nothing else is open, for calls that it
-        refused."""
+        """Answers that are there, waiting for the first; empty ones that are kept once nothing else is open. Raises
+        `BackendError`, after the good answers, also to the calls that were on their way by then, for a server that
+        failed; once nothing else is open, for calls that it refused."""
+        if not self._open and self._kept and not self._failure:
+            kept, self._kept = self._kept, []
+            yield from kept
+            return
         if not self._open and self._refused:
             raise self._refusal()
         first = True

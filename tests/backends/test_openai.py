@@ -587,12 +587,14 @@ def test_a_refused_prompt_is_kept_as_an_empty_text_where_that_is_asked_for() -> 
 def test_a_server_that_refuses_every_prompt_is_not_asked_for_all_of_them(empty: str) -> None:
     with stand_in(failing(400, "unknown field top_k")) as server:
         backend = connect(server.url, concurrency=1, empty=empty)
-        for call in calls(0.0, 12):
+        for call in calls(0.0, 30):
             backend.submit(call)
+        seen: list[str] = []
         with pytest.raises(BackendError, match=r"unknown field top_k.* --set 'openai\.extra_body=\{\}'"):
-            until_it_fails(backend)
+            until_it_fails(backend, seen)
         backend.close()
-    assert len(server.asked) == 9
+    assert len(server.asked) == 21
+    assert seen == [], "none is kept as an answer, for good"
 
 
 def test_the_first_choice_is_the_one_of_index_0() -> None:
