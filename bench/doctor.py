@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from bench.addresses import is_address, without_credentials
 from bench.machine import gpus
 
 State = Literal["ok", "missing", "optional"]
@@ -135,11 +136,11 @@ def hub(timeout: float) -> Finding:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return Finding("hub", "optional", f"switched off by {name}; local folders work", f"unset {name}")
-    address = without_password(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    if address is None:
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if not is_address(address):
         return Finding("hub", "optional", "HF_ENDPOINT is not an http(s) address", fix)
     host = urlsplit(address).hostname
-    request = urllib.request.Request(address, method="HEAD")
+    request = urllib.request.Request(without_credentials(address), method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=timeout):
             return Finding("hub", "ok", f"{host} answers")
@@ -148,18 +149,6 @@ def hub(timeout: float) -> Finding:
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return Finding("hub", "optional", f"{host} cannot be reached ({reason}); local folders work", fix)
-
-
-def without_password(address: str) -> str | None:
-    """Scheme, host, port and path of a web address; None for anything else."""
-    try:
-        parts = urlsplit(address)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return None
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
 def hub_cache() -> Finding:

@@ -46,9 +46,10 @@ MEND = "Run its command again, which mends it"
 
 
 class DamagedError(StoreError):
-    """A stored file that is missing or not what was written; `mend` says what to do about it."""
+    """A stored file that is missing or not what was written; `what` says so without what to do about it, `mend`."""
 
     def __init__(self, where: object, problem: str, mend: str = MEND) -> None:
-        super().__init__(f"{where} is damaged: {problem}. {mend}")
+        self.what = f"{where} is damaged: {problem}"
+        super().__init__(f"{self.what}. {mend}")
         self.where = str(where)
         self.problem = problem

@@ -269,7 +269,7 @@ def _is_trained(adapter: TrainedAdapter, say: Say) -> bool:
     try:
         return adapter.is_trained
     except DamagedError as error:
-        say(f"{error.where} is damaged: {error.problem}; mending it")
+        say(f"{error.what}; mending it")
         return False
 
 
@@ -282,7 +282,7 @@ def select_epoch(job: Job, engines: Engines, say: Say) -> Selection:
         if (known := adapter.selection) is not None:
             return known
     except DamagedError as error:
-        say(f"{error.where} is damaged: {error.problem}; the epoch is chosen again")
+        say(f"{error.what}; the epoch is chosen again")
     validations = {epoch: job.validation(epoch) for epoch in _epochs(adapter)}
     if any(other_weights(one.folder, one.record()) for one in validations.values()):
         raise made_otherwise(adapter.selection_folder)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from bench.addresses import without_credentials
 from bench.errors import DataError, ResourceError
 from bench.progress import say
 
@@ -80,7 +81,8 @@ def offline_unless_reachable() -> None:
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
-        say(f"the model hub at {_shown(constants.ENDPOINT)} cannot be reached: only what is in its cache is used")
+        where = without_credentials(constants.ENDPOINT)
+        say(f"the model hub at {where} cannot be reached: only what is in its cache is used")
         constants.HF_HUB_OFFLINE = True
         os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -96,12 +98,6 @@ def _answers(endpoint: str) -> bool:
     except failures:
         return False
     return True
-
-
-def _shown(address: str) -> str:
-    """An address without a user name and password."""
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def errors() -> tuple[type[Exception], ...]:

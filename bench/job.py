@@ -142,7 +142,7 @@ class Job:
         try:
             identity = finished(self.folder).record.identity
         except DamagedError as error:
-            return f"{error.where} is damaged: {error.problem}"
+            return error.what
         return "" if identity_hash(identity) == identity_hash(self.identity) else f"{self.folder} holds another run"
 
     @property

@@ -157,7 +157,7 @@ class RunStore:
         try:
             old = RunRecord.read(path) if path.exists() else None
         except DamagedError as error:
-            self._say(f"{path} is damaged: {error.problem}; written again")
+            self._say(f"{error.what}; written again")
             old = None
         if old is not None and old.schema_version != SCHEMA:
             raise StoreError(
@@ -197,7 +197,7 @@ class RunStore:
         try:
             rows = read_predictions(self.folder, self._owner, instances)
         except DamagedError as error:
-            self._say(f"{error.where} is damaged: {error.problem}; made again from the answers")
+            self._say(f"{error.what}; made again from the answers")
             return []
         if (lost := sum(row.calls for row in rows) - len(self._rows)) > 0:
             self._say(f"{self.folder}/generations.jsonl lacks {lost} answers; they are asked for again")

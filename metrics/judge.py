@@ -16,7 +16,8 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bench.backends.openai import Client, OpenAISettings, without_credentials
+from bench.addresses import without_credentials
+from bench.backends.openai import Client, OpenAISettings
 from bench.batch import Batch
 from bench.config import Seed, Temperature, Tokens
 from bench.errors import BackendError, ConfigError, DataError, ResourceError

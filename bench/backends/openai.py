@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import os
 import random
 import re
@@ -22,6 +21,8 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field
 
+from bench.addresses import is_address, without_credentials
+from bench.backends._openai_answers import KEEP, PASSING, UnusableError, completion_in
 from bench.chat import Chat, Messages, messages
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError, ConfigError
@@ -36,14 +37,8 @@ LONGEST_RETRY_AFTER = 120.0
 """What a server may ask for between two tries; more is not waited for."""
 PATIENCE = 20
 """How many calls in a row may be refused before it is the server that refuses, and not a prompt that is at fault."""
-SHORTENED = 0.75
-"""A server that read less than this share of a prompt's tokens has cut it: other tokenizers differ by less."""
 SHORTEST_SECRET = 12
-PASSING = (408, 409, 429)
-"""What is worth another try, beside 5xx."""
 GO_ON = "Run again to go on where this run stopped."
-THOUGHT = "thought and did not answer"
-KEEP = "--set openai.empty=keep counts it as an empty text"
 
 
 OURS = ("model", "messages", "temperature", "top_p", "seed", "stream", "n", "chat_template_kwargs")
@@ -53,13 +48,7 @@ _SECRET = re.compile(r"(?:^|[_-])(?:api_?key|key|secret|password|passwd|token|au
 
 def _address(url: str) -> str:
     """Raises `ConfigError`, which does not repeat what may be secret, for what is no address of a server."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", url)
-        good = good and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
+    if not is_address(url):
         raise ConfigError("openai.base_url must be the address of a server, e.g. http://127.0.0.1:8000/v1")
     return url
 
@@ -124,17 +113,6 @@ class OpenAISettings(Section):
     def public(self) -> dict[str, Any]:
         """The settings as JSON, without what may be secret in the address."""
         return super().public() | {"base_url": without_credentials(self.base_url)}
-
-
-@dataclass
-class _UnusableError(Exception):
-    """An answer that is none. `passing`: another try may help; `finish`: as what it is kept, if it may be."""
-
-    why: str
-    passing: bool = True
-    finish: str | None = None
-    text: str = ""
-    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,7 +227,7 @@ class Client:
             try:
                 async with asyncio.timeout(self._settings.timeout):
                     content = await self._send(call)
-                completion = self._completion(content, tokens, time.perf_counter() - started)
+                completion = completion_in(content, tokens, time.perf_counter() - started, self._short)
             except Exception as error:  # noqa: BLE001 - told apart there
                 problem = self._problem(error)
             else:
@@ -291,67 +269,11 @@ class Client:
         content: bytes = response.content
         return content
 
-    def _completion(self, content: bytes, tokens: int | None, seconds: float) -> Completion:
-        """The completion in a server's answer. Raises `_UnusableError`."""
-        try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError):
-            raise _UnusableError(
-                f"did not answer in JSON ({self._short(content.decode(errors='replace'), 80)})"
-            ) from None
-        choice = self._choice(answer)
-        message = choice.get("message")
-        message = message if isinstance(message, dict) else {}
-        usage = answer.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        read = _count(usage.get("prompt_tokens"))
-        completion = Completion(
-            text=_text(message.get("content")),
-            prompt_tokens=read,
-            completion_tokens=_count(usage.get("completion_tokens")),
-            finish_reason=str(choice.get("finish_reason") or "unknown"),
-            seconds=seconds,
-            shortened=read is not None and tokens is not None and read < SHORTENED * tokens,
-        )
-        if why := _why_without_text(message, completion):
-            raise self._without_text(why, completion)
-        return completion
-
-    def _choice(self, answer: Any) -> dict[str, Any]:
-        """The first choice of an answer. Raises `_UnusableError`, with the server's words where it sends an error."""
-        if not isinstance(answer, dict):
-            raise _UnusableError(f"answered with a {type(answer).__name__}, not an object")
-        choices = answer.get("choices")
-        found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
-        choice = next((one for one in found if one.get("index") == 0), found[0] if found else {})
-        error = answer.get("error") or choice.get("error") or choice.get("finish_reason") == "error"
-        if error:
-            words = error.get("message", error) if isinstance(error, dict) else error
-            code = error.get("code") if isinstance(error, dict) else None
-            passing = not str(code).isdecimal() or int(str(code)) in PASSING or int(str(code)) >= 500
-            raise _UnusableError(f"answered with an error: {self._short(words)}", passing)
-        if not choice:
-            raise _UnusableError("answered without choices")
-        return choice
-
-    def _without_text(self, why: str, completion: Completion) -> _UnusableError:
-        """The error of an answer without text, with what to do about it."""
-        reason = completion.finish_reason
-        mend = f". {KEEP}"
-        if why == THOUGHT:
-            mend = (
-                ". Give it more max_new_tokens, or no thoughts where the model's template can be told: "
-                f"--set chat_template_kwargs.enable_thinking=false; {KEEP}"
-            )
-        # Thoughts that filled the answer would fill it again.
-        passing = reason != "length"
-        return _UnusableError(f"{self._short(why)} (finish_reason {reason})", passing, reason, completion.text, mend)
-
     def _problem(self, error: Exception) -> _Problem:
         """What is behind a failed try."""
         import openai
 
-        if isinstance(error, _UnusableError):
+        if isinstance(error, UnusableError):
             return _Problem(error.why, error.mend, error.passing, True, None, error.finish, error.text)
         connected = not type(error.__cause__).__name__.startswith(("Connect", "Proxy"))
         if isinstance(error, TimeoutError | openai.APITimeoutError) and connected:
@@ -477,49 +399,6 @@ class OpenAIBackend(Client):
     def device(cls) -> str:
         """The machine behind the server is not known."""
         return "a server"
-
-
-def without_credentials(url: str) -> str:
-    """`url` without what may be secret, for records and messages: user name, password, query."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
-
-
-def _why_without_text(message: Mapping[str, Any], completion: Completion) -> str:
-    """Why an answer is none, in words; empty for a text, also for one that the model itself left empty."""
-    if completion.finish_reason == "content_filter":
-        return "filtered the answer"
-    if completion.said:
-        return ""
-    if refusal := message.get("refusal"):
-        return f"refused: {refusal}"
-    if message.get("tool_calls") or message.get("function_call"):
-        return "called a tool instead of answering"
-    if message.get("reasoning_content") or message.get("reasoning"):
-        return THOUGHT
-    return "" if isinstance(message.get("content"), str) else "answered without text"
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content, which may be a list of parts; thoughts among them are left out. Raises
-    `_UnusableError` for anything else."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    if isinstance(content, list):
-        return "".join(_text_of_part(part) for part in content)
-    raise _UnusableError(f"answered with a {type(content).__name__} where the text should be")
-
-
-def _text_of_part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    text = part.get("text") if isinstance(part, dict) and part.get("type") in (None, "text", "output_text") else None
-    return text if isinstance(text, str) else ""
-
-
-def _count(value: Any) -> int | None:
-    """A number of tokens; None for anything that is not one: unknown is not 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _pause(tried: int) -> float:

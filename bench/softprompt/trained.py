@@ -218,7 +218,7 @@ class TrainedAdapter:
             scores = {} if self.selection is None else self.selection.scores
             picture.draw(self.files.picture, self.folder.name, self.files.steps(), self.select_by, scores)
         except DamagedError as error:
-            say(f"{self.files.picture} is not drawn: {error.where} is damaged: {error.problem}")
+            say(f"{self.files.picture} is not drawn: {error.what}")
 
 
 class ImportedAdapter:

@@ -327,7 +327,7 @@ class _Training:
             log = self.files.steps_until(about["step"])
         except DamagedError as error:
             if self.main:
-                say(f"{error.where} is damaged: {error.problem}; training {self.job.label} starts over")
+                say(f"{error.what}; training {self.job.label} starts over")
             return {}
         self.done, self.log, self.hashes = about["step"], log, about["files"]
         self.bare.load_state_dict(
