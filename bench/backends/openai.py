@@ -130,6 +130,16 @@ class _Problem:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A call on its way: the how-manieth it is, how many tokens its prompt has (where that is known), since when."""
+
+    number: int
+    call: Call
+    tokens: int | None
+    started: float
+
+
 class Client:
     """Sends calls for `model` to `settings.base_url`, at most `concurrency` at a time.
 
@@ -157,7 +167,7 @@ class Client:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._answers: SimpleQueue[tuple[Call, Completion | None]] = SimpleQueue()
         self._failure: BackendError | None = None
-        self._refused: list[tuple[Call, _Problem]] = []
+        self._refused: list[tuple[_Asked, _Problem]] = []
         self._kept: list[tuple[Call, Completion]] = []
         """Empty answers, handed on once all others are there: a server that gives nothing else leaves none behind."""
         self._in_a_row = 0
@@ -194,7 +204,8 @@ class Client:
         """`tokens`: how many the prompt has, where that is known."""
         self._open += 1
         self._asked += 1
-        asyncio.run_coroutine_threadsafe(self._work(call, tokens, time.perf_counter()), self._loop)
+        asked = _Asked(self._asked, call, tokens, time.perf_counter())
+        asyncio.run_coroutine_threadsafe(self._work(asked), self._loop)
 
     def _run(self) -> None:
         """The thread: the event loop until `close` stops it."""
@@ -210,44 +221,45 @@ class Client:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
 
-    async def _work(self, call: Call, tokens: int | None, started: float) -> None:
+    async def _work(self, asked: _Asked) -> None:
         answer = None
         async with self._slots:
             try:
-                answer = await self._answer(call, tokens, started)
+                answer = await self._answer(asked)
             except Exception as error:  # noqa: BLE001 - it would vanish with the task; `completed` raises it
                 self._failure = self._failure or BackendError(f"{self._where} failed: {self._brief(error)} {GO_ON}")
-            self._answers.put((call, answer))
+            self._answers.put((asked.call, answer))
 
-    async def _answer(self, call: Call, tokens: int | None, started: float) -> Completion | None:
+    async def _answer(self, asked: _Asked) -> Completion | None:
         """The answer to a call; None if it has none, which is noted."""
         for tried in range(1, self._settings.retries + 2):
             if self._failure is not None:
                 return None
             try:
                 async with asyncio.timeout(self._settings.timeout):
-                    content = await self._send(call)
-                completion = completion_in(content, tokens, time.perf_counter() - started, self._short)
+                    content = await self._send(asked.call)
+                completion = completion_in(content, asked.tokens, time.perf_counter() - asked.started, self._short)
             except Exception as error:  # noqa: BLE001 - told apart there
                 problem = self._problem(error)
             else:
                 self._in_a_row = 0
                 return completion
             if not problem.passing or tried > self._settings.retries:
-                self._give_up(call, problem, tried, time.perf_counter() - started)
+                self._give_up(asked, problem, tried)
                 return None
             await asyncio.sleep(_pause(tried) if problem.pause is None else problem.pause)
         raise AssertionError("the last try returns")
 
-    def _give_up(self, call: Call, problem: _Problem, tried: int, seconds: float) -> None:
+    def _give_up(self, asked: _Asked, problem: _Problem, tried: int) -> None:
         """What becomes of a call without an answer: it is kept as an empty one, or set aside, or stops the run."""
         tries = f" ({tried} tries)" if tried > 1 else ""
         self._in_a_row += 1
         if problem.of_call and self._in_a_row <= PATIENCE:
             if problem.finish is not None and self._settings.empty == "keep":
-                self._kept.append((call, Completion(problem.text, None, None, problem.finish, seconds)))
+                seconds = time.perf_counter() - asked.started
+                self._kept.append((asked.call, Completion(problem.text, None, None, problem.finish, seconds)))
             else:
-                self._refused.append((call, problem))
+                self._refused.append((asked, problem))
         else:
             self._failure = self._failure or BackendError(f"{self._where} {problem.why}{tries}{problem.mend}")
 
@@ -352,11 +364,13 @@ class Client:
 
     def _refusal(self) -> BackendError:
         """Of all calls that were refused for what is in them."""
-        call, problem = self._refused[0]
-        named = ", ".join(dict.fromkeys(f"{call.key[0]} ({call.key[1]})" for call, _ in self._refused[:5]))
+        # Answers come in any order.
+        refused = sorted(self._refused, key=lambda one: one[0].number)
+        first, problem = refused[0]
+        named = ", ".join(dict.fromkeys(f"{asked.call.key[0]} ({asked.call.key[1]})" for asked, _ in refused[:5]))
         more = ", ..." if len(self._refused) > 5 else ""
         count = f"{len(self._refused)} of {self._asked} calls have no answer, {named}{more}; the others are kept."
-        return BackendError(f"{count} For {call.key[0]} {self._where} {problem.why}{problem.mend}")
+        return BackendError(f"{count} For {first.call.key[0]} {self._where} {problem.why}{problem.mend}")
 
     def close(self) -> None:
         """Drop queued calls and the answers to those on their way."""

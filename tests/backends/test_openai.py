@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import signal
@@ -875,7 +876,13 @@ def test_answers_without_text_are_counted_by_stage_and_named(
     shop_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without = answer(None, usage="none")
-    with stand_in(by_stage(without, answer("<think>no end", "length"))) as server:
+    asked = itertools.count()
+
+    def backwards(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        time.sleep(max(0, 0.4 - 0.2 * next(asked)))
+        by_stage(without, answer("<think>no end", "length"))(handler, body)
+
+    with stand_in(backwards) as server:
         with pytest.raises(BackendError, match=r"3 of 3 calls have no answer, Toys/test/u1 \(pag_profile\)"):
             run_pag(server.url, shop_config)
         capsys.readouterr()
