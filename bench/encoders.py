@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -337,6 +338,8 @@ class EmbeddingCache:
         self._load = load
         self._block = block
         self._open: dict[str, tuple[Encoder, VectorFile]] = {}
+        # Prompts are made in one thread and looked at in another.
+        self._lock = RLock()
 
     def embed(self, texts: Sequence[str], spec: str, progress: Callable[[int, int], None] | None = None) -> Vectors:
         """Vectors of `texts` by the encoder of `spec`, shape (n, d). Only what is not on disk is encoded, once each.
@@ -344,24 +347,25 @@ class EmbeddingCache:
         `progress` is called with (encoded, to encode) after each block. Raises `ConfigError`, `ResourceError` as
         `load_encoder` does, `StoreError` if the folder cannot be written.
         """
-        if spec not in self._open:
-            encoder = self._load(spec)
-            slug = re.sub(r"[^A-Za-z0-9.-]+", "-", encoder.name.partition("|")[0]).strip("-.")
-            name = f"{slug}-{hashlib.sha256(encoder.name.encode()).hexdigest()[:12]}.vectors"
-            self._open[spec] = encoder, VectorFile(self._folder / name, encoder.name)
-        encoder, file = self._open[spec]
-        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        unique = dict(zip(keys, texts, strict=True))
-        vectors = file.get(unique)
-        missing = [key for key in unique if key not in vectors]
-        for start in range(0, len(missing), self._block):
-            block = missing[start : start + self._block]
-            vectors |= self._encoded(encoder, file, {key: unique[key] for key in block})
-            if progress is not None:
-                progress(start + len(block), len(missing))
-        if not keys:
-            return np.zeros((0, file.dimension or 0), np.float32)
-        return np.stack([vectors[key] for key in keys])
+        with self._lock:
+            if spec not in self._open:
+                encoder = self._load(spec)
+                slug = re.sub(r"[^A-Za-z0-9.-]+", "-", encoder.name.partition("|")[0]).strip("-.")
+                name = f"{slug}-{hashlib.sha256(encoder.name.encode()).hexdigest()[:12]}.vectors"
+                self._open[spec] = encoder, VectorFile(self._folder / name, encoder.name)
+            encoder, file = self._open[spec]
+            keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+            unique = dict(zip(keys, texts, strict=True))
+            vectors = file.get(unique)
+            missing = [key for key in unique if key not in vectors]
+            for start in range(0, len(missing), self._block):
+                block = missing[start : start + self._block]
+                vectors |= self._encoded(encoder, file, {key: unique[key] for key in block})
+                if progress is not None:
+                    progress(start + len(block), len(missing))
+            if not keys:
+                return np.zeros((0, file.dimension or 0), np.float32)
+            return np.stack([vectors[key] for key in keys])
 
     def release(self) -> None:
         """Let go of the encoders' models; their vectors stay on disk, and an encoder is loaded again when it is

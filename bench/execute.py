@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bench.errors import ConfigError, DamagedError
 from bench.files import exclusive, gone
 from bench.identity import run_name
 from bench.job import Job
-from bench.loop import Loop
+from bench.loop import Loop, Seconds
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
@@ -74,15 +75,16 @@ def _do(unfinished: Sequence[Job], say: Say) -> None:
     for job in training:
         assert job.trains is not None
         train_adapter(job.trains, say)
+    seconds: dict[Path, Seconds | None] = {}
     with Engines(vectors=any(job.adapter is not None for job in unwritten)) as engines:
         for job in unfinished:
             if job in training:
                 select_epoch(job, engines, say)
             with RunStore(job.folder, job.record(), say, job.places) as store:
-                predict(job, store, engines, say)
+                seconds[job.folder] = predict(job, store, engines, say)
     for job in unfinished:
         with RunStore(job.folder, job.record(), say, job.places) as store:
-            summarise(job, store, say)
+            summarise(job, store, say, seconds[job.folder])
 
 
 TRAINING_RUNS = 3
@@ -121,21 +123,24 @@ def _processes() -> int:
 # ---- texts
 
 
-def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
-    """Make the job's predictions.jsonl, if it is not there, or damaged."""
+def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | None:
+    """Make the job's predictions.jsonl, if it is not there, or damaged. Where the time went, if a model was asked."""
     if store.predictions(job.instances):
-        return
+        return None
     resumed = store.stored()
     if resumed:
         say(f"{job.label}: {resumed} completions are there already, going on")
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
-    predictions = Loop(job.run, store, engine, job.vectors, job.label).predictions()
+    loop = Loop(job.run, store, engine, job.vectors, job.label)
+    predictions = loop.predictions()
     store.write_predictions(predictions)
-    seconds = time.perf_counter() - started
-    say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
+    took = duration(time.perf_counter() - started)
+    where = "" if loop.seconds is None else f" ({loop.seconds})"
+    say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {took}{where}")
     for sentence in oddities(predictions):
         say(f"{job.label}: {sentence}")
+    return loop.seconds
 
 
 def oddities(predictions: Sequence[Prediction]) -> list[str]:
@@ -158,7 +163,7 @@ def _named(predictions: Sequence[Prediction], field: str) -> str:
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def summarise(job: Job, store: RunStore, say: Say) -> None:
+def summarise(job: Job, store: RunStore, say: Say, seconds: Seconds | None) -> None:
     """Score the job's predictions and write its summary."""
     predictions = _written(job, store)
     scored = score(store, predictions, job.run.metrics, job.config.resamples, say, partial(job.background, predictions))
@@ -179,6 +184,7 @@ def summarise(job: Job, store: RunStore, say: Say) -> None:
             shortened_calls=sum(row.shortened for row in predictions),
             blocks_shown=sum(row.blocks_shown for row in predictions) / count,
             blocks_offered=sum(row.blocks_offered for row in predictions) / count,
+            seconds={} if seconds is None else asdict(seconds),
             **job.scoring,
             signatures=scored.signatures,
             metric_notes=scored.notes,

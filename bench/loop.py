@@ -1,6 +1,6 @@
 """The loop of a run: instances through their method's steps, calls through a backend, answers to where they are kept.
 
-A bounded window of calls is in flight. An instance's next calls go out the moment its last answers are in: no
+A bounded window of calls is in flight. An instance's next calls go out as soon as its last answers are in: no
 barrier between stages, and never a list of all prompts in memory. A replay and a dry run go the same way.
 """
 
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.ahead import Ahead
 from bench.progress import Progress
 from bench.protocols import Backend
 from bench.records import Call, Completion, Instance, Prompt
@@ -39,10 +42,44 @@ class Answers(Protocol):
         ...
 
 
+AHEAD = 64
+"""How many instances are advanced before their calls have room in the window."""
+A_TURN = 64
+"""How many calls go out before the backend works on: with an engine in this process, all that go out at once are
+rendered before its first step."""
+WORTH_SAYING = 0.02
+"""The share of the time that the backend waits from which on progress says so."""
+
+
+@dataclass
+class Seconds:
+    """Where the time of a run's texts went: `rendering`, the making of prompts and their vectors, mostly beside the
+    engine; `engine`, inside the backend since it was started; `idle`, the rest since then, in which an engine in this
+    process had nothing to do."""
+
+    rendering: float
+    engine: float
+    idle: float
+
+    def __str__(self) -> str:
+        return f"rendering {self.rendering:.1f} s, engine {self.engine:.1f} s, idle {self.idle:.1f} s"
+
+
+@dataclass
+class _Step:
+    """An instance that was advanced: its next calls, none if it is done, and how many stored answers it took in."""
+
+    work: Work
+    calls: list[Call]
+    known: int
+
+
 class Loop:
     """Makes the predictions of a run.
 
     `engine` gives the backend on the first call whose answer is not there; `vectors` make those of prompts with slots.
+    Instances are advanced ahead of the backend, in a thread. What the backend is given, and when, hangs on no clock: an
+    instance's next calls go out at the next turn but one after its last answer, before those of instances that begin.
     """
 
     def __init__(
@@ -54,73 +91,135 @@ class Loop:
         self._vectors = vectors
         self._backend: Backend | None = None
         self._waiting = iter(run.instances)
+        self._ahead = Ahead(self._advance)
+        self._begun: deque[Future[_Step]] = deque()
+        self._continued: deque[Future[_Step]] = deque()
+        self._due = 0
+        """How many of `_continued` are waited for in this turn."""
         self._working: dict[str, Work] = {}
         self._ready: deque[Call] = deque()
         self._in_flight = 0
         self._rows: dict[str, Prediction] = {}
         self._progress = Progress(label, len(run.instances))
+        self._started: float | None = None
+        self._ended = 0.0
+        self._engine_seconds = 0.0
 
     def predictions(self) -> list[Prediction]:
         """All predictions, in the order of the instances. Raises `BenchError`; answers that came are kept."""
         try:
-            self._fill()
-            while self._in_flight:
+            while self._fill():
                 self._collect()
-                self._fill()
         finally:
+            self._ended = perf_counter()
+            self._ahead.close()
             self._progress.close()
         return [self._rows[instance.id] for instance in self._run.instances]
 
-    def _fill(self) -> None:
-        """Submit calls, and begin instances, until the window is full."""
-        while self._in_flight < self._run.config.window:
+    @property
+    def seconds(self) -> Seconds | None:
+        """Where the time went; None if no backend was asked."""
+        if self._started is None:
+            return None
+        idle = (self._ended or perf_counter()) - self._started - self._engine_seconds
+        return Seconds(self._ahead.seconds, self._engine_seconds, max(idle, 0.0))
+
+    def _fill(self) -> bool:
+        """A turn: calls go out until the window is full, or a turn's number is out. Whether any is in flight."""
+        out = 0
+        while out < A_TURN and self._in_flight < self._run.config.window:
             if self._ready:
                 self._submit(self._ready.popleft())
-            elif (instance := next(self._waiting, None)) is not None:
-                self._proceed(Work(self._run, instance))
+                out += 1
+            elif (step := self._next()) is not None:
+                self._take(step.result())
             else:
-                return
+                break
+        self._due = len(self._continued)
+        self._look_ahead()
+        return self._in_flight > 0
 
-    def _submit(self, call: Call) -> None:
+    def _next(self) -> Future[_Step] | None:
+        """The instance whose calls are next."""
+        if self._due or (self._continued and not self._in_flight):
+            self._due = max(self._due - 1, 0)
+            return self._continued.popleft()
         if self._backend is None:
-            self._backend = self._engine()
-            self._progress.start()
-        if call.prompt.slots and self._vectors is not None:
-            call = replace(call, vectors=self._vectors(call.prompt, self._run.by_id[call.key[0]]))
-        self._backend.submit(call)
-        self._in_flight += 1
+            # Nothing to be ahead of: stored answers are looked up here, and the engine starts on the first that lacks.
+            instance = next(self._waiting, None)
+            return None if instance is None else self._ahead.here(Work(self._run, instance))
+        self._look_ahead()
+        return self._begun.popleft() if self._begun else None
 
-    def _proceed(self, work: Work) -> None:
-        """Advance an instance as far as known answers reach; its calls without one become ready."""
-        calls = work.proceed(self._known)
-        if calls:
-            self._ready.extend(calls)
+    def _look_ahead(self) -> None:
+        """Have the next instances begun."""
+        if self._backend is not None:
+            while len(self._begun) < AHEAD and (instance := next(self._waiting, None)) is not None:
+                self._begun.append(self._ahead.ask(Work(self._run, instance), urgent=False))
+
+    def _advance(self, work: Work) -> _Step:
+        """In the thread: advance an instance as far as stored answers reach."""
+        before = len(work.exchanged)
+        calls = work.proceed(self._answers.completion)
+        if self._backend is not None:
+            calls = [self._with_vectors(call) for call in calls]
+        return _Step(work, calls, len(work.exchanged) - before)
+
+    def _take(self, step: _Step) -> None:
+        work = step.work
+        self._progress.update(calls=step.known)
+        if step.calls:
+            self._ready.extend(step.calls)
             self._working[work.instance.id] = work
             return
         self._rows[work.instance.id] = work.row()
         self._working.pop(work.instance.id, None)
         self._progress.update(finished=1, spent=len(work.exchanged), note=self._note)
 
-    def _known(self, call: Call) -> Completion | None:
-        completion = self._answers.completion(call)
-        if completion is not None:
-            self._progress.update(calls=1)
-        return completion
+    def _with_vectors(self, call: Call) -> Call:
+        if self._vectors is None or not call.prompt.slots or call.vectors is not None:
+            return call
+        return replace(call, vectors=self._vectors(call.prompt, self._run.by_id[call.key[0]]))
+
+    def _submit(self, call: Call) -> None:
+        if self._backend is None:
+            self._backend = self._engine()
+            self._progress.start()
+        # Of the instances before the engine was there: it decides with how many threads vectors are made.
+        call = self._with_vectors(call)
+        started = perf_counter()
+        self._started = self._started or started
+        self._backend.submit(call)
+        self._engine_seconds += perf_counter() - started
+        self._in_flight += 1
 
     def _collect(self) -> None:
-        """Take the answers that are ready, waiting for at least one."""
+        """Let the backend work, and take the answers that are ready."""
         assert self._backend is not None
-        for call, completion in self._backend.completed():
-            self._answers.append(call, completion)
-            self._in_flight -= 1
-            self._progress.update(calls=1, tokens=completion.completion_tokens or 0, note=self._note)
-            work = self._working[call.key[0]]
-            if work.answer(call, completion):
-                self._proceed(work)
+        answers = self._backend.completed()
+        while True:
+            started = perf_counter()
+            answer = next(answers, None)
+            self._engine_seconds += perf_counter() - started
+            if answer is None:
+                return
+            self._answer(*answer)
+
+    def _answer(self, call: Call, completion: Completion) -> None:
+        self._answers.append(call, completion)
+        self._in_flight -= 1
+        self._progress.update(calls=1, tokens=completion.completion_tokens or 0, note=self._note)
+        work = self._working[call.key[0]]
+        if work.answer(call, completion):
+            self._continued.append(self._ahead.ask(work, urgent=True))
 
     @property
     def _note(self) -> str:
-        return f"{self._in_flight} calls in flight"
+        note = f"{self._in_flight} calls in flight"
+        if (seconds := self.seconds) is None or not seconds.engine:
+            return note
+        share = seconds.idle / (seconds.idle + seconds.engine)
+        return f"{note}, {share:.0%} of the time it waits for prompts" if share >= WORTH_SAYING else note
 
 
 def replay(run: Run, instance: Instance, generations: Generations) -> Work:

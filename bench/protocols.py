@@ -262,8 +262,8 @@ class Backend(Protocol):
     def submit(self, call: Call) -> None: ...
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Answers that are ready, waiting for at least one; ends when nothing more is ready at the moment.
-        Raises `BackendError`."""
+        """Answers that are ready, after a step of work or a short wait; ends when nothing more is ready at the moment,
+        and may be empty while calls are open. Raises `BackendError`."""
         ...
 
     def close(self) -> None: ...

@@ -166,7 +166,8 @@ class Summary(File):
     `fidelity` and `metric_options` tell how the scores were made, `metric_notes` what has to stand with those of a
     metric; `files` are the SHA-256 of the run's other files. Tokens are those that are known: a server did not tell
     them for `uncounted_calls`, and cut the prompts of `shortened_calls`. `empty_answers` counts answers without text
-    by stage, `empty_predictions` instances without one."""
+    by stage, `empty_predictions` instances without one. `seconds` are those of the process that wrote the last text,
+    as `bench.loop.Seconds` has them; empty where another one scored."""
 
     name: str
     instances: dict[str, int]
@@ -182,6 +183,7 @@ class Summary(File):
     shortened_calls: int = 0
     blocks_shown: float
     blocks_offered: float
+    seconds: dict[str, float] = {}
     resamples: int | None = None
     fidelity: str | None = None
     metric_options: dict[str, dict[str, Any]] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 
 from bench.context import derive_seed
 from bench.errors import PluginError
@@ -26,10 +27,19 @@ class Work:
         self.prediction: str | None = None
         self.prompts: list[Prompt] = []
         self.exchanged: list[tuple[Prompt, Completion]] = []
-        self._steps = _steps(run, instance)
         self._stages: Counter[str] = Counter()
         self._answers: list[Completion | None] = []
         self._places: dict[tuple[str, str, int], int] = {}
+
+    @cached_property
+    def _steps(self) -> Steps:
+        steps = self.run.method.steps(self.instance, self.run.contexts[self.instance.category])
+        if not isinstance(steps, Generator):
+            raise PluginError(
+                f"steps of method {self._method} must be a generator: it has to yield its prompts "
+                "('yield from ()' if it has none) and return the text"
+            )
+        return steps
 
     def advance(self) -> list[Call]:
         """The method's next calls, none when it is done. Raises `PluginError` for a method that yields something else
@@ -115,16 +125,6 @@ class Work:
         return Call(
             key, prompt, derive_seed(config.seed, *key), config.temperature, config.top_p, config.max_new_tokens
         )
-
-
-def _steps(run: Run, instance: Instance) -> Steps:
-    steps = run.method.steps(instance, run.contexts[instance.category])
-    if not isinstance(steps, Generator):
-        raise PluginError(
-            f"steps of method {run.config.method} must be a generator: it has to yield its prompts "
-            "('yield from ()' if it has none) and return the text"
-        )
-    return steps
 
 
 def first_prompt(run: Run, instance: Instance) -> Prompt:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from bench.data.corpus import Corpus
 from bench.errors import BackendError, DataError, PluginError, StoreError
 from bench.execute import execute
 from bench.job import Job
-from bench.loop import Loop, dry_run, replay
+from bench.loop import A_TURN, AHEAD, Loop, dry_run, replay
 from bench.protocols import Method, Properties, Steps
 from bench.records import Call, Completion, Instance, Prompt
 from bench.resolved import Inputs, Run
@@ -185,7 +187,7 @@ def test_predictions_by_hand(make_job: MakeJob) -> None:
 
 
 @pytest.mark.parametrize("method", [Two(), Fan()])
-@pytest.mark.parametrize("window", [1, 3, 7, 512])
+@pytest.mark.parametrize("window", [1, 3, 7, A_TURN])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_no_more_than_a_window_is_in_flight(make_job: MakeJob, method: Method, window: int, batch: int) -> None:
     job = make_job(method, window=window)
@@ -197,13 +199,85 @@ def test_no_more_than_a_window_is_in_flight(make_job: MakeJob, method: Method, w
     assert backend.most_open == min(window, first_round), "the window is used in full and never overrun"
 
 
-def test_instances_begun_are_as_few_as_the_window(make_job: MakeJob) -> None:
+def test_instances_begun_are_few(make_job: MakeJob) -> None:
     method = Two()
     job = make_job(method, users=(200,), window=5)
     job.check()
     method.begun = method.most = 0
     predict(job, Script(ORDERS["random"], 3))
-    assert method.most == 5
+    assert method.most <= 2 * 5 + AHEAD + 1
+
+
+def test_a_large_window_fills_over_turns(make_job: MakeJob) -> None:
+    backend = Script()
+    predict(make_job(Fan(), users=(60,), window=3 * A_TURN), backend)
+    assert backend.most_open == 3 * A_TURN
+
+
+@dataclass
+class Slow(Two):
+    """Takes its time now and then."""
+
+    def steps(self, instance: Instance, context: Context) -> Steps:
+        steps = super().steps(instance, context)
+        prompts = next(steps)
+        while True:
+            time.sleep(random.choice([0, 0, 0.003]))
+            try:
+                prompts = steps.send((yield prompts))
+            except StopIteration as stop:
+                return str(stop.value)
+
+
+@pytest.mark.parametrize("window", [4, 512])
+def test_what_the_backend_is_given_hangs_on_no_clock(make_job: MakeJob, tmp_path: Path, window: int) -> None:
+    orders = []
+    for number, method in enumerate([Two(), Slow(), Slow()]):
+        backend = Script(ORDERS["last"], batch=3)
+        job = make_job(method, users=(40, 40), window=window, results=str(tmp_path / f"results{number}"))
+        predict(job, backend)
+        orders.append(backend.log)
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_prompts_are_made_while_the_backend_works(make_job: MakeJob) -> None:
+    """The backend answers its first call only when the last instance was begun."""
+    method = Two()
+
+    class Waiting(Script):
+        def completed(self) -> Iterator[tuple[Call, Completion]]:
+            until = time.monotonic() + 20
+            while method.most < 10:
+                assert time.monotonic() < until, "nothing was made ahead"
+                time.sleep(0.001)
+            yield from super().completed()
+
+    job = make_job(method, window=1)
+    method.begun = 0
+    assert len(predict(job, Waiting())) == 10
+
+
+def test_a_backend_may_have_no_answer_yet(make_job: MakeJob) -> None:
+    class Late(Script):
+        def completed(self) -> Iterator[tuple[Call, Completion]]:
+            yield from super().completed() if random.random() < 0.3 else ()
+
+    assert len(predict(make_job(Two()), Late())) == 10
+
+
+def test_an_error_ahead_is_raised_when_its_instance_is_next(make_job: MakeJob) -> None:
+    @dataclass
+    class BreaksAtOnce(Two):
+        def steps(self, instance: Instance, context: Context) -> Steps:
+            if instance.id == "Music/test/u3":
+                raise ZeroDivisionError("a bug of the method's own")
+            return super().steps(instance, context)
+
+    job = make_job(BreaksAtOnce(), window=1)
+    backend = Script()
+    with pytest.raises(ZeroDivisionError):
+        predict(job, backend)
+    assert len(backend.submitted) == len(read_generations(job.folder)) == 18, "all of the nine before it"
 
 
 def test_there_is_no_barrier_between_stages(make_job: MakeJob) -> None:
@@ -426,11 +500,12 @@ def test_a_complete_run_is_read_and_nothing_is_done(script_job: MakeJob, starts:
     said: list[str] = []
     job = script_job(Two())
     (first,) = execute([job], said.append)
-    assert said == [
-        "nonperso: 10 instances, 20 calls in 0 s",
-        "scoring 10 texts with rouge",
-        "scoring 10 texts with bleu",
-    ]
+    assert re.fullmatch(
+        r"nonperso: 10 instances, 20 calls in 0 s \(rendering 0\.\d s, engine 0\.\d s, idle 0\.\d s\)", said[0]
+    )
+    assert said[1:] == ["scoring 10 texts with rouge", "scoring 10 texts with bleu"]
+    assert set(first.seconds) == {"rendering", "engine", "idle"}
+    assert all(seconds > 0 for seconds in first.seconds.values())
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in job.folder.iterdir()}
     said.clear()
     (second,) = execute([script_job(Two())], said.append)

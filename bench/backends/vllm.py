@@ -224,13 +224,12 @@ class VLLMBackend:
         self._open[request] = (call, started)
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Step the engine until a call is done, then yield all that are. Raises `BackendError` if the engine fails or
-        refuses a soft call that waited."""
-        done: list[Any] = []
+        """A step of the engine, then the calls that are done. Raises `BackendError` if the engine fails or refuses a
+        soft call that waited."""
         self._admit()
-        while self._open and not done:
-            done = [output for output in self._step() if output.finished]
-        for output in done:
+        for output in self._step() if self._open else ():
+            if not output.finished:
+                continue
             call, started = self._open.pop(output.request_id)
             answer = output.outputs[0]
             yield (

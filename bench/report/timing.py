@@ -27,6 +27,8 @@ GENERATION = {
     "prompt_tokens": ("Prompt tokens", 1.0),
     "output_tokens": ("Output tokens", 1.0),
     "retrieval_seconds": ("Retrieval (ms)", 1e3),
+    "rendering_seconds": ("Rendering (ms)", 1e3),
+    "idle_share": ("Engine idle (%)", 100.0),
     "embedding_seconds": ("Embedding (s)", 1.0),
     "memory_bytes": ("Peak memory (GiB)", 1 / GIB),
     "gpu_memory_bytes": ("GPU memory (GiB)", 1 / GIB),
@@ -158,7 +160,9 @@ def _generation_notes(timing: Timing) -> list[str]:
         )
     notes += [
         f"Latency: from an instance's first call to its last answer, with up to {settings['window']} calls in flight, "
-        "so waiting for others counts. LLM calls, tokens and retrieval: of one instance.",
+        "so waiting for others counts. LLM calls, tokens, retrieval and rendering (prompts with their retrieval and "
+        "vectors, beside the engine): of one instance. Engine idle: the share of the time since the first call in "
+        "which the engine was not at work because the harness was.",
         "Memory: the most this process held, with the engine and all that was loaded before it. GPU memory: in use on "
         "all GPUs after the pass, whoever used it."
         if any("gpu_memory_bytes" in found["figures"] for found in methods.values())

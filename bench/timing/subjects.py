@@ -98,6 +98,9 @@ class Subject:
         loop.predictions()
         seconds = perf_counter() - started
         figures = {"instances_per_second": len(run.instances) / seconds}
+        if (spent := loop.seconds) is not None:
+            figures["rendering_seconds"] = spent.rendering / len(run.instances)
+            figures["idle_share"] = spent.idle / (spent.idle + spent.engine)
         for watch in watches:
             figures |= watch.figures(len(run.instances), seconds)
         if retriever is not None:
