@@ -22,7 +22,7 @@ _STOP, _CONTINUED, _BEGUN = range(3)
 class Ahead(Generic[Item, Result]):
     """Does `work` on what it is asked to, one at a time: what is urgent first, else in the order of asking.
 
-    `seconds` is how long it worked. `close` waits for what is under way and drops the rest.
+    `seconds` is how long the thread worked. `close` waits for what is under way and drops the rest.
     """
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
@@ -65,12 +65,12 @@ class Ahead(Generic[Item, Result]):
             if rank == _STOP:
                 return
             assert item is not None
+            started = perf_counter()
             self._do(item, result)
+            self.seconds += perf_counter() - started
 
     def _do(self, item: Item, result: Future[Result]) -> None:
-        started = perf_counter()
         try:
             result.set_result(self._work(item))
         except BaseException as error:  # noqa: BLE001 - it belongs to who takes the result
             result.set_exception(error)
-        self.seconds += perf_counter() - started

@@ -6,6 +6,7 @@ barrier between stages, and never a list of all prompts in memory. A replay and 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -44,9 +45,6 @@ class Answers(Protocol):
 
 AHEAD = 64
 """How many instances are advanced before their calls have room in the window."""
-A_TURN = 64
-"""How many calls go out before the backend works on: with an engine in this process, all that go out at once are
-rendered before its first step."""
 WORTH_SAYING = 0.02
 """The share of the time that the backend waits from which on progress says so."""
 
@@ -90,6 +88,7 @@ class Loop:
         self._engine = engine
         self._vectors = vectors
         self._backend: Backend | None = None
+        self._a_turn = sys.maxsize
         self._waiting = iter(run.instances)
         self._ahead = Ahead(self._advance)
         self._begun: deque[Future[_Step]] = deque()
@@ -125,12 +124,13 @@ class Loop:
         return Seconds(self._ahead.seconds, self._engine_seconds, max(idle, 0.0))
 
     def _fill(self) -> bool:
-        """A turn: calls go out until the window is full, or a turn's number is out. Whether any is in flight."""
-        out = 0
-        while out < A_TURN and self._in_flight < self._run.config.window:
+        """A turn: calls go out until the window is full, or as many as the backend takes at a time. Whether any is in
+        flight."""
+        room = self._run.config.window - self._in_flight
+        while room > 0:
             if self._ready:
                 self._submit(self._ready.popleft())
-                out += 1
+                room = min(room, self._a_turn) - 1
             elif (step := self._next()) is not None:
                 self._take(step.result())
             else:
@@ -184,6 +184,7 @@ class Loop:
     def _submit(self, call: Call) -> None:
         if self._backend is None:
             self._backend = self._engine()
+            self._a_turn = getattr(self._backend, "a_turn", self._a_turn)
             self._progress.start()
         # Of the instances before the engine was there: it decides with how many threads vectors are made.
         call = self._with_vectors(call)

@@ -233,6 +233,9 @@ class Metric(Protocol):
 class Backend(Protocol):
     """Runs calls on a language model. `submit` queues, `completed` yields answers as they come.
 
+    A backend that works only while `completed` runs has a class attribute `a_turn`: so many calls at most are submitted
+    before `completed` is asked again, which then does a step of the work and may yield nothing.
+
     `settings` describes its section of the configuration, each field marked with what it can change; its marks decide
     what is part of a run's identity.
     """
@@ -262,8 +265,8 @@ class Backend(Protocol):
     def submit(self, call: Call) -> None: ...
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Answers that are ready, after a step of work or a short wait; ends when nothing more is ready at the moment,
-        and may be empty while calls are open. Raises `BackendError`."""
+        """Answers that are ready, waiting for at least one (or a step, see above); ends when nothing more is ready at
+        the moment. Raises `BackendError`."""
         ...
 
     def close(self) -> None: ...

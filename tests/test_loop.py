@@ -22,7 +22,7 @@ from bench.data.corpus import Corpus
 from bench.errors import BackendError, DataError, PluginError, StoreError
 from bench.execute import execute
 from bench.job import Job
-from bench.loop import A_TURN, AHEAD, Loop, dry_run, replay
+from bench.loop import AHEAD, Loop, dry_run, replay
 from bench.protocols import Method, Properties, Steps
 from bench.records import Call, Completion, Instance, Prompt
 from bench.resolved import Inputs, Run
@@ -187,7 +187,7 @@ def test_predictions_by_hand(make_job: MakeJob) -> None:
 
 
 @pytest.mark.parametrize("method", [Two(), Fan()])
-@pytest.mark.parametrize("window", [1, 3, 7, A_TURN])
+@pytest.mark.parametrize("window", [1, 3, 7, 512])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_no_more_than_a_window_is_in_flight(make_job: MakeJob, method: Method, window: int, batch: int) -> None:
     job = make_job(method, window=window)
@@ -208,10 +208,21 @@ def test_instances_begun_are_few(make_job: MakeJob) -> None:
     assert method.most <= 2 * 5 + AHEAD + 1
 
 
-def test_a_large_window_fills_over_turns(make_job: MakeJob) -> None:
-    backend = Script()
-    predict(make_job(Fan(), users=(60,), window=3 * A_TURN), backend)
-    assert backend.most_open == 3 * A_TURN
+def test_a_backend_that_works_in_turns_gets_some_calls_a_turn(make_job: MakeJob) -> None:
+    class Turns(Script):
+        a_turn = 16
+
+        def completed(self) -> Iterator[tuple[Call, Completion]]:
+            self.log.append(("turn", "", ""))
+            # Nothing is ready at first.
+            yield from super().completed() if self.log.count(("turn", "", "")) > 3 else ()
+
+    backend = Turns()
+    predict(make_job(Fan(), users=(60,), window=100), backend)
+    assert backend.most_open == 100
+    sent = [turn.count("s") for turn in "".join(event[0][0] for event in backend.log).split("t")]
+    assert sent[:4] == [16, 16, 16, 16]
+    assert max(sent) == 16
 
 
 @dataclass

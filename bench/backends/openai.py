@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -35,8 +35,6 @@ CONNECT_SECONDS = 10.0
 LONGEST_PAUSE = 8.0
 LONGEST_RETRY_AFTER = 120.0
 """What a server may ask for between two tries; more is not waited for."""
-A_MOMENT = 0.05
-"""Seconds after which new calls may go out although no answer came."""
 PATIENCE = 20
 """How many calls in a row may be refused before it is the server that refuses, and not a prompt that is at fault."""
 SHORTEST_SECRET = 12
@@ -345,9 +343,9 @@ class Client:
         return text[:length].removesuffix(".")
 
     def completed(self) -> Iterator[tuple[Call, Completion]]:
-        """Answers that are there, waiting a moment for the first; empty ones that are kept once nothing else is open.
-        Raises `BackendError`, after the good answers, also to the calls that were on their way by then, for a server
-        that failed; once nothing else is open, for calls that it refused."""
+        """Answers that are there, waiting for the first; empty ones that are kept once nothing else is open. Raises
+        `BackendError`, after the good answers, also to the calls that were on their way by then, for a server that
+        failed; once nothing else is open, for calls that it refused."""
         if not self._open and self._kept and not self._failure:
             kept, self._kept = self._kept, []
             yield from kept
@@ -356,11 +354,8 @@ class Client:
             raise self._refusal()
         first = True
         while self._open and (first or self._failure or not self._answers.empty()):
-            try:
-                call, answer = self._answers.get(timeout=None if self._failure or not first else A_MOMENT)
-            except Empty:
-                return
             first = False
+            call, answer = self._answers.get()
             self._open -= 1
             if answer is not None:
                 yield call, answer

@@ -57,6 +57,8 @@ class VLLMBackend:
     applies_template: ClassVar[bool] = True
     timing: ClassVar[Mapping[str, object]] = {"prefix_caching": False}
     """A pass would find its prompts in the cache of the pass before."""
+    a_turn: ClassVar[int] = 64
+    """More than the engine begins in a step, and few enough to be rendered while it stands still at the start."""
 
     def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
         section = config.backend_section

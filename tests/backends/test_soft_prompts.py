@@ -195,12 +195,13 @@ def collect(backend: VLLMBackend, count: int) -> dict[Key, Answer]:
     found: dict[Key, Answer] = {}
     backend.engine.step = watched
     try:
-        while len(found) < count:
-            before = len(found)
+        for _ in range(10_000):
+            if len(found) == count:
+                break
             for call, completion in backend.completed():
                 assert call.key not in found
                 found[call.key] = Answer(completion, tokens["\x1f".join(str(part) for part in call.key)])
-            assert len(found) > before, "the engine is done, but not with every call"
+        assert len(found) == count, "the engine is done, but not with every call"
     finally:
         backend.engine.step = step
     return found
