@@ -1,7 +1,7 @@
 """How long an engine waits for the harness: a stand-in that takes the same time for every call, and the real engine
 against itself on prompts that were prepared beforehand.
 
-    python tests/benchmarks/measure_engine.py idle --method rag dep dpl [--seconds 0.025]
+    python tests/benchmarks/measure_engine.py idle --method rag dep dpl [--seconds 0.025 | --times 10]
     python tests/benchmarks/measure_engine.py generation --method rag dep [--pairs 5]
 
 Both take `--config`, `--limit` (instances of each category) and `--set KEY=VALUE` as `bench run` does. Adapters are
@@ -67,9 +67,20 @@ class StandIn:
         return self._idle / (self._busy_until - self._first)
 
 
-def idle(subject: Subject, folder: Path, seconds: float) -> None:
+def rendering_seconds(subject: Subject) -> float:
+    """Of a call."""
+    calls, started = 0, 0.0
+    for instance in subject.job.run.instances[:8]:
+        calls += len(Work(subject.job.run, instance).advance())
+        # The first one loads the tokenizer.
+        if not started:
+            calls, started = 0, time.perf_counter()
+    return (time.perf_counter() - started) / calls
+
+
+def idle(subject: Subject, folder: Path, seconds: float, times: float | None) -> None:
     """Print how long the stand-in waited."""
-    job, engine = subject.job, StandIn(seconds)
+    job, engine = subject.job, StandIn(seconds if times is None else times * rendering_seconds(subject))
     with RunStore(folder, job.record()) as store:
         loop = Loop(job.run, store, lambda: engine, job.vectors, job.label)  # type: ignore[arg-type,return-value]
         loop.predictions()
@@ -153,6 +164,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=168)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seconds", type=float, default=0.025, help="what the stand-in takes for a call")
+    parser.add_argument("--times", type=float, help="instead: so many times what this machine takes to render one now")
     parser.add_argument("--pairs", type=int, default=5)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, Engines(vectors=True) as engines:
@@ -163,7 +175,7 @@ def main() -> None:
         timed = subjects(settings, asked.method, asked.limit, folder, Inputs())
         if asked.what == "idle":
             print("| method | instances | rendering (s) | engine (s) | engine idle |\n|---|---|---|---|---|")
-            run = partial(idle, seconds=asked.seconds)
+            run = partial(idle, seconds=asked.seconds, times=asked.times)
         else:
             print("| method | instances | engine alone (s) | by the loop (s) | ratio, median |\n|---|---|---|---|---|")
             run = partial(generation, engines=engines, pairs=asked.pairs)
