@@ -83,11 +83,16 @@ class VLLMBackend:
             self._set_threads(1)
         say(f"starting vLLM with {config.model}")
         started = time.perf_counter()
+        # A tenth of the start would be garbage collection, in which everything that was there before is looked through.
+        gc.freeze()
+        gc.disable()
         try:
             self.engine = self._start(config)
         except (ImportError, OSError, ValueError, RuntimeError, AssertionError) as error:
             self._restore_threads()
             raise BackendError(_why_no_start(config, error)) from error
+        finally:
+            gc.enable()
         say(f"vLLM started in {time.perf_counter() - started:.1f} s")
 
     @classmethod
