@@ -485,16 +485,16 @@ def _readers(
 ) -> list[int]:
     """Different users for one item, those who still need many reviews and like its genre first."""
     weights = [
-        max(0, need - len(shelf)) ** 2 * user.genres[genre]
+        (need - len(shelf)) ** 2 * user.genres[genre] if need > len(shelf) else 0.0
         for user, need, shelf in zip(crowd, needs, shelves, strict=True)
     ]
-    if sum(weight > 0 for weight in weights) < wanted:
+    if len(weights) - weights.count(0.0) < wanted:
         # Near the end too few still need reviews: let others who have room on their shelves join in.
         room = [max(0, INPUTS + MAX_HISTORY - len(shelf)) for shelf in shelves]
         short = [INPUTS + MIN_HISTORY - len(shelf) for shelf in shelves]
         weights = [space + (10_000.0 if gap > 0 else 0.0) for space, gap in zip(room, short, strict=True)]
     chosen: list[int] = []
-    for _ in range(min(wanted, sum(weight > 0 for weight in weights))):
+    for _ in range(min(wanted, len(weights) - weights.count(0.0))):
         reader = dice.weighted(weights)
         chosen.append(reader)
         weights[reader] = 0.0
