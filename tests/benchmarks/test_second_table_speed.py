@@ -1,8 +1,8 @@
 """What a table costs when all of its runs are there: processor time of fresh processes, `pytest -s` prints it.
 
-Against importing pandas and pydantic, which takes its share of a busy machine in the same way. The table reads the demo's
-data, checks its runs' files and imports none of what only a computation needs; with NLTK, which brings scikit-learn, and
-with the demo's population made once more for every figure it took twice as long.
+Against importing pandas and pydantic, which takes its share of a busy machine in the same way. The table reads the
+demo's data, checks its runs' files and imports none of what only a computation needs; with NLTK, which brings
+scikit-learn, and with the demo's population made once more for its note it took more than twice as long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from bench.cli import main
 
 MOST = 8.0
-"""Times as long as the imports; on quiet cores it is 3 to 4."""
+"""Times as long as the imports; 4.0 was measured."""
 
 
 def seconds(*arguments: str) -> float:

@@ -259,7 +259,8 @@ def test_nothing_to_aggregate_is_an_error(nltk_data: Path) -> None:
 )
 def test_the_data_path_is_nltks(environment: dict[str, str]) -> None:
     code = (
-        "import sys; from bench.metrics._wordnet import nltk_path; own = nltk_path(); assert 'nltk' not in sys.modules\n"
+        "import sys; from bench.metrics._wordnet import nltk_path\n"
+        "own = nltk_path(); assert 'nltk' not in sys.modules\n"
         "import nltk.data; assert own == nltk.data.path, (own, nltk.data.path)\n"
         "nltk.data.path.append('/added'); assert nltk_path()[-1] == '/added'"
     )
