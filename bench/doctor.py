@@ -164,11 +164,9 @@ def hub_cache() -> Finding:
 
 def wordnet() -> Finding:
     """METEOR's synonyms, found as METEOR finds them."""
-    import nltk.data
-
     from bench.metrics import _wordnet
 
-    source = _wordnet.find(nltk.data.path)
+    source = _wordnet.find(_wordnet.nltk_path())
     if source is None:
         return Finding("WordNet", "missing", "not found, and METEOR needs it", apt("wordnet-base"))
     return Finding("WordNet", "ok", f"{source.path}")
@@ -177,11 +175,10 @@ def wordnet() -> Finding:
 def punkt() -> Finding:
     """The sentence model of METEOR's default tokenizer, found as METEOR finds it. The demo names the variant
     without."""
-    import nltk.data
-
+    from bench.metrics._wordnet import nltk_path
     from bench.metrics._words import find_punkt
 
-    model = find_punkt(nltk.data.path)
+    model = find_punkt(nltk_path())
     if model is None:
         fix = f"{sys.executable} -m nltk.downloader -d {Path(sys.prefix) / 'nltk_data'} punkt_tab"
         return Finding("punkt_tab", "optional", "not found: METEOR needs it except in the demo", fix)

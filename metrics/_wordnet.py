@@ -10,7 +10,9 @@ NLTK's reader is not used: it wants `lexnames`, which Debian's package lacks, an
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,6 +71,20 @@ class Source:
             return False
         with zipfile.ZipFile(self.path) as archive:
             return {f"wordnet/{name}" for name in NEEDED} <= set(archive.namelist())
+
+
+def nltk_path() -> list[str]:
+    """The folders in which NLTK looks for its data: `nltk.data.path`, known without it. Importing NLTK, which brings
+    pandas and scikit-learn, takes longer than everything else of a table whose runs are there."""
+    if "nltk.data" in sys.modules:
+        # Whoever imported it may have added to it.
+        return list(sys.modules["nltk.data"].path)
+    named = [os.path.expanduser(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
+    home = os.path.expanduser("~/")
+    if "APPENGINE_RUNTIME" not in os.environ and home != "~/":
+        named.append(f"{home}nltk_data")
+    of_prefix = [os.path.join(sys.prefix, *parts, "nltk_data") for parts in ((), ("share",), ("lib",))]
+    return [*named, *of_prefix, *(f"/usr/{part}/nltk_data" for part in ("share", "local/share", "lib", "local/lib"))]
 
 
 def find(nltk_path: Iterable[str]) -> Source | None:

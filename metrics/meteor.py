@@ -68,10 +68,9 @@ class Meteor:
     def _resources(self) -> tuple[_wordnet.Source, Punkt | None]:
         if importlib.util.find_spec("nltk") is None:
             raise ResourceError("meteor: the package nltk is not installed; run: pip install nltk")
-        import nltk.data
-
-        wordnet = _wordnet.find(nltk.data.path)
-        punkt = find_punkt(nltk.data.path) if self.tokenizer == "word_tokenize" else None
+        folders = _wordnet.nltk_path()
+        wordnet = _wordnet.find(folders)
+        punkt = find_punkt(folders) if self.tokenizer == "word_tokenize" else None
         missing = [] if wordnet else ["wordnet"]
         if self.tokenizer == "word_tokenize" and punkt is None:
             missing.append("punkt_tab")

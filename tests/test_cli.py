@@ -76,6 +76,27 @@ def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
     assert [name for name in modules if name.startswith(plugins)] == []
 
 
+def test_what_computes_nothing_imports_nothing_heavy(shop_config: Path) -> None:
+    rows = [{"label": f"Copy {seed}", "set": {"method": "copy", "seed": seed}} for seed in (0, 1)]
+    experiment = {"title": "Two", "columns": ["meteor"], "groups": [{"name": "", "ranked": True, "rows": rows}]}
+    table = shop_config.with_name("two.yaml")
+    table.write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    settings = yaml.safe_load(shop_config.read_text(encoding="utf-8")) | {"metrics": ["rouge", "meteor", "bleu"]}
+    shop_config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    make_table = ["table", str(table), "--config", str(shop_config)]
+    assert main(make_table) == 0
+    results = ["--results", settings["results"]]
+    for arguments in (
+        make_table,
+        ["list", "runs", *results],
+        ["show", "seed0", *results],
+        ["compare", "seed0", "seed1", *results],
+        ["report", *results],
+        ["doctor"],
+    ):
+        assert [name for name in heavy(loaded(COMMAND, *arguments)) if name != "polars"] == [], arguments
+
+
 def test_the_configuration_of_rag_imports_nothing_heavy() -> None:
     code = "from bench.config import build, read_config\nbuild(read_config('demo'), {'method': 'rag'})"
     modules = loaded(code)

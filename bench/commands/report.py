@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from bench.commands.options import add_results
 from bench.files import path_of
@@ -15,12 +16,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--out", type=path_of, metavar="FILE", help="the page (default: RESULTS/report.html)")
     parser.add_argument("--run", action="append", default=[], help="part of a run's name; repeatable (default: all)")
-    parser.add_argument("--instances", type=int, metavar="N", help="how many of each category can be looked at")
+    parser.add_argument(
+        "--instances", type=int, metavar="N", help="how many of each category can be looked at (default: 80)"
+    )
     add_results(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the page and print where it is."""
+    # DPL's prompts are found again by many clusterings of a few reviews each, in which threads wait for each other
+    # ten times as long as they work. Read when the libraries are loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from bench.report.html import INSTANCES, write_report
 
     results = arguments.results

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import product
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate, product
 from typing import TypeVar
 
 from bench import registry
@@ -69,12 +70,8 @@ class Dice:
 
     def weighted(self, weights: Sequence[float]) -> int:
         """An index, drawn in proportion to its weight."""
-        left = self.unit() * sum(weights)
-        for index, weight in enumerate(weights):
-            left -= weight
-            if left < 0:
-                return index
-        return len(weights) - 1
+        above = accumulate(weights, initial=-self.unit() * sum(weights))
+        return min(bisect_right(list(above), 0.0), len(weights)) - 1
 
     def several(self, options: Sequence[T], count: int) -> tuple[T, ...]:
         """`count` different entries of `options`."""
@@ -149,12 +146,12 @@ class Fact:
     salience: float
     told: bool
 
-    @property
+    @cached_property
     def short(self) -> str:
         """The subject without what follows its head noun: "the fire in the archive" -> "the fire"."""
         return _PREPOSITION.split(self.subject + " ", maxsplit=1)[0].strip()
 
-    @property
+    @cached_property
     def be(self) -> str:
         head = self.short
         return "are" if head.startswith("the ") and head.endswith("s") and not head.endswith("ss") else "is"
@@ -488,20 +485,24 @@ def _readers(
 ) -> list[int]:
     """Different users for one item, those who still need many reviews and like its genre first."""
     weights = [
-        max(0, need - len(shelf)) ** 2 * user.genres[genre]
+        (need - len(shelf)) ** 2 * user.genres[genre] if need > len(shelf) else 0.0
         for user, need, shelf in zip(crowd, needs, shelves, strict=True)
     ]
-    if sum(weight > 0 for weight in weights) < wanted:
+    if len(weights) - weights.count(0.0) < wanted:
         # Near the end too few still need reviews: let others who have room on their shelves join in.
         room = [max(0, INPUTS + MAX_HISTORY - len(shelf)) for shelf in shelves]
         short = [INPUTS + MIN_HISTORY - len(shelf) for shelf in shelves]
         weights = [space + (10_000.0 if gap > 0 else 0.0) for space, gap in zip(room, short, strict=True)]
     chosen: list[int] = []
-    for _ in range(min(wanted, sum(weight > 0 for weight in weights))):
+    for _ in range(min(wanted, len(weights) - weights.count(0.0))):
         reader = dice.weighted(weights)
         chosen.append(reader)
         weights[reader] = 0.0
     return chosen
+
+
+Review = tuple[Record, Thing]
+"""A review and what it is of."""
 
 
 def _shuffled(dice: Dice, values: Sequence[int]) -> tuple[int, ...]:
@@ -530,12 +531,12 @@ def reviews(world: World, user: int) -> list[tuple[Record, Thing, Written]]:
     return result
 
 
-def _corpus(world: World, seed: int) -> Corpus:
+def _corpus(world: World, told: Sequence[Sequence[Review]], seed: int) -> Corpus:
     category = world.kind.category
     instances: dict[str, list[Instance]] = {split: [] for split in SPLITS}
     references: dict[str, str] = {}
-    for user in range(len(world.users)):
-        for instance, text in user_instances(category, tuple(told for told, _, _ in reviews(world, user))):
+    for rows in told:
+        for instance, text in user_instances(category, tuple(record for record, _ in rows)):
             instances[instance.split].append(instance)
             references[instance.id] = text
     notes = (
@@ -546,14 +547,26 @@ def _corpus(world: World, seed: int) -> Corpus:
     return Corpus(category, {split: tuple(rows) for split, rows in instances.items()}, references, asins, notes)
 
 
-def _worlds(seed: int) -> dict[str, World]:
-    return {category: make_world(category, f"benchmark/{seed}") for category in CATEGORIES}
+@lru_cache(maxsize=1)
+def _told(seed: int) -> dict[str, tuple[World, tuple[tuple[Review, ...], ...]]]:
+    """By category the population and the reviews of each user, ascending in time: made once for the data and for their
+    floors, which stand under every table."""
+    worlds = {category: make_world(category, f"benchmark/{seed}") for category in CATEGORIES}
+    return {
+        category: (
+            world,
+            tuple(
+                tuple((record, thing) for record, thing, _ in reviews(world, user)) for user in range(len(world.users))
+            ),
+        )
+        for category, world in worlds.items()
+    }
 
 
 def generate(seed: int = 0) -> dict[str, Corpus]:
     """The demo's data, category -> corpus, split as DPL splits Amazon reviews: of a user's last ten reviews eight are
     train targets, one val and one test; a target's profile is everything before it, ascending in time."""
-    return {category: _corpus(world, seed) for category, world in _worlds(seed).items()}
+    return {category: _corpus(world, told, seed) for category, (world, told) in _told(seed).items()}
 
 
 def floors(seed: int = 0) -> dict[str, float]:
@@ -565,20 +578,26 @@ def floors(seed: int = 0) -> dict[str, float]:
     """
     texts: dict[str, list[str]] = {}
     targets: list[str] = []
-    for category, world in _worlds(seed).items():
-        told = [reviews(world, user) for user in range(len(world.users))]
-        everything = [row for rows in told for row in rows]
+    for category, (world, told) in _told(seed).items():
+        everything = [record for rows in told for record, _ in rows]
+        of_item: dict[str | None, list[Record]] = {}
+        for record in everything:
+            of_item.setdefault(record.group, []).append(record)
         dice = Dice(f"{world.name}/{category}/floors")
+        before = 0
         for user, rows in zip(world.users, told, strict=True):
-            target, thing, _ = rows[-1]
-            others = [other for other, _, _ in everything if other.user_id != user.id]
+            target, thing = rows[-1]
             given, again = review_dice(world, user, thing, day=1)
+            peer = dice.pick([other for other in of_item[target.group] if other.user_id != user.id])
+            # Among the reviews before and behind the user's own.
+            other = dice.below(len(everything) - len(rows))
             written = {
                 "copy": rows[-2][0].text,
-                "peer": dice.pick([other for other in others if other.group == target.group]).text,
-                "random": dice.pick(others).text,
+                "peer": peer.text,
+                "random": everything[other if other < before else other + len(rows)].text,
                 "oracle": write(again, world, user, thing, given).text,
             }
+            before += len(rows)
             dice.unit()  # a fifth writer once drew here; without its draw the others' figures would change
             targets.append(target.text)
             for name, text in written.items():

@@ -1,7 +1,8 @@
 """The report's instances: what each run wrote, its prompts and scores, beside the user's real text and history.
 
-Instances are packed a few together, so that a browser unpacks little to show one (report.js) and what they have in
-common, reviews that peers wrote above all, takes little room.
+Instances are packed a few together, so that a browser unpacks little to show one (report.js). Their texts stand in
+them as numbers of pieces, which a category's instances share: what a user wrote is in the history, in the prompts of
+many runs and among the peers of other users, too far apart for a packer to see.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from bench.finished import FinishedRun
 from bench.loop import replay
 from bench.places import without_paths
 from bench.progress import Progress
-from bench.protocols import Task
+from bench.protocols import Column, Task
 from bench.records import Completion, Instance, Prompt, Record
 from bench.registry import create
 from bench.report.labels import labels, settings_of
@@ -34,8 +36,10 @@ from bench.results import SCHEMA, Prediction
 from bench.store import Generations, read_generations
 
 TOGETHER = 16
-"""Instances that are packed together: of the demo they take two thirds of what they do one by one, and more together
-gain little."""
+"""Instances that are packed together: more together gain little."""
+DAY = 86_400_000
+_ENDS = re.compile(r"(?<=\n)|(?<=: )")
+"""Behind what a template puts in front of a text, and between lines."""
 
 
 def viewer(runs: Sequence[FinishedRun], results: Path, limit: int, places: Collection[str]) -> str:
@@ -56,16 +60,19 @@ def viewer(runs: Sequence[FinishedRun], results: Path, limit: int, places: Colle
     inputs = Inputs(corpora)
     names = [instance.id for instance in chosen]
     texts = [_texts(run, label, inputs, results, names) for run, label in zip(shown, labels(shown), strict=True)]
-    view = _View(task, corpora, inputs, texts, config=first.config)
+    columns = {name: column for run in shown for name, (_, column) in run.columns.items()}
+    decimals = {name: column.decimals for name, column in columns.items()}
+    view = _View(task, corpora, inputs, texts, first.config, decimals)
     progress = Progress("report", len(chosen))
     blocks = []
     for start in range(0, len(chosen), TOGETHER):
         contents = [view.content(instance) for instance in chosen[start : start + TOGETHER]]
-        blocks.append(f"<script type='text/plain' id='instances-{start}'>{_pack(contents)}</script>")
+        blocks.append(_packed(f"instances-{start}", contents))
         progress.update(finished=len(contents))
     progress.close()
+    blocks += [_packed(f"pieces-{number}", list(known)) for number, known in enumerate(view.pieces.values())]
     introduction = _introduction(task, len(shown), len(runs), len(chosen), len(predicted))
-    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, shown, chosen, places)), *blocks])
+    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, columns, chosen, places)), *blocks])
 
 
 def _data(run: FinishedRun) -> tuple[FinishedRun, Task, Mapping[str, Corpus]]:
@@ -152,44 +159,51 @@ class _View:
     inputs: Inputs
     texts: Sequence[_Texts]
     config: RunConfig
+    decimals: Mapping[str, int]
+    """Of each score: more than are shown take much room."""
+    pieces: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By category the pieces of its texts with their numbers."""
 
     def content(self, instance: Instance) -> dict[str, Any]:
         """Everything about an instance. The first fact of an instance and of a record is its heading."""
+        numbers = _Numbers(self.pieces.setdefault(instance.category, {}))
         (_, title), *facts = self._facts(instance)
-        history = [self._record(record) for record in reversed(instance.profile)]
+        history = [self._record(record, numbers) for record in reversed(instance.profile)]
         return {
+            "pieces": list(self.pieces).index(instance.category),
             "title": title,
             "user": instance.user_id,
             "facts": facts,
             "long": [
-                [_words(name), str(instance.given[name])] for name in self.task.long_fields if name in instance.given
+                [_words(name), numbers.of(str(instance.given[name]))]
+                for name in self.task.long_fields
+                if name in instance.given
             ],
-            "reference": self.corpora[instance.category].reference(instance),
+            "reference": numbers.of(self.corpora[instance.category].reference(instance)),
             "history": history,
-            "peers": self._peers(instance) if self.task.grouped else None,
-            **self._written(instance),
+            "peers": self._peers(instance, numbers) if self.task.grouped else None,
+            **self._written(instance, numbers),
         }
 
     def _facts(self, instance: Instance) -> list[tuple[str, str]]:
         group = [] if instance.group is None else [("Group", instance.group)]
         return [*(self.task.shown(instance).items() or [("Instance", instance.id)]), *group]
 
-    def _record(self, record: Record) -> dict[str, Any]:
+    def _record(self, record: Record, numbers: _Numbers) -> dict[str, Any]:
         facts = list(self.task.shown_record(record).items())
-        return _shown(record, facts[0][1] if facts else "", facts[1:])
+        return _shown(record, facts[0][1] if facts else "", facts[1:], numbers)
 
-    def _peers(self, instance: Instance) -> list[dict[str, Any]]:
+    def _peers(self, instance: Instance, numbers: _Numbers) -> list[dict[str, Any]]:
         """What peers wrote, without what all of them share with the instance: its heading."""
         pool = self.inputs.pool(self.corpora[instance.category], self.config)
         same = self._facts(instance)[0]
         return [
-            _shown(peer, peer.user_id, [fact for fact in self.task.shown_record(peer).items() if fact != same])
+            _shown(peer, peer.user_id, [fact for fact in self.task.shown_record(peer).items() if fact != same], numbers)
             for peer in pool.of_group(instance.group, but=(instance.user_id,))
         ]
 
-    def _written(self, instance: Instance) -> dict[str, Any]:
-        """What the runs wrote. Their prompts are much alike: each is a list of numbers of `lines`."""
-        lines: dict[str, int] = {}
+    def _written(self, instance: Instance, numbers: _Numbers) -> dict[str, Any]:
+        """What the runs wrote, and the prompts behind it, each once."""
         prompts: dict[tuple[str, str, str], int] = {}
         written = []
         for number, of in enumerate(self.texts):
@@ -200,22 +214,38 @@ class _View:
             written.append(
                 {
                     "run": number,
-                    "text": row.prediction,
-                    "scores": of.scores[instance.id],
+                    "text": numbers.of(row.prediction),
+                    "scores": {
+                        name: round(value, self.decimals[name]) for name, value in of.scores[instance.id].items()
+                    },
                     "cut_off": row.cut_off,
                     "calls": [
-                        [prompts.setdefault((prompt.stage, prompt.system, prompt.user), len(prompts)), answer.text]
+                        [
+                            prompts.setdefault((prompt.stage, prompt.system, prompt.user), len(prompts)),
+                            numbers.of(answer.text),
+                        ]
                         for prompt, answer in calls
                     ],
                     "complete": len(calls) == row.calls,
                 }
             )
-        numbered = [[stage, _numbers(system, lines), _numbers(user, lines)] for stage, system, user in prompts]
-        return {"texts": written, "prompts": numbered, "lines": list(lines)}
+        numbered = [[stage, numbers.of(system), numbers.of(user)] for stage, system, user in prompts]
+        return {"texts": written, "prompts": numbered}
 
 
-def _shown(record: Record, heading: str, facts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {"head": heading, "facts": facts, "text": record.text, "time": record.timestamp}
+@dataclass(frozen=True)
+class _Numbers:
+    """Texts as numbers of pieces, `known` by their numbers."""
+
+    known: dict[str, int]
+
+    def of(self, text: str) -> list[int]:
+        return [self.known.setdefault(piece, len(self.known)) for piece in _ENDS.split(text)]
+
+
+def _shown(record: Record, heading: str, facts: Sequence[tuple[str, str]], numbers: _Numbers) -> dict[str, Any]:
+    day = None if record.timestamp is None or record.timestamp <= 0 else record.timestamp // DAY
+    return {"head": heading, "facts": facts, "text": numbers.of(record.text), "day": day}
 
 
 def _words(name: str) -> str:
@@ -223,18 +253,13 @@ def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _numbers(text: str, known: dict[str, int]) -> list[int]:
-    return [known.setdefault(line, len(known)) for line in text.split("\n")]
-
-
 # ---- the frame around it
 
 
 def _index(
-    view: _View, runs: Iterable[FinishedRun], chosen: Sequence[Instance], places: Collection[str]
+    view: _View, columns: Mapping[str, Column], chosen: Sequence[Instance], places: Collection[str]
 ) -> dict[str, Any]:
     """What the page knows before an instance is unpacked."""
-    columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
     used = dict.fromkeys(name for of in view.texts for scores in of.scores.values() for name in scores)
     return {
         "target": view.task.target,
@@ -254,9 +279,11 @@ def _title(task: Task, instance: Instance) -> str:
     return next(iter(task.shown(instance).values()), "")
 
 
-def _pack(contents: Sequence[Mapping[str, Any]]) -> str:
+def _packed(name: str, contents: Sequence[object]) -> str:
+    """Contents as an element that report.js unpacks."""
     # Without a time in its head: the same results give the same file.
-    return base64.b64encode(gzip.compress(json.dumps(contents).encode(), mtime=0)).decode()
+    packed = gzip.compress(json.dumps(contents, separators=(",", ":")).encode(), mtime=0)
+    return f"<script type='text/plain' id='{escape_html(name)}'>{base64.b64encode(packed).decode()}</script>"
 
 
 def _json(index: Mapping[str, Any]) -> str:

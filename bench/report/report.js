@@ -196,20 +196,41 @@ function create(name, className = "", ...content) {
 
 const bdi = (text) => create("bdi", "", text);
 
-/** Instances that are packed together, the first of which is number `start`. */
-async function unpackedFrom(start) {
-  const packed = atob(document.getElementById(`instances-${start}`).textContent);
+/** What is packed in the element of an id. */
+async function unpacked(id) {
+  const packed = atob(document.getElementById(id).textContent);
   const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
 }
 
+/** An instance with its texts in the place of the numbers of their `pieces`. */
+function withTexts(content, pieces) {
+  const text = (numbers) => numbers.map((number) => pieces[number]).join("");
+  const record = (one) => ({ ...one, text: text(one.text) });
+  return {
+    ...content,
+    long: content.long.map(([label, value]) => [label, text(value)]),
+    reference: text(content.reference),
+    history: content.history.map(record),
+    peers: content.peers?.map(record),
+    texts: content.texts.map((one) => ({
+      ...one,
+      text: text(one.text),
+      calls: one.calls.map(([prompt, answer]) => [prompt, text(answer)]),
+    })),
+    prompts: content.prompts.map(([stage, system, user]) => [stage, text(system), text(user)]),
+  };
+}
+
+const DAY = 86400000;
+
 const factsOf = (facts) => facts.flatMap(([label, value]) => [` · ${label}: `, bdi(value)]);
 
-function recordOf({ head, facts, text, time }, marks) {
-  const date = new Date(time);
-  const day = time > 0 && !Number.isNaN(date.getTime()) ? ` · ${date.toISOString().slice(0, 10)}` : "";
-  return create("li", "", create("p", "head", create("b", "", bdi(head)), day, ...factsOf(facts)), marked("p", text, marks));
+function recordOf({ head, facts, text, day }, marks) {
+  const date = new Date(day * DAY);
+  const written = day !== null && !Number.isNaN(date.getTime()) ? ` · ${date.toISOString().slice(0, 10)}` : "";
+  return create("li", "", create("p", "head", create("b", "", bdi(head)), written, ...factsOf(facts)), marked("p", text, marks));
 }
 
 function records(title, list, marks) {
@@ -226,7 +247,7 @@ function promptsOf(written, content, problem) {
   if (!written.calls.length && written.complete) return create("p", "none", "Asks no language model.");
   const count = written.calls.length;
   const box = create("details", "prompts", create("summary", "", count === 1 ? "Prompt" : `Prompts (${count})`));
-  const text = (lines) => create("pre", "text", lines.map((line) => content.lines[line]).join("\n"));
+  const text = (of) => create("pre", "text", of);
   box.addEventListener(
     "toggle",
     () => {
@@ -295,7 +316,13 @@ function startViewer(index) {
   category.append(option("", "all"), ...Object.entries(index.categories).map((entry) => option(...entry)));
 
   let latest = 0;
-  let last = {};
+  const kept = new Map();
+  /** What is packed in an element, unpacked once. */
+  function once(id) {
+    if (!kept.has(id)) kept.set(id, unpacked(id));
+    return kept.get(id);
+  }
+  let last = "";
   async function show() {
     const { selectedIndex, length } = instance.options;
     position.textContent = length ? `${selectedIndex + 1} of ${length}` : "none found";
@@ -307,9 +334,12 @@ function startViewer(index) {
     let view;
     try {
       const at = instance.value % index.together;
-      const start = instance.value - at;
-      if (last.start !== start) last = { start, contents: unpackedFrom(start) };
-      const content = (await last.contents)[at];
+      const name = `instances-${instance.value - at}`;
+      // Of instances a few are held at a time.
+      if (last !== name) kept.delete(last);
+      last = name;
+      const packed = (await once(name))[at];
+      const content = withTexts(packed, await once(`pieces-${packed.pieces}`));
       const chosen = new Set([...runs.querySelectorAll(":checked")].map((box) => Number(box.value)));
       view = instanceView(content, index, chosen);
     } catch (error) {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
@@ -247,3 +250,21 @@ def test_nothing_to_aggregate_is_an_error(nltk_data: Path) -> None:
         Meteor().aggregate(np.zeros((0, 1)))
     scores = Meteor().aggregate(np.array([[0.2], [0.6]]), np.array([[1.0, 1.0], [0.0, 2.0]]))
     np.testing.assert_allclose(scores["meteor"], [0.4, 0.6])
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"NLTK_DATA": "~/mine:/opt/data::"}, {"APPENGINE_RUNTIME": "x"}, {"HOME": "/"}, {"HOME": "/nowhere/"}],
+    ids=str,
+)
+def test_the_data_path_is_nltks(environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from bench.metrics._wordnet import nltk_path\n"
+        "own = nltk_path(); assert 'nltk' not in sys.modules\n"
+        "import nltk.data; assert own == nltk.data.path, (own, nltk.data.path)\n"
+        "nltk.data.path.append('/added'); assert nltk_path()[-1] == '/added'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
