@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import subprocess
@@ -45,3 +46,10 @@ def processor() -> str:
     except OSError:
         return "unknown"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def give_back_memory() -> None:
+    """Hand what was freed back to the system. glibc keeps what lies below something that is still used, and a process
+    that trains and then starts an engine would hold both."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)

@@ -1,8 +1,8 @@
 """The loss of a frozen language model on the user's real reviews, given soft prompts, and only the work it takes.
 
-Three things make it cheap: a batch is as long as its longest example, not as the longest that may come; logits are
-computed only where a target token is predicted; and the positions before the first slot, which no vector can change,
-run without a gradient.
+What makes it cheap: a batch is as long as its longest example, not as the longest that may come; logits are computed
+only where a target token is predicted; the positions before the first slot, which no vector can change, run without a
+gradient; and models of the usual kind leave out more (`bench.softprompt.decoder`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench import batching
+from bench.softprompt.decoder import Prefixes, Slots, fits, hidden_states
 
 SMALL_SHARE = 8
 """A part of less than one in so many of the positions gets a gradient all the same: two passes would cost more."""
@@ -62,11 +63,15 @@ def batches(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]
 
 
 def losses(
-    model: Any, adapter: Callable[..., Any], examples: Sequence[Example], vocabulary: int | None = None
+    model: Any,
+    adapter: Callable[..., Any],
+    examples: Sequence[Example],
+    vocabulary: int | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Losses:
     """The losses of a batch. `model` is a transformers causal language model whose parameters want no gradient;
     `adapter` is a `bench.protocols.Adapter`; of the model's vocabulary only the first `vocabulary` rows, if given, take
-    part in the softmax."""
+    part in the softmax; `prefixes` are those that are kept between calls."""
     device = model.device
     features = [
         {name: torch.as_tensor(values, device=device) for name, values in example.features.items()}
@@ -79,40 +84,48 @@ def losses(
         ids[row, : len(example.ids)] = example.ids
         ids[row, example.slots] = 0
     with torch.no_grad():
-        embedded = model.get_input_embeddings()(torch.as_tensor(ids, device=device))
-    rows = [row for row, example in enumerate(examples) for _ in example.slots]
-    columns = np.concatenate([example.slots for example in examples]).tolist()
-    soft = torch.cat(list(vectors)).to(embedded.dtype)
-    embedded = embedded.index_put((torch.tensor(rows, device=device), torch.tensor(columns, device=device)), soft)
+        text = model.get_input_embeddings()(torch.as_tensor(ids, device=device))
+    slots = Slots.at([example.slots for example in examples], device)
+    soft = torch.cat(list(vectors)).to(text.dtype)
     start = min(example.first for example in examples)
     if start * SMALL_SHARE < longest:
         start = 0
-    hidden = _hidden_states(model, embedded, start)
-    # The token at a position is predicted at the position before it.
-    rows = [row for row, example in enumerate(examples) for _ in range(example.targets, len(example.ids))]
-    columns = [position for example in examples for position in range(example.targets, len(example.ids))]
-    at = torch.tensor(rows, device=device)
-    predicting = torch.tensor(columns, device=device) - 1 - start
-    logits = model.get_output_embeddings()(hidden[at, predicting])[:, :vocabulary].float()
-    wanted = torch.as_tensor(ids[rows, columns], device=device)
+    # The token at a position is predicted at the position before it. Shorter answers are filled up with positions at
+    # the end, which count nowhere.
+    answers = np.arange(max(example.target_tokens for example in examples))
+    predicting = np.minimum([example.targets - 1 + answers for example in examples], longest - 1)
+    if fits(model, longest):
+        firsts = [example.first for example in examples]
+        before = (prefixes or Prefixes()).of(model, text, examples, firsts, start) if start else None
+        states = hidden_states(model, text, soft, slots, start, predicting, before)
+    else:
+        states = _plain_states(model, text, soft, slots, start, predicting)
+    is_target = answers < np.array([[example.target_tokens] for example in examples])
+    rows, numbers = np.nonzero(is_target)
+    at = torch.as_tensor(rows, device=device)
+    logits = model.get_output_embeddings()(states[at, torch.as_tensor(numbers, device=device)])[:, :vocabulary].float()
+    wanted = torch.as_tensor(ids[rows, predicting[is_target] + 1], device=device)
     each = functional.cross_entropy(logits, wanted, reduction="none")
     sums = torch.zeros(count, device=device).index_add(0, at, each)
     lengths = torch.bincount(at, minlength=count).clamp(min=1)
     return Losses(sums / lengths, torch.zeros(count, device=device) if own is None else own)
 
 
-def _hidden_states(model: Any, embedded: Tensor, start: int) -> Tensor:
-    """The last layer's states from position `start` on, shape (n, length - start, hidden_size); what comes before
-    has no gradient and is only looked back at.
+def _plain_states(
+    model: Any, text: Tensor, vectors: Tensor, slots: Slots, start: int, predicting: NDArray[np.int64]
+) -> Tensor:
+    """What `bench.softprompt.decoder.hidden_states` gives, by the forward pass of any causal language model; what comes
+    before position `start` has no gradient and is only looked back at.
 
     Padding needs no mask: it stands at the end, where no token that counts looks, and without a mask attention takes
     its fastest path.
     """
-    if start == 0:
-        states: Tensor = model.base_model(inputs_embeds=embedded, use_cache=False)[0]
-        return states
-    with torch.no_grad():
-        before = model.base_model(inputs_embeds=embedded[:, :start], use_cache=True)
-    after = model.base_model(inputs_embeds=embedded[:, start:], past_key_values=before.past_key_values, use_cache=True)
-    states = after.last_hidden_state
+    embedded = text.index_put((slots.rows, slots.columns), vectors)
+    before = None
+    if start:
+        with torch.no_grad():
+            before = model.base_model(inputs_embeds=embedded[:, :start], use_cache=True).past_key_values
+    after = model.base_model(inputs_embeds=embedded[:, start:], past_key_values=before, use_cache=before is not None)
+    at = torch.as_tensor(predicting - start, device=text.device)[:, :, None]
+    states: Tensor = after[0].take_along_dim(at, dim=1)
     return states

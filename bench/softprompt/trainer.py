@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import machine
 from bench.chat import Chat
 from bench.config import TrainConfig
 from bench.errors import DamagedError, DataError, ResourceError, StoreError
@@ -29,6 +30,7 @@ from bench.records import Prompt
 from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
 from bench.softprompt.adapters import AdapterFiles, not_finite, read_checkpoint, write_checkpoint, write_tensors
+from bench.softprompt.decoder import Prefixes
 from bench.softprompt.objective import Example, Losses, batches, losses
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's running means, as torch names them."""
+KEPT_BYTES = 2**30
+"""How much is kept from one epoch to the next of what the frozen model makes of the tokens before the first slots."""
 
 
 def example(chat: Chat, prompt: Prompt, reference: str, max_target_tokens: int, ends: bool = False) -> Example:
@@ -98,6 +102,7 @@ def train(job: TrainingJob) -> None:
         finally:
             accelerator.free_memory()
     gc.collect()
+    machine.give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -134,6 +139,7 @@ class _Training:
             torch.manual_seed(self.config.seed)
             # On the CPU, so that the same seed gives the same start on every device.
             self.bare = job.adapter(self.model.config.get_text_config().hidden_size)
+        self.prefixes = Prefixes(KEPT_BYTES if self.config.epochs > 1 else 0)
         self.vocabulary = job.vocabulary() if self.config.vocabulary == "tokenizer" else None
         self.parameters = [p for p in self.bare.parameters() if p.requires_grad]
         matrices = [p for p in self.parameters if p.ndim > 1]
@@ -241,7 +247,7 @@ class _Training:
     def _losses(self, examples: Sequence[Example], per_token: float) -> Losses:
         """Of a part of a step; with `cross_entropy=token` an example counts for as many as its target has tokens, each
         `per_token`."""
-        found = losses(self.model, self.adapter, examples, self.vocabulary)
+        found = losses(self.model, self.adapter, examples, self.vocabulary, self.prefixes)
         if self.config.cross_entropy != "token":
             return found
         counts = torch.tensor([one.target_tokens * per_token for one in examples], device=found.generation.device)

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from bench.config import TrainConfig
 from bench.methods.dep import DEP
+from bench.softprompt import objective
 from bench.softprompt.adapters import AdapterFiles
 from bench.softprompt.objective import Example, batches, losses
 from bench.softprompt.trainer import TrainingJob, frozen_model, train
@@ -140,8 +141,8 @@ def straight(model: Any, adapter: torch.nn.Module, examples: list[Example]) -> l
     return found
 
 
-def job(folder: Path, model: Path, examples: list[Example]) -> TrainingJob:
-    config = TrainConfig(epochs=1, dtype="float32", batch_size=INSTANCES, tokens_per_batch=2048)
+def job(folder: Path, model: Path | str, examples: list[Example], epochs: int = 1) -> TrainingJob:
+    config = TrainConfig(epochs=epochs, dtype="float32", batch_size=INSTANCES, tokens_per_batch=2048)
     return TrainingJob("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples, lambda: 0)
 
 
@@ -187,3 +188,50 @@ def test_training_is_5_times_as_fast_with_the_same_losses(model: Path, examples:
         f"as fast (bar: 5); {np.mean([len(one.ids) for one in examples]):.0f} tokens an instance instead of {PADDED}"
     )
     assert ratio >= 5
+
+
+def demo_lengths() -> list[Example]:
+    """Random tokens in the lengths of dep's prompts on the demo: 384 tokens to the first of 6 slots, 830 to the answer
+    of 80, all give or take a tenth."""
+    random = np.random.default_rng(11)
+    examples = []
+    for _ in range(6):
+        first, last, answer = (int(mean * random.uniform(0.9, 1.1)) for mean in (384, 830, 80))
+        slots = np.linspace(first, last - 20, 6).astype(np.int32)
+        features = {
+            "embeddings": random.standard_normal((6, DIMENSION)).astype(np.float32) / math.sqrt(DIMENSION),
+            "is_diff": np.tile(np.array([0, 1], np.float32), 3),
+        }
+        ids = random.integers(0, VOCABULARY, last + answer).astype(np.int32)
+        examples.append(Example(ids, slots, last, features))
+    return examples
+
+
+@pytest.mark.parametrize("lengths", ["the demo's", "published"])
+def test_training_is_faster_than_through_the_models_own_forward_pass(
+    lengths: str, model: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against what this trainer did before: the same batches through transformers' forward pass, without a gradient
+    before the first slot, logits where a target is predicted, and nothing kept between two epochs."""
+    chosen, language_model, epochs = (
+        (demo_lengths(), "python:bench/demo/model", 2) if lengths == "the demo's" else (examples, model, 1)
+    )
+    train(job(tmp_path / "warm", language_model, chosen[:1]))
+    seconds, rows = {}, {}
+    for way in ("transformers", "own"):
+        with monkeypatch.context() as patch:
+            if way == "transformers":
+                patch.setattr(objective, "fits", lambda *_: False)
+            start = time.process_time()
+            train(job(tmp_path / way, language_model, chosen, epochs))
+            seconds[way] = time.process_time() - start
+            rows[way] = AdapterFiles(tmp_path / way).steps()
+    for ours, theirs in zip(rows["own"], rows["transformers"], strict=True):
+        assert [ours.generation, ours.own] == pytest.approx([theirs.generation, theirs.own], rel=1e-4)
+    done = epochs * len(chosen)
+    ratio = seconds["transformers"] / seconds["own"]
+    print(
+        f"\ntraining, {lengths} lengths: {done / seconds['own']:.2f} instances/s, by transformers' forward pass "
+        f"{done / seconds['transformers']:.2f}, {ratio:.2f} times as fast"
+    )
+    assert ratio >= 1.15

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.softprompt import objective
+from bench.softprompt.decoder import KNOWN, Prefixes, fits
 from bench.softprompt.objective import Example, Losses, batches, losses
 
 LAYOUTS = {
@@ -131,10 +133,96 @@ def test_what_stands_before_the_first_slot_of_a_batch_runs_without_a_gradient(
 ) -> None:
     model = frozen("tiny")
     seen: list[tuple[tuple[int, ...], bool]] = []
-    with watched(model.model.layers[1], seen):
+    last: list[tuple[tuple[int, ...], bool]] = []
+    with watched(model.model.layers[0].mlp, seen), watched(model.model.layers[-1].mlp, last):
         losses(model, projection(model.config.hidden_size), examples_of("middle", made_up))
     longest = max(prompt + answer for prompt, answer, _ in LAYOUTS["middle"])
     assert [(shape[:2], gradient) for shape, gradient in seen] == [((3, 20), False), ((3, longest - 20), True)]
+    # The last layer: where the longest answer is predicted.
+    assert [(shape[:2], gradient) for shape, gradient in last] == [((3, 15), True)]
+
+
+def of_family(family: str, **settings: Any) -> Any:
+    """A random model of a family, two queries' heads to a head of keys."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 260,
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    config = AutoConfig.for_model(family, **(shape | settings))
+    return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
+
+
+def compared(model: Any, projection: Any, examples: Sequence[Example], patch: pytest.MonkeyPatch) -> list[Any]:
+    """Losses and gradients by the module that knows the model's family, then by transformers' own forward pass."""
+    found = []
+    for able in (True, False):
+        with patch.context() as plain:
+            if not able:
+                plain.setattr(objective, "fits", lambda *_: False)
+            adapter = fresh(projection, model)
+            generation = losses(model, adapter, examples).generation
+            generation.sum().backward()
+            found.append((generation.detach(), gradients(adapter)["linear.weight"]))
+    return found
+
+
+@pytest.mark.parametrize("family", KNOWN)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_each_family_of_models_has_the_losses_of_transformers(
+    family: str, dtype: torch.dtype, projection: Any, made_up: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = of_family(family).to(dtype)
+    examples = [
+        made_up(1, 330, 9, (150, 151, 300), loud=True),
+        made_up(2, 310, 20, (160, 309)),
+        made_up(3, 290, 1, (280,)),
+    ]
+    assert fits(model, 400)
+    (ours, gradient), (theirs, wanted) = compared(model, projection, examples, monkeypatch)
+    close = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(ours, theirs, rtol=close, atol=0)
+    assert float((gradient - wanted).norm() / wanted.norm()) < 10 * close
+    assert float(theirs.std()) > 0.02, "the losses tell examples apart"
+
+
+def test_other_models_take_the_way_of_transformers(projection: Any, made_up: Any) -> None:
+    short = of_family("mistral", sliding_window=64)
+    assert fits(short, 64)
+    assert not fits(short, 65)
+    model = of_family("qwen3")
+    assert not fits(model, 10)
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    with watched(model.model.layers[1], seen):
+        losses(model, projection(48), [made_up(0)])
+    assert seen
+    assert not fits(of_family("llama", num_hidden_layers=1), 10)
+
+
+def test_long_prefixes_are_kept_as_far_as_the_limit_allows_and_do_not_change_a_bit(
+    projection: Any, made_up: Any
+) -> None:
+    model = of_family("llama")
+    adapter = projection(48)
+    one, other = made_up(1, 200, 5, (130,)), made_up(2, 190, 5, (150,))
+    size = 130 * 3 * 2 * 4 * 12 * 4
+    for limit, passes in ((0, 6), (size, 5), (10**9, 4)):
+        prefixes = Prefixes(limit)
+        seen: list[tuple[tuple[int, ...], bool]] = []
+        with watched(model.model.layers[0].mlp, seen):
+            found = [losses(model, adapter, batch, prefixes=prefixes) for batch in ([one, other], [one, other])]
+        assert len(seen) == passes, limit
+        assert torch.equal(found[0].generation, found[1].generation)
+        assert torch.equal(found[0].generation, losses(model, adapter, [one, other]).generation)
 
 
 def test_the_frozen_model_stays_without_gradients(frozen: Any, projection: Any, made_up: Any) -> None:

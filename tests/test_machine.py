@@ -1,0 +1,24 @@
+"""The machine: memory that is given back."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+from bench.machine import give_back_memory
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_memory_below_something_that_is_used_is_given_back() -> None:
+    # Below the size from which on glibc maps each piece by itself; the last one lies above the others.
+    pieces = [b"x" * (60_000 + number) for number in range(4000)]
+    last = pieces[-1]
+    del pieces
+    held = resident()
+    give_back_memory()
+    assert held - resident() > 150 * 2**20
+    assert last
