@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from pydantic import Field
 from bench.context import Context
 from bench.protocols import Properties, Steps
 from bench.records import Instance, Prompt, Record
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ _FEW = 256
 
 
 @cache
-def _threads() -> ThreadpoolController:
-    from threadpoolctl import ThreadpoolController
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()
 
