@@ -7,11 +7,13 @@ import inspect
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
+from bench.counting import Counter, Density, Encode, encoder, most, splits_at_seams
 from bench.errors import ConfigError, PluginError, ResourceError
 from bench.models import resolve_model
 from bench.progress import say
@@ -34,6 +36,11 @@ def without_placeholders(text: str, marks: tuple[str, ...] = ()) -> str:
         text = special.sub("", text)
     return text
 
+
+_RECENT = 32
+"""Prompts whose ids are kept: whoever sends a prompt asks for them right after it was rendered."""
+_ADDING = threading.Lock()
+"""Held while a tokenizer gets tokens: prompts are rendered in several threads."""
 
 Messages = list[dict[str, str]]
 """A conversation in the form that chat templates and chat servers take."""
@@ -161,28 +168,54 @@ class Chat:
         return _Controls(self.tokenizer)
 
     @cached_property
-    def _soft_tokenizers(self) -> dict[tuple[str, ...], tuple[Any, set[str]]]:
-        """By a method's marks: a tokenizer with a token for each mark and slot, and those tokens."""
+    def _own(self) -> _Encoding:
+        return _Encoding(self.tokenizer)
+
+    @cached_property
+    def _soft_encodings(self) -> dict[tuple[str, ...], _Encoding]:
+        """By a method's marks: a tokenizer with a token for each mark and slot."""
         return {}
 
-    def _soft_tokenizer(self, prompt: Prompt) -> Any:
-        """The tokenizer with the prompt's marks and slots; the model's own tokens keep their ids."""
-        if prompt.marks not in self._soft_tokenizers:
-            self._soft_tokenizers[prompt.marks] = (copy.deepcopy(self.tokenizer), set())
-        tokenizer, added = self._soft_tokenizers[prompt.marks]
-        if new := [token for token in (*prompt.marks, *prompt.slots) if token not in added]:
-            tokenizer.add_tokens(new, special_tokens=True)
-            added.update(new)
-        return tokenizer
+    def encoding(self, slots: tuple[str, ...], marks: tuple[str, ...]) -> _Encoding:
+        """The tokenizer with a soft prompt's marks and slots, which leave the model's own tokens their ids; without
+        slots the model's own."""
+        if not slots:
+            return self._own
+        known = self._soft_encodings.get(marks)
+        if known is None or not known.added.issuperset(slots):
+            with _ADDING:
+                known = self._soft_encodings.get(marks) or _Encoding(copy.deepcopy(self.tokenizer), marks)
+                known.add(slots)
+                self._soft_encodings[marks] = known
+        return known
 
     def ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the conversation. A slot's id may lie beyond the model's vocabulary: `positions` says which
-        ids are slots."""
-        tokenizer = self._soft_tokenizer(prompt) if prompt.slots else self.tokenizer
-        if self.control_tokens(prompt):
-            return self._ids_of_text(prompt, tokenizer)
-        ids: list[int] = tokenizer(self.text(prompt), add_special_tokens=False)["input_ids"]
-        return ids
+        ids are slots. Those of prompts that were asked for a moment ago are at hand."""
+        return list(self._recent_ids(*_seen(prompt)))
+
+    @cached_property
+    def _recent_ids(self) -> Callable[[str, str, str, tuple[str, ...], tuple[str, ...]], list[int]]:
+        def made(*seen: Any) -> list[int]:
+            prompt = _prompt(*seen)
+            encoding = self.encoding(prompt.slots, prompt.marks)
+            text = self.plain_text(prompt)
+            return self._ids_of_text(prompt, encoding.tokenizer) if text is None else encoding.encode(text)
+
+        return lru_cache(_RECENT)(made)
+
+    def plain_text(self, prompt: Prompt) -> str | None:
+        """`text` if its ids are simply those that the tokenizer gives it; None where something in the prompt reads like
+        a control token."""
+        return self._recent_texts(*_seen(prompt))
+
+    @cached_property
+    def _recent_texts(self) -> Callable[[str, str, str, tuple[str, ...], tuple[str, ...]], str | None]:
+        def made(*seen: Any) -> str | None:
+            prompt = _prompt(*seen)
+            return None if self.control_tokens(prompt) else self.text(prompt)
+
+        return lru_cache(_RECENT)(made)
 
     def control_tokens(self, prompt: Prompt) -> set[str]:
         """What in the prompt reads like a control token of the tokenizer, and is text."""
@@ -214,7 +247,7 @@ class Chat:
         they do not stand there once each and in this order."""
         if not prompt.slots:
             return []
-        wanted = self._soft_tokenizer(prompt).convert_tokens_to_ids(list(prompt.slots))
+        wanted = self.encoding(prompt.slots, prompt.marks).tokenizer.convert_tokens_to_ids(list(prompt.slots))
         known = set(wanted)
         found = [position for position, token in enumerate(ids) if token in known]
         if [ids[position] for position in found] != wanted:
@@ -230,31 +263,99 @@ class Chat:
 
     def _text_ids(self, text: str) -> list[int]:
         """Token ids of a text alone."""
-        if self._controls.found(text):
-            return self._controls.encode(text)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._encode_alone(text)(text)
+
+    def _encode_alone(self, text: str) -> Encode:
+        """What gives the ids of a text alone, and of its prefixes."""
+        return self._controls.encode if self._controls.found(text) else self._own.encode
 
     def vocabulary(self, marks: tuple[str, ...]) -> int:
         """How many tokens the tokenizer has, with these marks of a method and the slots of its prompts so far."""
-        tokenizer, _ = self._soft_tokenizers.get(marks, (self.tokenizer, set()))
-        return len(tokenizer)
+        return len(self._soft_encodings.get(marks, self._own).tokenizer)
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens the conversation takes."""
-        return len(self.ids(prompt))
+        return len(self._recent_ids(*_seen(prompt)))
+
+    @cached_property
+    def density(self) -> Density:
+        """What prompts so far took for their length."""
+        return Density()
+
+    def trial(self) -> Trial:
+        """Tells of prompts that differ little, one after another, whether they keep a budget."""
+        return Trial(self)
+
+    def keeps(self, prompt: Prompt, text: str, tokens: int) -> bool:
+        """Whether `text`, which stands in `prompt`, is known to take at most `tokens` tokens, by the prompt's own ids
+        alone."""
+        if not self._own.splits or (plain := self.plain_text(prompt)) is None:
+            return False
+        found = most(plain, self.count(prompt), text, self._own.encode)
+        return found is not None and found <= tokens
 
     def cut(self, text: str, tokens: int) -> str:
         """`text`, cut to its longest prefix of at most `tokens` tokens."""
+        counter = Counter(self._encode_alone(text), self._own.splits)
 
         def fits(prefix: str) -> bool:
-            return len(self._text_ids(prefix)) <= tokens
+            return not counter.exceeds(prefix, tokens)
 
         return text if fits(text) else longest_prefix(text, fits)
 
 
+class _Encoding:
+    """A tokenizer with the tokens of soft prompts that were added to it, and what it gives."""
+
+    def __init__(self, tokenizer: Any, marks: tuple[str, ...] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.added: frozenset[str] = frozenset()
+        self.add(marks)
+        self.encode = encoder(tokenizer)
+        self.splits = splits_at_seams(tokenizer)
+
+    def add(self, tokens: tuple[str, ...]) -> None:
+        """Add those that are missing, in their order."""
+        if new := [token for token in tokens if token not in self.added]:
+            self.tokenizer.add_tokens(new, special_tokens=True)
+            self.added |= set(new)
+
+
+class Trial:
+    """Prompts of one chat that are tried against a budget, each counted exactly: see `Counter`."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._counter: Counter | None = None
+        self.tokens: int | None = None
+        """What the prompt tried last takes; None where it was clear without counting it."""
+
+    def fits(self, prompt: Prompt, budget: int) -> bool:
+        """Whether a prompt keeps the budget. The prompts of one trial have the same marks."""
+        text = self._chat.plain_text(prompt)
+        if text is None:
+            self.tokens = self._chat.count(prompt)
+            return self.tokens <= budget
+        encoding = self._chat.encoding(prompt.slots, prompt.marks)
+        if self._counter is None:
+            self._counter = Counter(encoding.encode, encoding.splits)
+        exceeds = self._counter.exceeds(text, budget, lambda: self._chat.count(prompt))
+        self.tokens = self._counter.tokens
+        return not exceeds
+
+
 class Unmeasured(Chat):
     """A chat in which a text takes no tokens, so that every prompt fits and no tokenizer is loaded."""
+
+    def plain_text(self, prompt: Prompt) -> str | None:
+        return None
+
+    @cached_property
+    def density(self) -> Density:
+        return Density(tokens=0)
+
+    def keeps(self, prompt: Prompt, text: str, tokens: int) -> bool:
+        return True
 
     def count(self, prompt: Prompt) -> int:
         return 0
@@ -273,13 +374,14 @@ class _Controls:
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
         # Texts are searched for them at every probe of a budget, and hardly any has one.
         self._beginnings = {token[:2] for token in tokens}
+        self._signs = {token[0] for token in tokens}
 
     def found(self, *texts: str) -> set[str]:
         """Those that stand in the texts."""
         return {
             match
             for text in texts
-            if any(beginning in text for beginning in self._beginnings)
+            if any(sign in text for sign in self._signs) and any(beginning in text for beginning in self._beginnings)
             for match in self._pattern.findall(text)
         }
 
@@ -298,6 +400,15 @@ class _Controls:
         content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].strip()]
         bare = Tokenizer.from_str(json.dumps(content))
         return lambda text: bare.encode(text, add_special_tokens=False).ids
+
+
+def _seen(prompt: Prompt) -> tuple[str, str, str, tuple[str, ...], tuple[str, ...]]:
+    """What text and ids of a prompt hang on, and the name for errors."""
+    return prompt.stage, prompt.system, prompt.user, prompt.slots, prompt.marks
+
+
+def _prompt(stage: str, system: str, user: str, slots: tuple[str, ...], marks: tuple[str, ...]) -> Prompt:
+    return Prompt(stage, system, user, slots=slots, marks=marks)
 
 
 def _stand_ins(tokens: set[str], text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.chat import PLACEHOLDER, Chat, without_placeholders
+from bench.chat import PLACEHOLDER, Chat, Trial, without_placeholders
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import ConfigError, PluginError
@@ -119,27 +119,33 @@ class Context:
         half of the budget. With `soft` the placeholders of templates and `texts` become the prompt's slots, and `texts`
         stay whole. Raises `ConfigError` if the bare template does not fit.
         """
-        filled = dict(texts or {})
-        if not soft:
-            filled = {key: self.chat.cut(text, self.input_budget // 2) for key, text in filled.items()}
-        rendering = _Rendering(
-            self, instance.id, name, stage or name, blocks, filled, soft, len(history), self.input_budget
-        )
         target = {**instance.given, **(given or {})}
-        shown = fitting(len(history), lambda n: rendering.fits(history[:n], target))
-        prompt = rendering.prompt(history[:shown], target)
-        if shown or (not history and rendering.fits((), target)):
+        texts, limit = texts or {}, self.input_budget // 2
+
+        def rendering(filled: Mapping[str, str]) -> _Rendering:
+            named = stage or name
+            return _Rendering(self, instance.id, name, named, blocks, filled, soft, len(history), self.input_budget)
+
+        made = rendering(texts)
+        if not soft and texts:
+            # Counting them would take as long as much of the prompt, whose length hardly ever leaves a doubt.
+            shown, prompt = made.fitted(history, target)
+            if shown and all(self.chat.keeps(prompt, text, limit) for text in texts.values()):
+                return prompt
+            made = rendering({key: self.chat.cut(text, limit) for key, text in texts.items()})
+        shown, prompt = made.fitted(history, target)
+        if shown or (not history and made.fits((), target)):
             return prompt
         if history and self.overlong_budget is not None:
-            rendering = replace(rendering, budget=max(self.overlong_budget(), self.input_budget))
-        return rendering.squeezed(history[:1], target)
+            made.budget = max(self.overlong_budget(), self.input_budget)
+        return made.squeezed(history[:1], target)
 
 
 def _earlier(peer: Record, instance: Instance) -> bool:
     return peer.timestamp is not None and instance.timestamp is not None and peer.timestamp < instance.timestamp
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rendering:
     """One template with everything but the history blocks and the target's values fixed."""
 
@@ -152,23 +158,57 @@ class _Rendering:
     soft: bool
     offered: int
     budget: int
+    _trial: Trial = field(init=False)
+    _frame: tuple[Fields, dict[str, str]] | None = field(init=False, default=None)
+    _parts: dict[int, tuple[Record, list[str]]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._trial = self.context.chat.trial()
+
+    def fitted(self, history: Sequence[Record], target: Fields) -> tuple[int, Prompt]:
+        """How many of the history's first records fit, and the prompt with them; no more of them are rendered than
+        that takes."""
+        density = self.context.chat.density
+        bare = self.prompt((), target)
+        prompts = {0: bare}
+        weights = [density.weight(bare.system) + density.weight(bare.user)]
+        ratio = density.ratio
+
+        def weight(n: int) -> float:
+            for index in range(len(weights) - 1, n):
+                block = self._block(index, history[index]) if self._shows_history else ()
+                weights.append(weights[-1] + sum(map(density.weight, block)))
+            return weights[n]
+
+        def guess() -> int:
+            return next((n for n in range(len(history)) if ratio * weight(n + 1) > self.budget), len(history))
+
+        def fits(n: int) -> bool:
+            nonlocal ratio
+            first = len(prompts) == 1
+            prompts[n] = self.prompt(history[:n], target)
+            kept = self._trial.fits(prompts[n], self.budget)
+            if self._trial.tokens is not None:
+                ratio = self._trial.tokens / weight(n)
+                if first:
+                    density.learn(weight(n), self._trial.tokens)
+            return kept
+
+        shown = fitting(len(history), fits, guess)
+        # What is sent has the last word.
+        while shown and self.context.chat.count(prompts[shown]) > self.budget:
+            shown -= 1
+            prompts.setdefault(shown, self.prompt(history[:shown], target))
+        return shown, prompts[shown]
 
     def prompt(self, records: Sequence[Record], target: Fields) -> Prompt:
         """The prompt with these history blocks."""
         context = self.context
-        values = self._values(target)
-        if "given" in context.templates:
-            values["given"] = context.templates.part("given", values)
-        if "instruction" in context.templates:
-            values["instruction"] = context.templates.part("instruction", {})
-        # A wording of one's own may leave the history out.
-        shown = records if context.templates.holds(self.name, "history") else ()
-        values["history"] = "\n".join(
-            context.templates.part(template, self._block_values(index, record))
-            for index, record in enumerate(shown)
-            for template in self.blocks(index)
+        shown = records if self._shows_history else ()
+        history = "\n".join(part for index, record in enumerate(shown) for part in self._block(index, record))
+        system, user = context.templates.render(
+            self.name, {**self._target_values(target), "history": history, **self.texts}
         )
-        system, user = context.templates.render(self.name, values | dict(self.texts))
         return Prompt(
             stage=f"{context.method}_{context.task.target if self.stage == 'write' else self.stage}",
             system=system,
@@ -178,6 +218,31 @@ class _Rendering:
             slots=tuple(PLACEHOLDER.findall(f"{system}\n{user}")) if self.soft else (),
             marks=context.marks if self.soft else (),
         )
+
+    @property
+    def _shows_history(self) -> bool:
+        """A wording of one's own may leave the history out."""
+        return self.context.templates.holds(self.name, "history")
+
+    def _target_values(self, target: Fields) -> dict[str, str]:
+        """What a template may say of the target; made once for all probes with the same one."""
+        if self._frame is None or self._frame[0] is not target:
+            templates, values = self.context.templates, self._values(target)
+            if "given" in templates:
+                values["given"] = templates.part("given", values)
+            if "instruction" in templates:
+                values["instruction"] = templates.part("instruction", {})
+            self._frame = target, values
+        return self._frame[1]
+
+    def _block(self, index: int, record: Record) -> list[str]:
+        """The parts of a history block; made once for all probes with the same record there."""
+        known = self._parts.get(index)
+        if known is None or known[0] is not record:
+            values = self._block_values(index, record)
+            known = record, [self.context.templates.part(template, values) for template in self.blocks(index)]
+            self._parts[index] = known
+        return known[1]
 
     def _block_values(self, index: int, record: Record) -> dict[str, str]:
         values = self._values({**record.fields, "text": record.text})
@@ -190,7 +255,7 @@ class _Rendering:
 
     def fits(self, records: Sequence[Record], target: Fields) -> bool:
         """Whether the prompt keeps the budget."""
-        return self.context.chat.count(self.prompt(records, target)) <= self.budget
+        return self._trial.fits(self.prompt(records, target), self.budget)
 
     def squeezed(self, first: Sequence[Record], target: Fields) -> Prompt:
         """A prompt that is too long with even one block: texts are cut, the least telling last."""
@@ -204,7 +269,7 @@ class _Rendering:
                 cut = longest_prefix(str(target[name]), lambda text: self.fits(kept, {**target, name: text}))  # noqa: B023
                 target = {**target, name: cut}
         prompt = self.prompt(kept, target)
-        if not self.fits(kept, target):
+        if self.context.chat.count(prompt) > self.budget:
             raise ConfigError(
                 f"input_budget={self.budget} is too small for {self.instance}: the prompt {prompt.stage} takes "
                 f"{self.context.chat.count(prompt)} tokens with all texts cut that may be; set a larger input_budget "

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+_GUESSES = 4
+"""Of good guesses two are enough: a number that fits, and the next one, which does not."""
 
-def fitting(offered: int, fits: Callable[[int], bool]) -> int:
-    """The largest n <= `offered` with `fits(n)`, where fitting n blocks implies fitting fewer (a bisection: each
-    probe renders and tokenises a prompt). 0 if not even one fits."""
-    low, high = 0, offered
-    if offered and fits(offered):
-        return offered
+
+def fitting(offered: int, fits: Callable[[int], bool], guess: Callable[[], int]) -> int:
+    """The largest n <= `offered` with `fits(n)`, where fitting n blocks implies fitting fewer. 0 if not even one fits.
+
+    `guess` says where to look, with what the last answer told it; where it errs, a bisection goes on.
+    """
+    low, high, probes = 0, offered + 1, 0
     while high - low > 1:
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
+        probes += 1
+        place = guess() if probes <= _GUESSES else (low + high) // 2
+        place = min(max(place, low + 1), high - 1)
+        if fits(place):
+            low = place
         else:
-            high = middle
+            high = place
     return low
 
 

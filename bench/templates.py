@@ -19,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,27 @@ _OF_BLOCK = {"number", "index", "text"}
 
 def fill(template: str, values: Mapping[str, str], where: str) -> str:
     """Replace every `{{name}}` of `template` by `values[name]`. Raises `ConfigError` for a name without a value."""
+    # Every other piece is a name.
+    pieces = _pieces(template).copy()
+    try:
+        pieces[1::2] = [values[name] for name in pieces[1::2]]
+    except KeyError as error:
+        raise ConfigError(
+            f"prompt {where}: no value for {{{{{error.args[0]}}}}} (known here: {', '.join(sorted(values))})"
+        ) from None
+    return "".join(pieces)
 
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in values:
-            raise ConfigError(f"prompt {where}: no value for {{{{{name}}}}} (known here: {', '.join(sorted(values))})")
-        return values[name]
 
-    return _PLACEHOLDER.sub(value, template)
+@lru_cache(1024)
+def _pieces(template: str) -> list[str]:
+    return _PLACEHOLDER.split(template)
+
+
+@lru_cache(1024)
+def _sections(template: str) -> tuple[str, str] | None:
+    """System and user part of a prompt's template."""
+    parts = _PARTS.match(template)
+    return parts and (parts["system"], parts["user"])
 
 
 @dataclass(frozen=True)
@@ -64,10 +77,11 @@ class Templates:
 
     def render(self, name: str, values: Mapping[str, str]) -> tuple[str, str]:
         """System and user message of a template. Raises `ConfigError` for an unknown template or a missing value."""
-        parts = _PARTS.match(self._text(name))
+        parts = _sections(self._text(name))
         if parts is None:
             raise ConfigError(f"prompt {self.places[name]}: {_NO_PARTS}")
-        return fill(parts["system"], values, self.places[name]), fill(parts["user"], values, self.places[name])
+        system, user = (fill(part, values, self.places[name]) for part in parts)
+        return system, user
 
     def part(self, name: str, values: Mapping[str, str]) -> str:
         """A part of a prompt, e.g. one history block. Raises `ConfigError` as `render` does."""

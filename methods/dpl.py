@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +94,17 @@ def _difference_prompt(record: Record, peers: list[Record], instance: Instance, 
     )
 
 
+_FEW = 256
+"""Points that scikit-learn works on in one piece, whatever the number of threads."""
+
+
+@cache
+def _threads() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
 def _fields(record: Record) -> dict[str, str]:
     return {name: str(value) for name, value in record.fields.items()}
 
@@ -104,9 +117,11 @@ def representatives(
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    # Threads wait for one another longer than such few points take; more of them would add up in another order.
+    threads = _threads().limit(limits=1, user_api="openmp") if len(vectors) <= _FEW else nullcontext()
     # Both members of a cluster of two are as near: in double precision, rounded, no noise decides between them.
     points = vectors.astype(np.float64) if ties == "first" else vectors
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads:
         # Texts that occur twice leave clusters empty, which is no trouble here.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(n_clusters=min(clusters, len(points)), random_state=42).fit(points)

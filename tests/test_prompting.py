@@ -8,16 +8,29 @@ from hypothesis import strategies as st
 from bench.prompting import fitting, longest_prefix
 
 
-@given(offered=st.integers(0, 40), limit=st.integers(0, 45))
-def test_fitting_is_the_largest_that_fits(offered: int, limit: int) -> None:
+@given(offered=st.integers(0, 40), limit=st.integers(0, 45), guesses=st.lists(st.integers(-2, 50), max_size=4))
+def test_fitting_is_the_largest_that_fits(offered: int, limit: int, guesses: list[int]) -> None:
     probes: list[int] = []
 
     def fits(n: int) -> bool:
         probes.append(n)
         return n <= limit
 
-    assert fitting(offered, fits) == min(offered, limit)
-    assert len(probes) <= 8
+    waiting = [*guesses, 0, 0, 0, 0]
+    assert fitting(offered, fits, lambda: waiting.pop(0)) == min(offered, limit)
+    assert len(probes) <= 4 + 6
+    assert len(set(probes)) == len(probes)
+
+
+def test_of_good_guesses_two_are_enough() -> None:
+    probes: list[int] = []
+
+    def fits(n: int) -> bool:
+        probes.append(n)
+        return n <= 5
+
+    assert fitting(128, fits, lambda: 5) == 5
+    assert probes == [5, 6]
 
 
 @given(text=st.text(alphabet="ab ", max_size=30), limit=st.integers(0, 35))

@@ -145,7 +145,7 @@ def test_the_prompts_and_vectors_of_dep(split: str, seed: int, published: Any, r
         # The most blocks with which it keeps to the budget, but one at least.
         assert run.chat.count(prompt) <= BUDGET or prompt.blocks_shown == 1
         if prompt.blocks_shown < K:
-            marked = run.chat._soft_tokenizer(prompt)
+            marked = run.chat.encoding(prompt.slots, prompt.marks).tokenizer
             more = dep_text(data, instance.user_id, split, prompt.blocks_shown + 1)
             assert len(marked(more, add_special_tokens=False)["input_ids"]) > BUDGET
         his, diff = dep_rows(data, instance.user_id, split, vector)
@@ -217,7 +217,8 @@ def test_the_loss_of_a_step_of_dep(
     model = AutoModelForCausalLM.from_pretrained(resolve_model(run.config.model), dtype=torch.float32).requires_grad_(
         False
     )
-    tokenizer = run.chat._soft_tokenizer(Work(run, run.instances[0]).advance()[0].prompt)
+    prompt = Work(run, run.instances[0]).advance()[0].prompt
+    tokenizer = run.chat.encoding(prompt.slots, prompt.marks).tokenizer
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     torch.manual_seed(42)
     mine = run.method.adapter(DIMENSION, model.config.hidden_size)  # type: ignore[attr-defined]
