@@ -8,7 +8,8 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
@@ -38,7 +39,9 @@ def without_placeholders(text: str, marks: tuple[str, ...] = ()) -> str:
 
 
 _RECENT = 32
-"""Prompts whose ids are kept: whoever sends a prompt asks for them right after it was rendered."""
+"""Prompts whose text is kept while they are tried."""
+_AHEAD = 1024
+"""Prompts whose ids are kept, 4 bytes each: a prompt is sent some time after it was rendered."""
 _ADDING = threading.Lock()
 """Held while a tokenizer gets tokens: prompts are rendered in several threads."""
 
@@ -195,14 +198,14 @@ class Chat:
         return list(self._recent_ids(*_seen(prompt)))
 
     @cached_property
-    def _recent_ids(self) -> Callable[[str, str, str, tuple[str, ...], tuple[str, ...]], list[int]]:
-        def made(*seen: Any) -> list[int]:
+    def _recent_ids(self) -> Callable[[str, str, str, tuple[str, ...], tuple[str, ...]], Sequence[int]]:
+        def made(*seen: Any) -> Sequence[int]:
             prompt = _prompt(*seen)
             encoding = self.encoding(prompt.slots, prompt.marks)
             text = self.plain_text(prompt)
-            return self._ids_of_text(prompt, encoding.tokenizer) if text is None else encoding.encode(text)
+            return array("i", self._ids_of_text(prompt, encoding.tokenizer) if text is None else encoding.encode(text))
 
-        return lru_cache(_RECENT)(made)
+        return lru_cache(_AHEAD)(made)
 
     def plain_text(self, prompt: Prompt) -> str | None:
         """`text` if its ids are simply those that the tokenizer gives it; None where something in the prompt reads like
