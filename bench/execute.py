@@ -19,6 +19,7 @@ from bench.files import exclusive, gone
 from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop
+from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
@@ -122,7 +123,7 @@ def _processes() -> int:
 
 
 def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
-    """Make the job's predictions.jsonl, if it is not there, or damaged."""
+    """Make the job's predictions.jsonl, if it is not there, or damaged; a neighbour's answers are taken over."""
     if store.predictions(job.instances):
         return
     resumed = store.stored()
@@ -130,10 +131,16 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> None:
         say(f"{job.label}: {resumed} completions are there already, going on")
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
-    predictions = Loop(job.run, store, engine, job.vectors, job.label).predictions()
+    answers = SharedAnswers(job, store)
+    try:
+        predictions = Loop(job.run, answers, engine, job.vectors, job.label).predictions()
+    finally:
+        for name, count in answers.taken.items():
+            say(f"{job.label}: took over {count} completions of {name}")
     store.write_predictions(predictions)
     seconds = time.perf_counter() - started
-    say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {duration(seconds)}")
+    asked = store.stored() - resumed - answers.taken.total()
+    say(f"{job.label}: {len(predictions)} instances, {asked} calls in {duration(seconds)}")
     for sentence in oddities(predictions):
         say(f"{job.label}: {sentence}")
 
