@@ -85,7 +85,8 @@ def test_only_what_is_missing_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    "other", ["seed=1", "temperature=0.5", "k=1", "input_budget=900", "scripted.text=hm", "split=val", "max_new_tokens=7"]
+    "other",
+    ["seed=1", "temperature=0.5", "k=1", "input_budget=900", "scripted.text=hm", "split=val", "max_new_tokens=7"],
 )
 def test_another_difference_makes_no_neighbour(run: Command, scripted: Any, other: str) -> None:
     run("--limit", "2", "--set", other)

@@ -3,8 +3,8 @@ every row, and then finding every answer.
 
     python tests/benchmarks/measure_store.py --rows 30000 1000000 --folder FOLDER
 
-The rows are of a usual size: 250 tokens, 1,200 characters. "store" is `RunStore`, "all in memory" keeps every row, as it
-did once. Each figure is that of a process of its own, the memory how much it grew. FOLDER gets 1.5 GB for a million
+The rows are of a usual size: 250 tokens, 1,200 characters. "store" is `RunStore`, "all in memory" keeps every row, as
+it did once. Each figure is that of a process of its own, the memory how much it grew. FOLDER gets 1.5 GB for a million
 rows, which a later call uses again.
 """
 
