@@ -126,11 +126,13 @@ class PlacedRows:
         try:
             with self._path.open("rb") as file:
                 file.seek(place)
-                return row_in(Generation, file.readline(), self._owner)
+                row = row_in(Generation, file.readline(), self._owner)
         except ABSENT:
             return None
         except OSError as error:
             raise unreadable(self._path, error) from error
+        # Another process may have mended the file, so that another row begins here.
+        return row if row is not None and (row.instance, row.stage, row.index) == key else None
 
 
 def stored_completion(generations: Rows, call: Call) -> Completion | None:

@@ -584,6 +584,16 @@ def test_a_row_that_changes_while_the_run_goes_on_is_no_answer(tmp_path: Path) -
         assert store.completion(call(0)) is None
 
 
+def test_a_row_in_the_place_of_another_is_no_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fill(folder, range(3))
+    path = folder / "generations.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    with RunStore(folder, RECORD) as store:
+        path.write_bytes(lines[1] + lines[0] + lines[2])
+        assert [store.completion(call(number)) for number in range(3)] == [None, None, completion(2)]
+
+
 def test_of_a_key_the_last_row_counts(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fill(folder, range(2))
