@@ -62,7 +62,7 @@ check: $(STAMP)  ## formatting, lint and types
 
 gate: $(STAMP)  ## the gate on drift: goldens scored again, then a run of the demo against its golden
 	@$(BIN)/bench check
-	@run=$$($(BIN)/bench run --method rag --limit 32 | sed -n 's/^kept in //p') && $(BIN)/bench check "$$run"
+	@run=$$($(BIN)/bench run --method rag --limit 32 --set results=results/gate | sed -n 's/^kept in //p') && $(BIN)/bench check "$$run"
 
 demo-model: $(STAMP)  ## pre-train the demo's language model anew
 	$(BIN)/python -m bench.demo.pretrain --out bench/demo/model

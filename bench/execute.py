@@ -20,6 +20,7 @@ from bench.files import exclusive, gone
 from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop, Seconds
+from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
 from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
@@ -124,7 +125,8 @@ def _processes() -> int:
 
 
 def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | None:
-    """Make the job's predictions.jsonl, if it is not there, or damaged. Where the time went, if a model was asked."""
+    """Make the job's predictions.jsonl, if it is not there, or damaged; a neighbour's answers are taken over. Where the
+    time went, if a model was asked."""
     if store.predictions(job.instances):
         return None
     resumed = store.stored()
@@ -132,12 +134,18 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | 
         say(f"{job.label}: {resumed} completions are there already, going on")
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
-    loop = Loop(job.run, store, engine, job.vectors, job.label)
-    predictions = loop.predictions()
+    answers = SharedAnswers(job, store)
+    loop = Loop(job.run, answers, engine, job.vectors, job.label)
+    try:
+        predictions = loop.predictions()
+    finally:
+        for name, count in answers.taken.items():
+            say(f"{job.label}: took over {count} completions of {name}")
     store.write_predictions(predictions)
     took = duration(time.perf_counter() - started)
     where = "" if loop.seconds is None else f" ({loop.seconds})"
-    say(f"{job.label}: {len(predictions)} instances, {store.stored() - resumed} calls in {took}{where}")
+    asked = store.stored() - resumed - answers.taken.total()
+    say(f"{job.label}: {len(predictions)} instances, {asked} calls in {took}{where}")
     for sentence in oddities(predictions):
         say(f"{job.label}: {sentence}")
     return loop.seconds

@@ -232,7 +232,8 @@ def read_line(line: bytes, owner: str | None = None) -> tuple[dict[str, Any], bo
     elif owner is not None:
         raise ValueError("it has no checksum")
     try:
-        row = json.loads(line)
+        # Of bytes the encoding would be guessed, which takes a fifth of the time.
+        row = json.loads(line.decode())
     except (ValueError, RecursionError):
         raise ValueError("it is not a row") from None
     if not isinstance(row, dict):
@@ -310,9 +311,9 @@ class RowWriter:
         except OSError as error:
             raise unwritable(path, error) from error
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Keep a row, whole or not at all: once this returns, killing the process does not lose it. Raises `StoreError`
-        if the file, or its folder, is not where it was."""
+    def append(self, row: Mapping[str, Any]) -> int:
+        """Keep a row, whole or not at all: once this returns, killing the process does not lose it. The byte at which
+        it begins. Raises `StoreError` if the file, or its folder, is not where it was."""
         line = sealed(row, self._owner)
         try:
             # An unbuffered write to a full disk may stop short without an error.
@@ -330,6 +331,7 @@ class RowWriter:
             there = False
         if not there:
             raise gone(self._path)
+        return self._size - len(line)
 
     def close(self) -> None:
         self._file.close()

@@ -303,22 +303,33 @@ def rows_of(kind: type[Row], path: Path, owner: str | None = None) -> Iterator[R
 
 
 def sound_rows(kind: type[Row], path: Path, owner: str, say: Callable[[str], None]) -> list[Row]:
-    """The rows of a JSONL file that are sealed as `owner`'s, none if it is not there. If there are others, they are
-    dropped from it, its old content is kept beside it, and that is said. Raises `StoreError`."""
-    rows = [row_in(kind, line, owner) for line in whole_lines(path)]
-    sound = [row for row in rows if row is not None]
-    if len(sound) < len(rows):
-        aside = put_aside(path, copy=True)
-        try:
-            with replacing(path) as file:
-                file.writelines(line for line in whole_lines(aside) if row_in(kind, line, owner) is not None)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        say(
-            f"{path}: {len(rows) - len(sound)} of {len(rows)} rows are damaged or belong elsewhere; they are made "
-            f"again, and the old file is kept as {aside.name}"
-        )
-    return sound
+    """The rows of a JSONL file that are sealed as `owner`'s, as `placed_rows` gives them."""
+    return [row for _, row in placed_rows(kind, path, owner, say)]
+
+
+def placed_rows(kind: type[Row], path: Path, owner: str, say: Callable[[str], None]) -> Iterator[tuple[int, Row]]:
+    """The rows of a JSONL file that are sealed as `owner`'s, none if it is not there, each with the byte at which it
+    begins. If there are others, they are dropped from the file once the last row is taken (the bytes are those after
+    that), its old content is kept beside it, and that is said. Raises `StoreError`."""
+    place = lines = damaged = 0
+    for lines, line in enumerate(whole_lines(path), 1):  # noqa: B007
+        if (row := row_in(kind, line, owner)) is None:
+            damaged += 1
+            continue
+        yield place, row
+        place += len(line)
+    if not damaged:
+        return
+    aside = put_aside(path, copy=True)
+    try:
+        with replacing(path) as file:
+            file.writelines(line for line in whole_lines(aside) if row_in(kind, line, owner) is not None)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    say(
+        f"{path}: {damaged} of {lines} rows are damaged or belong elsewhere; they are made again, and the old file is "
+        f"kept as {aside.name}"
+    )
 
 
 def row_in(kind: type[Row], line: bytes, owner: str) -> Row | None:

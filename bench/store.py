@@ -15,25 +15,30 @@ NAME.damaged. A torn last line is dropped; one process at a time may write. What
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
+from typing import Protocol
 
 from bench.errors import DamagedError, StoreError
 from bench.files import (
+    ABSENT,
     RowWriter,
     content_hash,
     dump,
     exclusive,
     put_aside,
     sealed_lines,
+    unreadable,
     unwritable,
     write_held,
 )
 from bench.places import PLACES, places_of
-from bench.progress import say
+from bench.progress import Share, say
 from bench.records import Call, Completion
 from bench.results import (
     SCHEMA,
@@ -43,12 +48,16 @@ from bench.results import (
     ScoreRow,
     Summary,
     identity_hash,
+    placed_rows,
+    row_in,
     rows_of,
     sound_rows,
 )
 
 ROWS = ("generations.jsonl", "predictions.jsonl", "scores.jsonl")
-Generations = dict[tuple[str, str, int], Generation]
+Key = tuple[str, str, int]
+"""(instance, stage, index)."""
+Generations = dict[Key, Generation]
 
 
 def read_generations(folder: Path, instances: Collection[str] | None = None, owner: str | None = None) -> Generations:
@@ -73,7 +82,60 @@ def read_predictions(folder: Path, owner: str | None, instances: Sequence[str]) 
     return rows
 
 
-def stored_completion(generations: Generations, call: Call) -> Completion | None:
+class Rows(Protocol):
+    """Rows of a generations.jsonl by their keys."""
+
+    def get(self, key: Key, /) -> Generation | None:
+        """The row of a key, if there is one."""
+        ...
+
+
+class PlacedRows:
+    """Rows of a generations.jsonl that stay in the file: memory holds where each begins, about 250 bytes a row. `path`
+    is the file, `owner` the run that its rows have to be of."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        self._path = path
+        self._owner = owner
+        self._places: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, rows: Iterable[tuple[int, Generation]]) -> None:
+        """Take in rows, each with the byte at which it begins; of a key the last one counts. Of many it says how far it
+        is. Raises what `rows` does."""
+        share: Share | None = None
+        for number, (place, row) in enumerate(rows, 1):
+            # A run has few stages, and each row's own copy of the name.
+            self._places[row.instance, sys.intern(row.stage), row.index] = place
+            if number % 10_000 == 0:
+                share = share or Share(f"reading {self._path}")
+                share.update(place / max(self._path.stat().st_size, 1))
+        if share is not None:
+            share.close()
+
+    def put(self, key: Key, place: int) -> None:
+        """Take in the row that begins at a byte."""
+        self._places[key] = place
+
+    def get(self, key: Key, /) -> Generation | None:
+        """The row of a key, if it is there and as it was written. Raises `StoreError` if the file may not be read."""
+        if (place := self._places.get(key)) is None:
+            return None
+        try:
+            with self._path.open("rb") as file:
+                file.seek(place)
+                row = row_in(Generation, file.readline(), self._owner)
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        # Another process may have mended the file, so that another row begins here.
+        return row if row is not None and (row.instance, row.stage, row.index) == key else None
+
+
+def stored_completion(generations: Rows, call: Call) -> Completion | None:
     """The stored answer to a call, if there is one to this very prompt."""
     row = generations.get(call.key)
     if row is None or row.prompt != call.prompt.hash:
@@ -116,13 +178,14 @@ class RunStore:
         places: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self._record = record
+        self.record = record
         self._places = dict(places or {})
         self._owner = identity_hash(record.identity)
         self._say = say
         self._lock = ExitStack()
         self._writer: RowWriter | None = None
-        self._rows: Generations = {}
+        self._appending = Lock()
+        self._rows = PlacedRows(folder / "generations.jsonl", self._owner)
 
     def __enter__(self) -> RunStore:
         self._lock.enter_context(exclusive(self.folder))
@@ -132,8 +195,7 @@ class RunStore:
                     put_aside(self.folder / name)
             self._open_record()
             path = self.folder / "generations.jsonl"
-            rows = sound_rows(Generation, path, self._owner, self._say)
-            self._rows = {(row.instance, row.stage, row.index): row for row in rows}
+            self._rows.add(placed_rows(Generation, path, self._owner, self._say))
             self._writer = RowWriter(path, self._owner)
         except BaseException:
             self._release()
@@ -164,12 +226,12 @@ class RunStore:
                 f"{self.folder} was written by schema {old.schema_version} of bench, this version writes {SCHEMA}. "
                 "Move the folder away to run again; nothing in it was changed"
             )
-        if old is not None and old.identity != self._record.json_object()["identity"]:
+        if old is not None and old.identity != self.record.json_object()["identity"]:
             self._say(f"{path} is damaged: it records another run; written again")
             old = None
         if old is None:
-            write_held(path, self._record.text())
-        elif other_weights(self.folder, self._record):
+            write_held(path, self.record.text())
+        elif other_weights(self.folder, self.record):
             raise made_otherwise(self.folder)
         known = places_of(self.folder)
         if (places := known | self._places) != known:
@@ -184,8 +246,10 @@ class RunStore:
         assert self._writer is not None
         instance, stage, index = call.key
         row = Generation(instance=instance, stage=stage, index=index, prompt=call.prompt.hash, **asdict(completion))
-        self._writer.append(row.json_object())
-        self._rows[call.key] = row
+        content = row.json_object()
+        # Answers are looked up, and may be taken over from another run, in another thread.
+        with self._appending:
+            self._rows.put(call.key, self._writer.append(content))
 
     def stored(self) -> int:
         """How many completions are stored."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -563,3 +564,71 @@ def test_a_stored_answer_belongs_to_its_prompt(tmp_path: Path) -> None:
     assert stored_completion(rows, call(1)) == completion(1)
     assert stored_completion(rows, call(1, user="reworded")) is None
     assert stored_completion(rows, call(5)) is None
+
+
+def test_a_row_that_changes_while_the_run_goes_on_is_no_answer(tmp_path: Path) -> None:
+    """Rows stay in the file and are looked at again: what is there now counts."""
+    folder = tmp_path / "run"
+    fill(folder, range(3))
+    path = folder / "generations.jsonl"
+    with RunStore(folder, RECORD) as store:
+        store.append(call(3), completion(3))
+        path.write_bytes(path.read_bytes().replace(b"text 1", b"text 9"))
+        assert [store.completion(call(number)) for number in range(4)] == [
+            completion(0),
+            None,
+            completion(2),
+            completion(3),
+        ]
+        path.unlink()
+        assert store.completion(call(0)) is None
+
+
+def test_a_row_in_the_place_of_another_is_no_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fill(folder, range(3))
+    path = folder / "generations.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    with RunStore(folder, RECORD) as store:
+        path.write_bytes(lines[1] + lines[0] + lines[2])
+        assert [store.completion(call(number)) for number in range(3)] == [None, None, completion(2)]
+
+
+def test_of_a_key_the_last_row_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fill(folder, range(2))
+    with RunStore(folder, RECORD) as store:
+        store.append(call(0, user="reworded"), completion(5))
+        assert store.completion(call(0, user="reworded")) == completion(5)
+        assert store.stored() == 2
+    with RunStore(folder, RECORD) as store:
+        assert (store.completion(call(0)), store.completion(call(0, user="reworded"))) == (None, completion(5))
+        assert store.stored() == 2
+
+
+def test_answers_are_kept_and_looked_up_by_several_threads(tmp_path: Path) -> None:
+    def keep(numbers: range) -> None:
+        for number in numbers:
+            store.append(call(number), completion(number))
+            assert store.completion(call(number)) == completion(number)
+
+    with RunStore(tmp_path / "run", RECORD) as store, ThreadPoolExecutor(4) as threads:
+        list(threads.map(keep, (range(start, start + 50) for start in range(0, 200, 50))))
+        assert all(store.completion(call(number)) == completion(number) for number in range(200))
+    with RunStore(tmp_path / "run", RECORD) as store:
+        assert all(store.completion(call(number)) == completion(number) for number in range(200))
+
+
+def test_reading_many_rows_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.progress.PLAIN_EVERY", 0.0)
+    folder = tmp_path / "run"
+    fill(folder, range(1))
+    path = folder / "generations.jsonl"
+    path.write_bytes(path.read_bytes() * 25_000)
+    with RunStore(folder, RECORD) as store:
+        assert store.stored() == 1
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"reading {path}: {share}" for share in ("40%", "80%")
+    ]

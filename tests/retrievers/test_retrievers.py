@@ -195,6 +195,26 @@ def test_bm25_equals_rank_bm25_on_random_documents() -> None:
         assert BM25().rank(instance, instance.profile, context) == order
 
 
+def test_bm25_scores_are_rank_bm25s_to_the_last_bit() -> None:
+    """Long texts with words in more than half of the documents, doubled words in queries, empty documents."""
+    from rank_bm25 import BM25Okapi
+
+    draw = stdlib_random.Random(3)
+    words = [f"w{number}" for number in range(400)]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    floored = 0
+    for count in [1, 2, 3, 5, 8, 13, 40, 80] * 4:
+        documents = [" ".join(draw.choices(words, cum_weights=weights, k=draw.randint(0, 120))) for _ in range(count)]
+        query = " ".join([*draw.choices(words, cum_weights=weights, k=draw.randint(1, 60)), "unheard"])
+        if not any(documents):
+            continue
+        reference = BM25Okapi([document.split() for document in documents])
+        expected = np.asarray(reference.get_scores(query.split()), np.float64)
+        floored += 0.25 * reference.average_idf in reference.idf.values()
+        assert bm25_scores(query, documents).tobytes() == expected.tobytes()
+    assert floored > 10
+
+
 def test_contriever_equals_brute_force() -> None:
     for seed in range(20):
         generator = np.random.default_rng(seed)
