@@ -22,11 +22,13 @@ from bench.job import Job
 from bench.loop import Loop, Seconds
 from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
+from bench.records import Completion
 from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
 from bench.softprompt.trained import TrainedAdapter, told_apart
 from bench.store import RunStore, made_otherwise, other_weights
+from bench.work import Work
 from bench.worker import Worker
 
 Say = Callable[[str], None]
@@ -48,9 +50,9 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
         _tell_of_older(job, say)
         if sentence := told_apart(job.run):
             say(sentence)
-    here, there = split(unfinished)
-    worthwhile = there and any(job.trains or job.run.method.properties.calls_model for job in here)
-    if worthwhile and (_processes() if processes is None else processes) > 1:
+    two = (_processes() if processes is None else processes) > 1
+    here, there = split(unfinished) if two else (unfinished, [])
+    if there and any(job.trains or job.run.method.properties.calls_model for job in here):
         with Worker([job.config for job in there], say) as worker:
             _do(here, say)
             worker.wait()
@@ -93,7 +95,7 @@ TRAINING_RUNS = 3
 
 
 def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-    """The jobs for this process and for a worker, about equally much work, with an adapter's jobs together: those
+    """The jobs for this process and for a worker, about equally many calls, with an adapter's jobs together: those
     that need no training and call a model stay here, the largest adapters go there first."""
     here = [job for job in jobs if not job.trains]
     there: list[Job] = []
@@ -101,9 +103,9 @@ def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     for job in jobs:
         if job.trains:
             by_adapter.setdefault(job.trains.folder, []).append(job)
-    work_here, work_there = sum(job.run.method.properties.calls_model for job in here), 0
+    work_here, work_there = sum(map(calls, here)), 0
     for same in sorted(by_adapter.values(), key=len, reverse=True):
-        work = TRAINING_RUNS + len(same)
+        work = TRAINING_RUNS + sum(map(calls, same))
         if work_there <= work_here:
             there += same
             work_there += work
@@ -111,6 +113,13 @@ def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
             here += same
             work_here += work
     return here, there
+
+
+def calls(job: Job) -> int:
+    """How many calls an instance of a job takes, as the first one does with a placeholder for each answer."""
+    work = Work(job.run, job.run.instances[0])
+    work.proceed(lambda call: Completion("(an answer)", 0, 0, "stop", 0.0))
+    return len(work.exchanged)
 
 
 def _processes() -> int:

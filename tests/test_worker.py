@@ -14,7 +14,7 @@ import pytest
 
 from bench.config import RunConfig, build, read_config
 from bench.errors import BenchError
-from bench.execute import execute, split
+from bench.execute import calls, execute, split
 from bench.finished import finished
 from bench.job import Job
 from bench.results import Prediction, rows_of
@@ -95,6 +95,12 @@ def test_both_processes_get_about_as_much_work(shop_config: Path) -> None:
     assert [(job.config.method, job.config.k) for job in there] == [("dep", 1), ("dep", 2), ("pplug", 2)]
     assert {job.config.method for job in here} == {"nonperso", "rag", "copy", "prompt_tuning", "dep"}
     assert sorted(map(id, [*here, *there])) == sorted(map(id, [*others, *trained, *sweep]))
+
+
+def test_work_is_counted_in_calls(shop_config: Path) -> None:
+    jobs = [Job.of(config(shop_config, method=name)) for name in ("copy", "nonperso", "pag", "dpl")]
+    # Nobody in the shop has a review that DPL could compare.
+    assert [calls(job) for job in jobs] == [0, 1, 2, 2]
 
 
 def test_a_worker_has_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

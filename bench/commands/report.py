@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from bench.commands.options import add_results
 from bench.files import path_of
@@ -24,9 +23,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the page and print where it is."""
-    # DPL's prompts are found again by many clusterings of a few reviews each, in which threads wait for each other
-    # ten times as long as they work. Read when the libraries are loaded.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from bench.report.html import INSTANCES, write_report
 
     results = arguments.results
