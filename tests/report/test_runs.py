@@ -101,9 +101,9 @@ def test_prompts_are_shown_again_without_a_tokenizer_unless_the_budget_cut_them(
     shop_config: Path, scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    real = Chat.ids
+    real = Chat.plain_text
 
-    def ids(chat: Chat, prompt: Prompt) -> list[int]:
+    def plain_text(chat: Chat, prompt: Prompt) -> str | None:
         loaded.append(prompt.stage)
         return real(chat, prompt)
 
@@ -113,7 +113,7 @@ def test_prompts_are_shown_again_without_a_tokenizer_unless_the_budget_cut_them(
         execute([job], lambda _: None)
         stored = {row.instance: row.prompt for row in read_generations(job.folder).values()}
         with monkeypatch.context() as patch:
-            patch.setattr(Chat, "ids", ids)
+            patch.setattr(Chat, "plain_text", plain_text)
             loaded.clear()
             for instance in job.run.instances:
                 ((prompt, _),) = replay(job.run, instance, read_generations(job.folder)).exchanged
