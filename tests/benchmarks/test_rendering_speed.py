@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,12 +87,12 @@ def test_rendering(instances: list[Instance], chat: Chat, monkeypatch: pytest.Mo
     from bench.methods.rag import RAG
 
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    context = Context(
+    context = partial(
+        Context,
         task=Reviews(),
         corpus=Corpus("c", {"test": tuple(instances)}, {}),
         method="rag",
         templates=load(RAG(), "rag", Reviews(), "reviews"),
-        chat=chat,
         retriever=Recency(),
         k=K,
         input_budget=BUDGET,
@@ -100,7 +101,10 @@ def test_rendering(instances: list[Instance], chat: Chat, monkeypatch: pytest.Mo
     )
 
     def rendered() -> list[Prompt]:
-        return [next(RAG().steps(instance, context))[0] for instance in instances]
+        # With the tokenizer at hand, but none of the prompts.
+        fresh = Chat(chat.model)
+        vars(fresh)["tokenizer"] = chat.tokenizer
+        return [next(RAG().steps(instance, context(chat=fresh)))[0] for instance in instances]
 
     prompts = rendered()
     texts, tokenizer = [chat.text(prompt) for prompt in prompts], chat.tokenizer
