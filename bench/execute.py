@@ -50,8 +50,9 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
         _tell_of_older(job, say)
         if sentence := told_apart(job.run):
             say(sentence)
-    two = (_processes() if processes is None else processes) > 1
-    here, there = split(unfinished) if two else (unfinished, [])
+    # Torch, which knows of GPUs, is not imported for nothing.
+    alone = not unfinished or (_processes() if processes is None else processes) == 1
+    here, there = (unfinished, []) if alone else split(unfinished)
     if there and any(job.trains or job.run.method.properties.calls_model for job in here):
         with Worker([job.config for job in there], say) as worker:
             _do(here, say)
