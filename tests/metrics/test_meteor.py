@@ -254,7 +254,7 @@ def test_nothing_to_aggregate_is_an_error(nltk_data: Path) -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{}, {"NLTK_DATA": "~/mine:/opt/data::"}, {"APPENGINE_RUNTIME": "x"}, {"HOME": "/"}, {"HOME": "/nowhere/"}],
+    [{}, {"NLTK_DATA": "~/mine:/data::"}, {"APPENGINE_RUNTIME": "x"}, {"HOME": "/"}, {"HOME": "/nowhere/"}],
     ids=str,
 )
 def test_the_data_path_is_nltks(environment: dict[str, str]) -> None:
