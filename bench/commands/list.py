@@ -28,10 +28,10 @@ def run(arguments: argparse.Namespace) -> None:
 
         show("\n".join(config_names()))
     elif arguments.what == "experiments":
-        from bench.experiments.spec import experiment_names, read_experiment
+        from bench.experiments.names import experiment_names, title_of
 
         for name in experiment_names():
-            show(f"{name:<9} {read_experiment(name)[1].title}")
+            show(f"{name:<9} {title_of(name)}")
     else:
         from bench import registry
 

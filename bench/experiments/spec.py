@@ -16,7 +16,6 @@ notes: []
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -24,10 +23,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from bench import registry, yaml_text
 from bench.config import Section
 from bench.errors import ConfigError
+from bench.experiments.names import FOLDER, experiment_names
 from bench.files import path_of
 from bench.problems import check_value, sentence
 
-FOLDER = Path(__file__).parent
 SIZE = "{size}"
 """Stands for the model's size in the paper's name of a row."""
 
@@ -149,12 +148,6 @@ class Experiment(Section):
         rows = tuple(RowSpec(label=name, set={"method": name}) for name in others)
         group = GroupSpec(name=self.other_methods, ranked=False, rows=rows)
         return self.model_copy(update={"groups": (*self.groups, group)})
-
-
-def experiment_names() -> list[str]:
-    """Names of the shipped experiments, tables first, in the order of their numbers."""
-    names = [path.stem for path in FOLDER.glob("*.yaml")]
-    return sorted(names, key=lambda name: (not name.startswith("table"), len(name), name))
 
 
 def read_experiment(name: str) -> tuple[str, Experiment]:

@@ -20,9 +20,10 @@ from bench.context import Context
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError
 from bench.execute import execute
+from bench.experiments.names import experiment_names, title_of
 from bench.experiments.produce import Options, produce
 from bench.experiments.scores import RowRuns, assemble
-from bench.experiments.spec import Experiment, experiment_names, read_experiment
+from bench.experiments.spec import Experiment, read_experiment
 from bench.job import Job
 from bench.paper import paper_value, read_numbers
 from bench.protocols import Properties, Steps
@@ -435,6 +436,7 @@ def test_every_number_of_the_papers_tables_has_its_cell(name: str) -> None:
 def test_what_is_shipped() -> None:
     tables = [f"table{number}" for number in range(1, 11)]
     assert experiment_names() == [*tables, "style", "figure2", "figure3", "figure5", "figure7"]
+    assert all(title_of(name) == read_experiment(name)[1].title for name in experiment_names())
 
 
 RANKED = [{"label": "RAG", "set": {"method": "rag"}}, {"label": "Copy", "set": {"method": "copy"}}]
