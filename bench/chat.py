@@ -276,6 +276,16 @@ class Chat:
         """How many tokens the tokenizer has, with these marks of a method and the slots of its prompts so far."""
         return len(self._soft_encodings.get(marks, self._own).tokenizer)
 
+    def mark_ids(self, marks: tuple[str, ...], rows: int) -> dict[str, int]:
+        """Token ids of those of a method's marks, its placeholders aside, that an embedding table of so many rows has
+        no row for."""
+        slots = tuple(mark for mark in marks if PLACEHOLDER.fullmatch(mark))
+        names = [mark for mark in marks if mark not in slots]
+        if not names:
+            return {}
+        ids = self.encoding(slots or marks, marks).tokenizer.convert_tokens_to_ids(names)
+        return {mark: token for mark, token in zip(names, ids, strict=True) if token >= rows}
+
     def count(self, prompt: Prompt) -> int:
         """How many tokens the conversation takes."""
         return len(self._recent_ids(*_seen(prompt)))

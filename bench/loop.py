@@ -13,10 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.ahead import Ahead
 from bench.progress import Progress
@@ -27,8 +24,8 @@ from bench.results import Prediction
 from bench.store import Generations, stored_completion
 from bench.work import Work
 
-VectorsOf = Callable[[Prompt, Instance], NDArray[np.float32]]
-"""A row for each slot of an instance's prompt, shape (slots, hidden_size)."""
+if TYPE_CHECKING:
+    from bench.softprompt.vectors import PromptVectors
 
 
 class Answers(Protocol):
@@ -81,7 +78,7 @@ class Loop:
     """
 
     def __init__(
-        self, run: Run, answers: Answers, engine: Callable[[], Backend], vectors: VectorsOf | None, label: str
+        self, run: Run, answers: Answers, engine: Callable[[], Backend], vectors: PromptVectors | None, label: str
     ) -> None:
         self._run = run
         self._answers = answers
@@ -179,7 +176,8 @@ class Loop:
     def _with_vectors(self, call: Call) -> Call:
         if self._vectors is None or not call.prompt.slots or call.vectors is not None:
             return call
-        return replace(call, vectors=self._vectors(call.prompt, self._run.by_id[call.key[0]]))
+        vectors = self._vectors.of(call.prompt, self._run.by_id[call.key[0]])
+        return replace(call, vectors=vectors, marks=self._vectors.marks)
 
     def _submit(self, call: Call) -> None:
         if self._backend is None:

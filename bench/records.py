@@ -127,7 +127,8 @@ class Prompt:
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to a language model. `key` is (instance id, stage, index) and unique in a run; `vectors` has a row
-    for each slot of the prompt, shape (slots, hidden_size)."""
+    for each slot of the prompt, shape (slots, hidden_size); `marks` has a vector, shape (hidden_size,), for each mark
+    for which the model has no embedding of its own."""
 
     key: tuple[str, str, int]
     prompt: Prompt
@@ -136,6 +137,7 @@ class Call:
     top_p: float
     max_new_tokens: int
     vectors: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    marks: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,8 +292,8 @@ def test_other_vectors_come_from_the_same_adapter(whose: str, first: tuple[Job, 
         assert not torch.equal(lab.asked[key]["prompt_embeds"], given[key])
         assert other.vectors is not None
         assert job.vectors is not None
-        vectors = other.vectors(first_prompt(other.run, instance), instance)
-        own = job.vectors(first_prompt(job.run, instance), instance)
+        vectors = other.vectors.of(first_prompt(other.run, instance), instance)
+        own = job.vectors.of(first_prompt(job.run, instance), instance)
         assert vectors.shape == own.shape
         assert not np.isclose(vectors, own).all(axis=1).any()
 

@@ -1,6 +1,7 @@
 """Adapters on disk, `results/adapters/<readable-name>-<hash>/`:
 
     adapter.json              first: identity and configuration
+    marks.safetensors         vectors of the method's marks, where the language model has no embeddings for them
     checkpoint.safetensors    the newest: weights, the optimiser's moments; in its metadata the step, and checksums
     log.jsonl                 one row an optimiser step
     epoch-1.safetensors ...   the adapter's weights after each epoch
@@ -49,6 +50,11 @@ class AdapterFiles:
     def picture(self) -> Path:
         """Losses and validation scores."""
         return self.folder / "loss.png"
+
+    @property
+    def marks(self) -> Path:
+        """The vectors of the method's marks that the language model has no embeddings for."""
+        return self.folder / "marks.safetensors"
 
     @property
     def imported(self) -> Path:

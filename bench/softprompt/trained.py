@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from bench.protocols import TrainedMethod
 from bench.records import Instance
 from bench.resolved import Run
 from bench.results import AdapterRecord, AdapterSummary, Selection, identity_hash, older
-from bench.softprompt.adapters import AdapterFiles, adapter_folder, write_tensors
+from bench.softprompt.adapters import AdapterFiles, adapter_folder, read_tensors, write_tensors
 from bench.work import first_prompt
 
 if TYPE_CHECKING:
     import torch
 
+    from bench.softprompt.marks import Vectors
     from bench.softprompt.objective import Example
     from bench.softprompt.trainer import TrainingJob
     from bench.softprompt.vectors import PromptVectors
@@ -144,10 +145,20 @@ class TrainedAdapter:
             if self.selection is None:
                 raise StoreError(f"{self.folder} has no chosen epoch yet; run `bench train` with the same options")
             epoch = self.selection.epoch
-        path = self.files.weights(epoch)
-        if (now := content_hash(path)) != self._hashes.get(epoch):
+        return self._unchanged(self.files.weights(epoch))
+
+    def _unchanged(self, path: Path) -> Path:
+        """A file of the training. Raises `DamagedError` if it is not what the training ended with."""
+        record = self.files.training()
+        if (now := content_hash(path)) != (None if record is None else record.files.get(path.name)):
             raise DamagedError(path, "it is not as it was after the training" if now else "it is missing")
         return path
+
+    def marks(self, names: Collection[str]) -> Vectors:
+        """The vectors of those of the method's marks that the model has no embeddings for, as they were trained with.
+        Raises `DamagedError`."""
+        tensors = read_tensors(self._unchanged(self.files.marks), self.mend) if names else {}
+        return {name: tensors[name].numpy() for name in names}
 
     def summary(self) -> AdapterSummary:
         """What a summary says of the adapter that made a run's vectors."""
@@ -208,6 +219,7 @@ class TrainedAdapter:
             adapter=partial(fresh_adapter, self.training),
             examples=self.examples,
             vocabulary=lambda: self.training.chat.vocabulary(self.method.marks),
+            marks=lambda rows: self.training.chat.mark_ids(self.method.marks, rows),
         )
 
     def draw(self) -> None:
@@ -246,15 +258,23 @@ class ImportedAdapter:
 
     @classmethod
     def write(
-        cls, folder: Path, method: str, tensors: Mapping[str, torch.Tensor], source: str | None = None
+        cls,
+        folder: Path,
+        method: str,
+        tensors: Mapping[str, torch.Tensor],
+        source: str | None = None,
+        marks: Mapping[str, torch.Tensor] | None = None,
     ) -> ImportedAdapter:
-        """Keep tensors as an imported adapter in a folder. Raises `StoreError`."""
+        """Keep tensors as an imported adapter in a folder, with the vectors of marks that its model has no embeddings
+        for. Raises `StoreError`."""
         files = AdapterFiles(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
         weights = write_tensors(files.imported, tensors)
+        if marks:
+            write_tensors(files.marks, marks)
         shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
         files.write_record(AdapterRecord(method=method, source=source, weights=weights, tensors=shapes))
         return cls(folder, method)
@@ -268,9 +288,21 @@ class ImportedAdapter:
         """SHA-256 of the weights, as hex."""
         return self._hash
 
-    def weights(self) -> Path:
+    def weights(self, epoch: int | None = None) -> Path:
         """The weights."""
         return AdapterFiles(self.folder).imported
+
+    def marks(self, names: Collection[str]) -> Vectors:
+        """The vectors that came with it for those of the method's marks that the model has no embeddings for. Raises
+        `ConfigError` if it needs some and has none, `DamagedError`."""
+        path = AdapterFiles(self.folder).marks
+        if names and not path.is_file():
+            raise ConfigError(
+                f"the adapter {self.folder.name} is imported, and the model has no embeddings for the marks that it "
+                f"was trained with ({', '.join(names)}); use the model that it was trained for, or train one for this"
+            )
+        tensors = read_tensors(path, self.mend) if names else {}
+        return {name: tensors[name].numpy() for name in names}
 
     def summary(self) -> AdapterSummary:
         """What a summary says of the adapter that made a run's vectors."""
@@ -318,23 +350,30 @@ def fresh_adapter(run: Run, hidden_size: int) -> torch.nn.Module:
     return method.adapter(dimension, hidden_size)
 
 
-def hidden_size(model: str) -> int:
-    """The width of a language model's embeddings."""
+def table_shape(model: str) -> tuple[int, int]:
+    """Rows and width of a language model's embedding table: (vocab_size, hidden_size)."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False)
-    return int(config.get_text_config().hidden_size)
+    config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False).get_text_config()
+    return int(config.vocab_size), int(config.hidden_size)
 
 
-def prompt_vectors(run: Run, weights: Path, mend: str = MEND) -> PromptVectors:
-    """What makes the vectors of a run's prompts. Raises `ConfigError` for weights that do not fit and
-    `DamagedError`, which says how to `mend` them, for some that cannot be used."""
+def prompt_vectors(run: Run, adapter: Adapter, epoch: int | None = None) -> PromptVectors:
+    """What makes the vectors of a run's prompts, by default with the weights of the chosen epoch. Raises `ConfigError`
+    for weights that do not fit, `DamagedError` for some that cannot be used."""
     from bench.softprompt.vectors import PromptVectors
 
     method: TrainedMethod = run.method  # type: ignore[assignment]
-    adapter = fresh_adapter(run, hidden_size(run.config.model))
+    rows, hidden_size = table_shape(run.config.model)
     return PromptVectors(
-        adapter, weights, method.vectors, run.instances, lambda one: first_prompt(run, one), run.config.seed, mend
+        fresh_adapter(run, hidden_size),
+        adapter.weights(epoch),
+        method.vectors,
+        run.instances,
+        lambda one: first_prompt(run, one),
+        run.config.seed,
+        marks=adapter.marks(run.chat.mark_ids(method.marks, rows)),
+        mend=adapter.mend,
     )
 
 

@@ -24,13 +24,21 @@ from bench.chat import Chat
 from bench.config import TrainConfig
 from bench.errors import DamagedError, DataError, ResourceError, StoreError
 from bench.files import content_hash
-from bench.models import resolve_model, without_progress_bars
+from bench.models import resolve_model, threads, without_progress_bars
 from bench.progress import Progress, duration, say
 from bench.records import Prompt
 from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
-from bench.softprompt.adapters import AdapterFiles, not_finite, read_checkpoint, write_checkpoint, write_tensors
+from bench.softprompt.adapters import (
+    AdapterFiles,
+    not_finite,
+    read_checkpoint,
+    read_tensors,
+    write_checkpoint,
+    write_tensors,
+)
 from bench.softprompt.decoder import Prefixes
+from bench.softprompt.marks import drawn, give_rows
 from bench.softprompt.objective import Example, Losses, batches, losses
 
 if TYPE_CHECKING:
@@ -71,9 +79,9 @@ class TrainingJob:
     """One adapter to be trained.
 
     `adapter` makes a fresh one for a language model's hidden size, `examples` gives the training examples in a fixed
-    order, `vocabulary`, called after it, how many tokens the tokenizer has then; all are called only if there is work
-    to do. Every switch of `config` is set. `aux_reduction` says how the method's own losses combine over the instances
-    of a step.
+    order, `vocabulary`, called after it, how many tokens the tokenizer has then, `marks` the ids of the method's marks
+    that an embedding table of so many rows has no row for; all are called only if there is work to do. Every switch of
+    `config` is set. `aux_reduction` says how the method's own losses combine over the instances of a step.
     """
 
     label: str
@@ -85,12 +93,13 @@ class TrainingJob:
     adapter: Callable[[int], torch.nn.Module]
     examples: Callable[[], Sequence[Example]]
     vocabulary: Callable[[], int]
+    marks: Callable[[int], Mapping[str, int]]
 
 
 def train(job: TrainingJob) -> None:
     """Train, or go on training. Call under the folder's lock. Raises `BenchError`; what was finished is kept."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    with _one_thread():
+    with _threads(threads(job.model)):
         accelerator = processes.accelerator(job.config.clip)
         try:
             _Training(job, accelerator).run()
@@ -108,15 +117,15 @@ def train(job: TrainingJob) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """On a CPU: small models are faster on one thread, and sums then have one order: same seed, same weights."""
-    threads = torch.get_num_threads()
+def _threads(count: int) -> Iterator[None]:
+    """So many on a CPU while the block runs."""
+    before = torch.get_num_threads()
     if not torch.cuda.is_available():
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 class _Training:
@@ -158,10 +167,28 @@ class _Training:
         self.hashes: dict[str, str] = {}
         """SHA-256 of the weights after each epoch, by the file's name."""
         checkpoint = self._read_checkpoint()
+        with accelerator.main_process_first():
+            self._give_marks()
         # After the weights are in: DeepSpeed copies them.
         self.adapter, self.optimizer = accelerator.prepare(self.bare, optimizer)
         if checkpoint:
             self._restore_moments(checkpoint)
+
+    def _give_marks(self) -> None:
+        """Let the model have vectors for the marks of the method that it has no embeddings for: those that the
+        training began with."""
+        table = self.model.get_input_embeddings()
+        ids = self.job.marks(table.num_embeddings)
+        if not ids:
+            return
+        path = self.files.marks
+        if path.name in self.hashes:
+            vectors = read_tensors(path)
+        else:
+            vectors = dict(zip(ids, drawn(table, len(ids), self.config.seed), strict=True))
+            if self.main:
+                self.hashes[path.name] = write_tensors(path, vectors)
+        give_rows(self.model, {name: vector.numpy() for name, vector in vectors.items()}, ids)
 
     def run(self) -> None:
         """All epochs that are missing, then training.json."""

@@ -14,6 +14,7 @@ from bench.errors import MEND, ConfigError, DamagedError
 from bench.protocols import Whose
 from bench.records import Instance, Prompt
 from bench.softprompt.adapters import load_weights
+from bench.softprompt.marks import Vectors
 
 Matrix = NDArray[np.float32]
 
@@ -22,8 +23,8 @@ class PromptVectors:
     """Makes the vectors of prompts with slots.
 
     `prompt` gives an instance's soft prompt; `instances` are those of the run, among whom other users' vectors are
-    found. Raises `ConfigError` for weights that do not fit the adapter, `DamagedError`, which says how to `mend` them,
-    for some that cannot be used.
+    found; `marks` are the vectors of marks that the language model has no embeddings for. Raises `ConfigError` for
+    weights that do not fit the adapter, `DamagedError`, which says how to `mend` them, for some that cannot be used.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class PromptVectors:
         instances: Sequence[Instance],
         prompt: Callable[[Instance], Prompt],
         seed: int,
+        marks: Vectors | None = None,
         mend: str = MEND,
     ) -> None:
         load_weights(adapter, weights, mend)
+        self.marks: Vectors = marks or {}
         self._weights = weights
         self._mend = mend
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -23,7 +23,7 @@ from bench.protocols import Backend
 from bench.records import Prompt
 from bench.resolved import Inputs, Run, validation_subset
 from bench.softprompt.adapters import AdapterFiles, read_tensors
-from bench.softprompt.trained import ImportedAdapter, TrainedAdapter, fresh_adapter, has_slots, hidden_size
+from bench.softprompt.trained import ImportedAdapter, TrainedAdapter, fresh_adapter, has_slots, table_shape
 from bench.store import RunStore
 from bench.timing import memory
 from bench.timing.files import Timing
@@ -133,22 +133,24 @@ def _subject(asked: RunConfig, settings: Mapping[str, Any], limit: int, folder: 
     training = TrainedAdapter(run)
     if asked.adapter is not None:
         return Subject(Job(run, ImportedAdapter(asked.adapter, asked.method)), folder, "imported", training)
-    weights, tensors = _weights(TrainedAdapter(Run(asked, inputs)), run)
-    adapter = ImportedAdapter.write(folder / "adapter", asked.method, tensors)
+    weights, tensors, marks = _weights(TrainedAdapter(Run(asked, inputs)), run)
+    adapter = ImportedAdapter.write(folder / "adapter", asked.method, tensors, marks=marks)
     run = Run(run.config.model_copy(update={"adapter": adapter.folder}), inputs)
     return Subject(Job(run, adapter), folder, weights, training)
 
 
-def _weights(known: TrainedAdapter, run: Run) -> tuple[str, dict[str, Tensor]]:
-    """An adapter's weights and whose they are: those of the configuration's own adapter, if it is trained and its epoch
-    chosen, else fresh ones."""
-    if known.is_trained and known.selection is not None:
-        return "trained", read_tensors(known.weights())
+def _weights(known: TrainedAdapter, run: Run) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
+    """An adapter's weights, with the vectors of marks without embeddings, and whose they are: those of the
+    configuration's own adapter, if it is trained and its epoch chosen, else fresh ones."""
     import torch
 
-    width = hidden_size(run.config.model)
+    rows, width = table_shape(run.config.model)
+    marks = run.chat.mark_ids(known.method.marks, rows)
+    if known.is_trained and known.selection is not None:
+        vectors = {mark: torch.from_numpy(vector) for mark, vector in known.marks(marks).items()}
+        return "trained", read_tensors(known.weights()), vectors
     torch.manual_seed(run.config.train.seed)
-    return "fresh", fresh_adapter(run, width).state_dict()
+    return "fresh", fresh_adapter(run, width).state_dict(), {mark: torch.zeros(width) for mark in marks}
 
 
 def _with_contexts(run: Run, change: Callable[[Context], Context]) -> Run:

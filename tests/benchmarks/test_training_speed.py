@@ -143,7 +143,9 @@ def straight(model: Any, adapter: torch.nn.Module, examples: list[Example]) -> l
 
 def job(folder: Path, model: Path | str, examples: list[Example], epochs: int = 1) -> TrainingJob:
     config = TrainConfig(epochs=epochs, dtype="float32", batch_size=INSTANCES, tokens_per_batch=2048)
-    return TrainingJob("dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples, lambda: 0)
+    return TrainingJob(
+        "dep", folder, str(model), config, 1e-5, "mean", adapter, lambda: examples, lambda: 0, lambda rows: {}
+    )
 
 
 def test_the_lengths_are_the_published_ones(examples: list[Example]) -> None:

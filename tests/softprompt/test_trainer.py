@@ -76,6 +76,7 @@ def job(tiny_qwen2: Path, tmp_path: Path, projection: Any, made_up: Any) -> Call
             adapter=projection,
             examples=lambda: examples,
             vocabulary=lambda: VOCABULARY,
+            marks=lambda rows: {},
         )
 
     return make
