@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from bench import machine
 from bench.backends import Engines
 from bench.errors import ConfigError, DamagedError
 from bench.files import exclusive, gone
@@ -54,6 +55,7 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
     alone = not unfinished or (_processes() if processes is None else processes) == 1
     here, there = (unfinished, []) if alone else split(unfinished)
     if there and any(job.trains or job.run.method.properties.calls_model for job in here):
+        machine.share_cores(2)
         with Worker([job.config for job in there], say) as worker:
             _do(here, say)
             worker.wait()

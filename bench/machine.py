@@ -48,6 +48,13 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def share_cores(processes: int) -> None:
+    """Let torch have as many threads in this process as are left to it beside others that do the same."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
 def give_back_memory() -> None:
     """Hand what was freed back to the system. glibc keeps what lies below something that is still used, and a process
     that trains and then starts an engine would hold both."""

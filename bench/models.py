@@ -18,6 +18,8 @@ from bench.errors import ResourceError
 from bench.files import path_of
 
 PACKAGE_PREFIX = "python:"
+SMALL = 64 << 20
+"""Bytes of weights below which a language model is a small one."""
 SAMPLE, SAMPLE_EVERY = 1 << 12, 1 << 20
 WEIGHTS = {
     "consolidated*.safetensors": "consolidated.safetensors.index.json",
@@ -130,6 +132,18 @@ def _content(files: tuple[tuple[Path, int, int], ...]) -> str:
                 file.seek(start)
                 digest.update(file.read(SAMPLE))
     return f"sha256:{digest.hexdigest()}"
+
+
+def threads(name: str) -> int:
+    """How many threads of a processor pay for a language model. A small one is faster on one, and its sums then have
+    one order; for others it is as many as torch has."""
+    import torch
+
+    folder = local_folder(name)
+    if folder is None:
+        return torch.get_num_threads()
+    weights = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".pt"}]
+    return 1 if sum(path.stat().st_size for path in weights) < SMALL else torch.get_num_threads()
 
 
 def check_model(name: str, needed_by: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO
 
+from bench import machine
 from bench.config import RunConfig
 from bench.errors import BenchError
 from bench.terminal import visible
@@ -90,6 +91,7 @@ def main() -> int:
     from bench.resolved import Inputs
 
     configs = configs_from_parent(sys.stdin)
+    machine.share_cores(2)
     try:
         inputs = Inputs()
         execute([Job.of(config, inputs) for config in configs], processes=1)

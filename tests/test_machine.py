@@ -5,7 +5,10 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from bench.machine import give_back_memory
+import pytest
+import torch
+
+from bench.machine import give_back_memory, share_cores
 
 
 def resident() -> int:
@@ -22,3 +25,14 @@ def test_memory_below_something_that_is_used_is_given_back() -> None:
     give_back_memory()
     assert held - resident() > 150 * 2**20
     assert last
+
+
+@pytest.mark.parametrize(("threads", "left"), [(8, 4), (3, 1), (1, 1)])
+def test_processes_share_the_cores(threads: int, left: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        share_cores(2)
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import bench
 from bench.backends.vllm import VLLMBackend
@@ -16,7 +17,7 @@ from bench.chat import Chat
 from bench.cli import main
 from bench.config import build
 from bench.errors import ResourceError
-from bench.models import check_model, context_length, fingerprint, local_folder, resolve_model
+from bench.models import check_model, context_length, fingerprint, local_folder, resolve_model, threads
 
 
 def test_a_folder(tiny_qwen2: Path) -> None:
@@ -198,3 +199,14 @@ def test_an_architecture_that_vllm_does_not_know_is_one_line(tiny_qwen2: Path, t
             VLLMBackend.check(build({"method": "nonperso", "model": str(tmp_path / "m")}))
         assert "\n" not in str(caught.value)
     VLLMBackend.check(build({"method": "nonperso", "model": str(tiny_qwen2)}))
+
+
+def test_a_small_model_has_one_thread_and_others_what_torch_has(tiny_qwen2: Path, tmp_path: Path) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(64 << 20)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert [threads(name) for name in (str(tiny_qwen2), str(tmp_path), "org/name")] == [1, 3, 3]
+    finally:
+        torch.set_num_threads(before)

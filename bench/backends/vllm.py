@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import sys
 import time
 import warnings
 from collections import deque
@@ -18,13 +20,15 @@ from collections.abc import Iterator, Mapping
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.chat import Chat
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
-from bench.errors import BackendError, PluginError, ResourceError
-from bench.machine import device
-from bench.models import architectures, check_model, resolve_model
+from bench.errors import BackendError, ConfigError, PluginError, ResourceError
+from bench.machine import device, gpus
+from bench.models import architectures, check_model, resolve_model, threads
 from bench.problems import at_most
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
@@ -32,6 +36,9 @@ from bench.registry import near_match
 
 if TYPE_CHECKING:
     import torch
+
+
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 
 
 class VLLMSettings(Section):
@@ -42,6 +49,9 @@ class VLLMSettings(Section):
     repetition_penalty: Annotated[float, Field(gt=0), at_most(10, "no text is left of that"), GENERATION] = 1.0
     """What the logits of tokens in the prompt and the answer so far are divided by; 1 for none. Not with soft prompts,
     whose tokens the engine does not know."""
+    batch_invariant: Annotated[bool, GENERATION] = False
+    """Kernels by which no text depends on the company it is made in (vLLM's VLLM_BATCH_INVARIANT), on GPUs alone and
+    slower. On a CPU float32 does nearly that."""
     tensor_parallel_size: Annotated[int, Field(ge=1), at_most(1024, "no machine has so many GPUs"), RUNTIME] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1), RUNTIME] = 0.9
     kv_cache_gib: Annotated[int, Field(ge=1), at_most(16_384, "no machine has so much memory"), RUNTIME] = 1
@@ -76,6 +86,7 @@ class VLLMBackend:
         """What the engine has, by request."""
         self._waiting: deque[tuple[Call, list[int], float]] = deque()
         """Soft calls that the engine has no room for yet, with their token ids."""
+        _set_batch_invariant(self._section.batch_invariant)
         logging.getLogger("torch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
         import torch
@@ -84,8 +95,7 @@ class VLLMBackend:
         self._set_threads = torch.set_num_threads
         self._threads = torch.get_num_threads()
         if not torch.cuda.is_available():
-            # Small models are faster on one thread, and sums then have one order: the same seed, the same text.
-            self._set_threads(1)
+            self._set_threads(threads(config.model))
         say(f"starting vLLM with {config.model}")
         started = time.perf_counter()
         # A tenth of the start would be garbage collection, in which everything that was there before is looked through.
@@ -104,6 +114,13 @@ class VLLMBackend:
     def check(cls, config: RunConfig) -> None:
         """Raises `ResourceError` for a model that is not here and cannot be fetched, or of an architecture that vLLM
         does not know."""
+        section = config.backend_section
+        assert isinstance(section, VLLMSettings)
+        if section.batch_invariant and not gpus().lines:
+            raise ConfigError(
+                "vllm.batch_invariant=true needs an NVIDIA GPU, and there is none here; with vllm.dtype=float32 texts "
+                "hardly depend on their company on a CPU"
+            )
         check_model(config.model, "the language model")
         _check_architecture(config.model)
 
@@ -182,13 +199,11 @@ class VLLMBackend:
                 f"{call.key}: prompt {prompt.stage} has a vector with a number that is not finite in {model.dtype}; "
                 "the adapter's weights are broken, or too large for this dtype"
             )
-        slots, rows = set(self._chat.positions(prompt, ids)), model.get_vocab_size()
-        if unknown := sorted({token for place, token in enumerate(ids) if place not in slots and token >= rows}):
-            marks = [mark for mark in prompt.marks if mark not in prompt.slots and mark in prompt.system + prompt.user]
+        known, rows = self._soft_rows(call, ids), model.get_vocab_size()
+        if unknown := sorted({token for place, token in enumerate(ids) if place not in known and token >= rows}):
             raise BackendError(
-                f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, of "
-                f"{', '.join(marks) or 'a tokenizer for another model'}, but '{self._model}' has only {rows} "
-                "embeddings; use a model with spare ones, or templates without these marks"
+                f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, but "
+                f"'{self._model}' has only {rows} embeddings: its tokenizer is another model's"
             )
 
     def _admit(self) -> None:
@@ -200,14 +215,23 @@ class VLLMBackend:
             call, ids, started = self._waiting.popleft()
             self._add(call, self._mixed(call, ids), started)
 
+    def _soft_rows(self, call: Call, ids: list[int]) -> dict[int, NDArray[np.float32]]:
+        """The vectors of a prompt by the position that each takes: its slots', and those of marks that have no row."""
+        assert call.vectors is not None
+        rows = dict(zip(self._chat.positions(call.prompt, ids), call.vectors, strict=True))
+        if call.marks:
+            marks = self._chat.mark_ids(call.prompt.marks, self.engine.model_config.get_vocab_size())
+            vectors = {token: call.marks[mark] for mark, token in marks.items() if mark in call.marks}
+            rows |= {place: vectors[token] for place, token in enumerate(ids) if token in vectors}
+        return rows
+
     def _mixed(self, call: Call, ids: list[int]) -> dict[str, Any]:
         """The engine's form of a soft prompt of n tokens: n ids, n marks of which ids count, a tensor (n, hidden)."""
         import torch
 
-        slots, model = self._chat.positions(call.prompt, ids), self.engine.model_config
+        taken, model = self._soft_rows(call, ids), self.engine.model_config
         embeds = _zeros(len(ids), model.get_hidden_size(), model.dtype)
-        embeds[slots] = torch.tensor(call.vectors, dtype=model.dtype)
-        taken = set(slots)
+        embeds[list(taken)] = torch.tensor(np.array(list(taken.values())), dtype=model.dtype)
         return {
             # A placeholder's own id may lie beyond the model's vocabulary.
             "prompt_token_ids": [0 if place in taken else token for place, token in enumerate(ids)],
@@ -285,6 +309,23 @@ class VLLMBackend:
 
         torch.set_num_threads = self._set_threads
         self._set_threads(self._threads)
+
+
+def _set_batch_invariant(wanted: bool) -> None:
+    """Have vLLM take its batch-invariant kernels, or not. Raises `BackendError` where it is imported and does otherwise
+    (its modules look once), and where only the environment asks for it, of which a run would keep no record."""
+    given = os.environ.get(BATCH_INVARIANT, "0") != "0"
+    if given and not wanted:
+        raise BackendError(
+            f"{BATCH_INVARIANT} is set, by the environment or by a run before in this process, and this run would not "
+            "record it; use --set vllm.batch_invariant=true, or unset it"
+        )
+    if wanted and not given and "vllm" in sys.modules:
+        raise BackendError(
+            "vllm.batch_invariant=true: vLLM was used without it in this process; run this in a process of its own"
+        )
+    if wanted:
+        os.environ[BATCH_INVARIANT] = "1"
 
 
 def _zeros(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:

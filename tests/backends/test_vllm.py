@@ -18,7 +18,7 @@ from bench.backends import ENVIRONMENT
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import RunConfig, build
-from bench.errors import BackendError
+from bench.errors import BackendError, ConfigError
 from bench.records import Call, Completion, Prompt, said
 
 TOKENS = 24
@@ -297,3 +297,24 @@ def test_of_a_models_generation_config_only_the_ends_of_an_answer_are_taken() ->
     changed = {name for name in SamplingParams.__struct_fields__ if getattr(asked, name) != getattr(plain, name)}
     assert changed == {"stop_token_ids", "_all_stop_token_ids", "_eos_token_id"}
     assert asked.stop_token_ids == [9]
+
+
+def test_batch_invariant_kernels_need_a_gpu(tiny_qwen2: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = {"method": "rag", "model": str(tiny_qwen2), "vllm": {"batch_invariant": True}}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"vllm\.batch_invariant=true needs an NVIDIA GPU.*vllm\.dtype=float32"):
+        VLLMBackend.check(build(settings))
+
+
+def test_batch_invariant_kernels_are_recorded_or_refused(
+    tiny_qwen2: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"method": "rag", "model": str(tiny_qwen2)}
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    with pytest.raises(BackendError, match=r"would not record it; use --set vllm\.batch_invariant=true, or unset it"):
+        VLLMBackend(build(settings), chat, vectors=False)
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT")
+    monkeypatch.setitem(sys.modules, "vllm", sys)
+    with pytest.raises(BackendError, match="vLLM was used without it in this process"):
+        VLLMBackend(build(settings, {"vllm": {"batch_invariant": True}}), chat, vectors=False)
+    assert "VLLM_BATCH_INVARIANT" not in os.environ
