@@ -13,7 +13,7 @@ TABLE = $(BIN)/bench table $(1) $(addprefix --config ,$(CONFIG)) $(OPTIONS)
 STACK ?=
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
-.PHONY: help setup $(TABLES) figures paper report timing test check gate demo-model force
+.PHONY: help setup $(TABLES) figures paper report timing gpu-check test check gate demo-model force
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ report: $(STAMP)  ## one HTML page of everything that is in results/
 timing: $(STAMP)  ## how fast every method is, and the harness around it
 	@$(BIN)/bench time --config $(CONFIG)
 	@$(BIN)/python -m pytest -q tests/benchmarks/test_methods_speed.py
+
+gpu-check: $(STAMP)  ## what only a machine with a GPU can find out, in 8 minutes at most: a JSON file and a page to send back
+	@$(BIN)/python -m bench.gpu_check $(OPTIONS)
 
 test: $(STAMP)  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
 	@$(BIN)/python requirements/install.py --system

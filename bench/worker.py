@@ -75,13 +75,18 @@ class Worker:
 def configs_from_parent(lines: IO[str]) -> list[RunConfig]:
     """In the worker: what it is to do. From now on it ends as soon as nobody waits for it."""
     configs = [RunConfig.model_validate(settings) for settings in json.loads(lines.readline())]
+    end_with(lines)
+    return configs
+
+
+def end_with(lines: IO[str]) -> None:
+    """From now on this process ends as soon as the other end of `lines` is closed, also if that process is killed."""
 
     def watch() -> None:
         lines.read()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    return configs
 
 
 def main() -> int:
