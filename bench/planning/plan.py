@@ -27,10 +27,10 @@ from bench.softprompt.trained import TrainedAdapter, hidden_size
 from bench.store import Generations
 
 SAMPLE = 64
-"""Instances of a run that are rendered where nothing else is asked for: 10 s for Table 1 at the published lengths."""
-ROW_BYTES = 400
+"""Instances of a run that are rendered where nothing else is asked for."""
+ROW_BYTES = 340
 """What a row of generations.jsonl or predictions.jsonl takes beside its texts."""
-SCORE_BYTES = 220
+SCORE_BYTES = 280
 """What a row of scores.jsonl takes."""
 DIMENSION = 1024
 """Numbers in a vector of an encoder whose configuration is not at hand: bge-m3's."""
@@ -244,8 +244,8 @@ class _Planner:
         assert adapter is not None
         if adapter.folder in self.adapters:
             return
-        trained, chosen = _state(adapter)
-        if trained and chosen:
+        trained = _is_trained(adapter)
+        if trained and _is_chosen(adapter):
             return
         from bench.softprompt.trainer import schedule
 
@@ -257,8 +257,7 @@ class _Planner:
         per_epoch, steps = schedule(count, adapter.training.config.training)
         left = 0.0 if trained else max(tokens * steps / max(per_epoch, 1) - _trained_on(adapter), 0.0)
         epochs = math.ceil(steps / max(per_epoch, 1))
-        validations = [] if chosen else [self.counted(job.validation(epoch)) for epoch in range(1, epochs + 1)]
-        validation = _together(validations)
+        validation = _together([self.counted(job.validation(epoch)) for epoch in range(1, epochs + 1)])
         self.adapters[adapter.folder] = AdapterPlan(
             label, job.validation(1), adapter, count, epochs, tokens, left, validation, _parameters(adapter)
         )
@@ -289,13 +288,20 @@ def _together(parts: Sequence[Counted]) -> Counted:
     )
 
 
-def _state(adapter: TrainedAdapter) -> tuple[bool, bool]:
-    """Whether an adapter is trained, and whether its epoch is chosen. What is damaged is made again."""
+def _is_trained(adapter: TrainedAdapter) -> bool:
+    """Whether an adapter is trained; what is damaged is made again."""
     try:
-        trained = adapter.is_trained
-        return trained, trained and adapter.selection is not None
+        return adapter.is_trained
     except DamagedError:
-        return False, False
+        return False
+
+
+def _is_chosen(adapter: TrainedAdapter) -> bool:
+    """Whether the epoch of an adapter is chosen."""
+    try:
+        return adapter.selection is not None
+    except DamagedError:
+        return False
 
 
 def _trained_on(adapter: TrainedAdapter) -> int:
@@ -366,4 +372,5 @@ def _judged(job: Job) -> int:
     except DamagedError:
         rows = []
     scored = {(row.metric, row.signature) for row in rows}
-    return sum(len(job.instances) for name in asking if (name, job.run.signatures[name]) not in scored)
+    signatures = {name: job.run.metrics[name].signature() for name in asking}
+    return sum(len(job.instances) for name in asking if (name, signatures[name]) not in scored)

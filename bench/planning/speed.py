@@ -4,8 +4,8 @@ Reading a prompt and writing an answer are told apart: a token of a prompt is ch
 together, a token of an answer takes a pass of its own. A table's rows differ in both by factors of ten.
 
 The probe measures the two in two phases: first with answers of a single token, so that nearly all of the time goes into
-prompts, then with answers as long as they get, of which the prompts' share is taken off. A fit of both speeds to the
-times of single calls would not do: calls run side by side and have no time of their own.
+prompts, then with answers as long as the model makes them, of which the prompts' share is taken off. A fit of both
+speeds to the times of single calls would not do: calls run side by side and have no time of their own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from time import perf_counter
 import numpy as np
 
 from bench.backends import Engines
-from bench.errors import ConfigError
+from bench.errors import BackendError, ConfigError
 from bench.job import Job
 from bench.planning.calls import Need
 from bench.planning.plan import AdapterPlan, Plan, RunPlan
@@ -35,6 +35,8 @@ SECONDS = 30.0
 """About how long the probe of an engine takes, its start apart."""
 FIRST = 16
 """Calls of the first round, which warms the engine up and does not count."""
+LONGEST = 256
+"""Tokens of an answer in the probe at most: more would tell no more, and take minutes."""
 
 Engine = tuple[str, str]
 """A backend and a model."""
@@ -122,7 +124,7 @@ def probe(plan: Plan, say: Callable[[str], None], seconds: float = SECONDS) -> S
         engines[engine] = found.speed
         told.append(
             f"Probe of {engine[1]}: {found.calls} calls side by side, {found.speed.prompt:,.0f} prompt and "
-            f"{found.speed.new:,.0f} new tokens a second; answers had {found.mean:.0f} tokens."
+            f"{found.speed.new:,.0f} new tokens a second; answers had {found.mean:.0f} tokens, of {LONGEST} at most."
         )
     told += [f"Probe of training {method}: {speed:,.0f} tokens a second." for method, speed in training.items()]
     return Speeds(engines=engines, training=training, told=tuple(told))
@@ -188,15 +190,16 @@ class _Rounds:
             size = min(2 * size, most)
 
     def _round(self, size: int) -> _Found:
-        short, read, _ = self._ask(size, new_tokens=1)
+        short, read, _ = self._ask(size, 1)
         prompt = read / short
-        whole, read, written = self._ask(size)
+        whole, read, written = self._ask(size, LONGEST)
         # Where nearly nothing is left, answers cost next to nothing.
         rest = max(whole - read / prompt, 0.01 * whole)
         return _Found(Speed(prompt, written / rest), size, written / size)
 
-    def _ask(self, size: int, new_tokens: int | None = None) -> tuple[float, int, int]:
-        """Have the engine answer so many calls, side by side; seconds, tokens of prompts and of answers."""
+    def _ask(self, size: int, new_tokens: int) -> tuple[float, int, int]:
+        """Have the engine answer so many calls, side by side, in `new_tokens` at most; seconds, tokens of prompts and
+        of answers."""
         weights = np.array([weight for _, _, weight in self._weighed])
         chosen = self._random.choice(len(weights), size, p=weights / weights.sum())
         calls = [self._call(place, new_tokens) for place in chosen]
@@ -206,10 +209,12 @@ class _Rounds:
         started = perf_counter()
         answers = _answered(backend, calls, self._window)
         seconds = perf_counter() - started
+        if any(answer.completion_tokens is None for answer in answers):
+            raise BackendError("the server does not say how many tokens it wrote (usage), which a probe needs")
         read = sum(job.run.chat.count(call.prompt) for call in calls)
-        return seconds, read, sum(answer.completion_tokens or 0 for answer in answers)
+        return seconds, read, sum(max(answer.completion_tokens or 0, 1) for answer in answers)
 
-    def _call(self, place: int, new_tokens: int | None) -> Call:
+    def _call(self, place: int, new_tokens: int) -> Call:
         job, call, _ = self._weighed[place]
         self._asked += 1
         vectors = None
@@ -217,7 +222,7 @@ class _Rounds:
             # About as large as a token's embedding.
             shape = (len(call.prompt.slots), hidden_size(job.config.model))
             vectors = self._random.normal(scale=0.02, size=shape).astype(np.float32)
-        limit = call.max_new_tokens if new_tokens is None else new_tokens
+        limit = min(call.max_new_tokens, new_tokens)
         key = (f"probe-{self._asked}", *call.key[1:])
         return replace(call, key=key, seed=self._asked, vectors=vectors, max_new_tokens=limit)
 

@@ -22,7 +22,7 @@ WIDEST = 18
 def plan_text(title: str, plan: Plan, speeds: Speeds) -> str:
     """The plan. Times stand in it where speeds are known."""
     if not plan.open:
-        return f"{title}\n\nNothing to do: {_all(len(plan.runs))} finished in the results.\n"
+        return f"{title}\n\nNothing to do: {_all(len(plan.runs))}.\n"
     timed = any(speeds.of(run.job) is not None for run in plan.open if run.counted.need.calls)
     clock = ("Time",) if timed else ()
     lines = [_row(row, speeds, timed) for row in plan.rows if row.runs]
@@ -36,7 +36,10 @@ def plan_text(title: str, plan: Plan, speeds: Speeds) -> str:
 
 
 def _all(runs: int) -> str:
-    return "the run is" if runs == 1 else f"all {runs} runs are"
+    """All runs there are, as a sentence without its point."""
+    if not runs:
+        return "what is asked for shows no runs"
+    return f"{'the run is' if runs == 1 else f'all {runs} runs are'} finished in the results"
 
 
 def _row(row: RowPlan, speeds: Speeds, timed: bool) -> Line:

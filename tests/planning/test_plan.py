@@ -147,6 +147,21 @@ def test_what_is_finished_is_counted_out(settings: dict[str, Any]) -> None:
     assert "Nothing to do: the run is finished" in plan_text("One", plan_of(settings, "pag"), Speeds())
 
 
+def test_a_table_without_runs_takes_nothing(settings: dict[str, Any]) -> None:
+    inputs = PlanInputs()
+    found = plan(jobs_of_rows(["table5"], {"shop": settings}, 1, inputs), inputs, Options())
+    assert plan_text("A", found, Speeds()) == "A\n\nNothing to do: what is asked for shows no runs.\n"
+
+
+def test_a_figure_over_k_has_a_line_for_each_number(settings: dict[str, Any]) -> None:
+    """One adapter for all of them; with k=0 it is not needed."""
+    inputs = PlanInputs()
+    found = plan(jobs_of_rows(["figure2"], {"shop": settings}, 1, inputs), inputs, Options())
+    assert [row.label for row in found.rows] == [str(k) for k in range(9)]
+    assert len(found.adapters) == 1
+    assert found.need.calls == 9 * 3 + 1
+
+
 def test_what_a_stopped_run_and_its_neighbours_were_answered_is_counted_out(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
