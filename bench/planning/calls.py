@@ -57,9 +57,7 @@ class Answers:
 
 def _of_length(chat: Chat, source: str, tokens: int) -> str:
     """The beginning of a text, repeated, that takes so many tokens, or a word more."""
-    # No token is shorter than a byte.
-    words = f"{source.strip() or 'text'} "
-    source = words * -(-tokens * 4 // len(words))
+    source = f"{source.strip() or 'text'} "
     while chat.count_text(source) < tokens:
         source *= 2
     kept = chat.cut(source, tokens)

@@ -15,7 +15,7 @@ import yaml
 from bench.cli import main
 from bench.config import Section, build
 from bench.errors import DataError
-from bench.execute import execute, foretold, train
+from bench.execute import embed_ahead, execute, foretold, train
 from bench.experiments.produce import jobs_of_rows
 from bench.job import Job
 from bench.planning import Options, Plan, Speeds, plan
@@ -244,6 +244,13 @@ def test_a_training_sees_the_tokens_that_were_planned(settings: dict[str, Any]) 
     assert (adapter.instances, adapter.epochs, adapter.parameters) == (1, record.epochs, record.parameters)
     found = plan_of(trained, "prompt_tuning")
     assert (found.adapters, found.need.calls) == ((), 3)
+
+
+def test_vectors_that_are_on_disk_take_no_more_room(settings: dict[str, Any]) -> None:
+    # Three reviews: a key, 512 numbers and a checksum each.
+    assert plan_of(settings, "pplug", "dep", "rag").vectors == {"hashed-ngrams": 3 * (32 + 4 * 512 + 4)}
+    embed_ahead(Run(build(settings, {"method": "pplug"})))
+    assert plan_of(settings, "pplug", "dep").vectors == {}
 
 
 def test_an_imported_adapter_is_not_trained(settings: dict[str, Any], tmp_path: Path) -> None:
