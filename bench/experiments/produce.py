@@ -68,15 +68,19 @@ def jobs_of_rows(
     share comes with each of them. Nothing is computed. Raises `BenchError` as `produce` does."""
     experiments = _read(names)
     jobs = _Jobs(inputs)
-    rows = [row for rows in _planned(experiments, configs, seeds, jobs).values() for row in rows]
+    labelled = []
+    for name, rows in _planned(experiments, configs, seeds, jobs).items():
+        several = Counter(label for label, _ in {(row.spec.label, row.group.name) for row in rows})
+        for row in rows:
+            label = row.spec.label
+            if experiments[name].figure is not None and row.spec.is_number:
+                # A number on its axis.
+                label = f"{name} {label}"
+            elif several[label] > 1 and row.group.name:
+                label = f"{row.group.name}, {label}"
+            labelled.append((label, row.jobs))
     jobs.by_folder()
-    # The rows of a figure are called like the numbers on its axis, in each of its groups.
-    several = Counter(label for label, _ in {(row.spec.label, row.group.name) for row in rows})
-    labels = [
-        f"{row.group.name}, {row.spec.label}" if several[row.spec.label] > 1 and row.group.name else row.spec.label
-        for row in rows
-    ]
-    return [(label, row.jobs) for label, row in zip(labels, rows, strict=True) if row.jobs]
+    return [(label, made) for label, made in labelled if made]
 
 
 def _table_id(name: str, suffix: str) -> str:

@@ -159,7 +159,7 @@ def plan(rows: Sequence[tuple[str, Sequence[Job]]], inputs: PlanInputs, options:
     for label, jobs in rows:
         new = [job for job in {job.folder: job for job in jobs}.values() if job.folder not in seen]
         seen |= {job.folder for job in new}
-        runs = tuple(planner.run(label, job) for job in new)
+        runs = tuple(planner.run(job) for job in new)
         planned.append(RowPlan(label, runs, len(jobs) - len(new)))
     return Plan(
         tuple(planned),
@@ -179,7 +179,7 @@ class _Planner:
     usual: set[int] = field(default_factory=set)
     """How long answers are expected to be, over all runs."""
 
-    def run(self, label: str, job: Job) -> RunPlan:
+    def run(self, job: Job) -> RunPlan:
         """A run, and the adapter behind it if that has to be made first."""
         if job.summary() is not None:
             return RunPlan(job, finished=True)
@@ -187,7 +187,7 @@ class _Planner:
         if job.run.method.properties.calls_model:
             job.config.check_context()
         if job.trains is not None and (not written or job.trains.folder.exists()):
-            self.adapter(label, job)
+            self.adapter(job)
         counted = UNASKED if written else self.counted(job)
         return RunPlan(job, False, counted, _judged(job), self._size(job, counted, written))
 
@@ -238,7 +238,7 @@ class _Planner:
             tokens = max(round(sum(wrote) / len(wrote)), 1)
         return Answers.of(run.chat, source, tokens, run.config.max_new_tokens)
 
-    def adapter(self, label: str, job: Job) -> None:
+    def adapter(self, job: Job) -> None:
         """Plan the job's adapter, unless that is done or nothing is left to do."""
         adapter = job.trains
         assert adapter is not None
@@ -258,6 +258,8 @@ class _Planner:
         left = 0.0 if trained else max(tokens * steps / max(per_epoch, 1) - _trained_on(adapter), 0.0)
         epochs = math.ceil(steps / max(per_epoch, 1))
         validation = _together([self.counted(job.validation(epoch)) for epoch in range(1, epochs + 1)])
+        shown = adapter.training.config
+        label = f"{shown.method} k={shown.k}" if job.run.method.properties.retrieval_augmented else shown.method
         self.adapters[adapter.folder] = AdapterPlan(
             label, job.validation(1), adapter, count, epochs, tokens, left, validation, _parameters(adapter)
         )

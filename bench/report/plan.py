@@ -7,7 +7,7 @@ from textwrap import fill
 
 from bench.chat import Estimated
 from bench.planning import Plan, Speeds
-from bench.planning.calls import Need
+from bench.planning.calls import NOTHING, Need
 from bench.planning.plan import AdapterPlan, RowPlan
 from bench.progress import duration
 from bench.report.grid import Grid, Line, plain
@@ -15,8 +15,8 @@ from bench.report.grid import Grid, Line, plain
 ROWS = ("Inst.", "Calls", "Prompt tok.", "at most", "New tok.", "at most", "Blocks")
 ADAPTERS = ("Inst.", "Epochs", "Tokens", "Valid. calls", "Prompt tok.", "New tok.")
 WIDTH = 98
-WIDEST = 18
-"""Letters of a label with which the table keeps that width."""
+WIDEST = 32
+"""Letters of a label. With 14 the table keeps 100 columns; only a long label goes beyond."""
 
 
 def plan_text(title: str, plan: Plan, speeds: Speeds) -> str:
@@ -29,7 +29,10 @@ def plan_text(title: str, plan: Plan, speeds: Speeds) -> str:
     total = Line("Total", _total(plan, speeds, timed))
     grids = [Grid("plan", title, (*ROWS, *clock), [lines, [total]], [] if plan.adapters else _notes(plan, speeds))]
     if plan.adapters:
-        trained = [_adapter(adapter, speeds, timed) for adapter in plan.adapters]
+        same: dict[tuple[str, int, int], list[AdapterPlan]] = {}
+        for adapter in plan.adapters:
+            same.setdefault((adapter.label, adapter.instances, adapter.epochs), []).append(adapter)
+        trained = [_adapters(adapters, speeds, timed) for adapters in same.values()]
         heads = (*ADAPTERS, *clock)
         grids.append(Grid("adapters", "Adapters to train, in the total above", heads, [trained], _notes(plan, speeds)))
     return "\n\n".join(plain(grid).strip() for grid in grids) + "\n"
@@ -44,28 +47,30 @@ def _all(runs: int) -> str:
 
 def _row(row: RowPlan, speeds: Speeds, timed: bool) -> Line:
     """A row with all of its runs."""
-    label = row.label if len(row.runs) == 1 else f"{row.label[: WIDEST - 5]} x{len(row.runs)}"
+    label = _counted(row.label, len(row.runs))
     left = [run for run in row.runs if not run.finished]
     if not left:
-        return Line(_short(label), ("done", *[""] * (len(ROWS) - 1 + timed)))
+        return Line(label, ("done", *[""] * (len(ROWS) - 1 + timed)))
     counted = [run.counted for run in left]
     shown, offered = (
         sum(getattr(one, name) for one in counted) / len(counted) for name in ("blocks_shown", "blocks_offered")
     )
-    blocks = f"{shown:.2f}/{offered:.2f}" if offered else "-"
+    blocks = f"{shown:.2f}/{offered:.1f}" if offered else "-"
     cells = [_number(sum(one.instances for one in counted)), *_need(row.need), blocks]
-    return Line(_short(label), (*cells, *_time([speeds.run_seconds(run) for run in left], timed)))
+    return Line(label, (*cells, *_time([speeds.run_seconds(run) for run in left], timed)))
 
 
-def _adapter(adapter: AdapterPlan, speeds: Speeds, timed: bool) -> Line:
-    need = adapter.validation.need
+def _adapters(adapters: Sequence[AdapterPlan], speeds: Speeds, timed: bool) -> Line:
+    """Adapters of one method that differ in their seeds or options."""
+    need = sum((adapter.validation.need for adapter in adapters), NOTHING)
     cells = (
-        _number(adapter.instances),
-        str(adapter.epochs),
-        _number(adapter.tokens_left),
+        _number(adapters[0].instances),
+        str(adapters[0].epochs),
+        _number(sum(adapter.tokens_left for adapter in adapters)),
         *(_number(value) for value in (need.calls, need.prompt_tokens, need.new_tokens)),
     )
-    return Line(_short(adapter.label), (*cells, *_time([speeds.adapter_seconds(adapter)], timed)))
+    seconds = [speeds.adapter_seconds(adapter) for adapter in adapters]
+    return Line(_counted(adapters[0].label, len(adapters)), (*cells, *_time(seconds, timed)))
 
 
 def _total(plan: Plan, speeds: Speeds, timed: bool) -> tuple[str, ...]:
@@ -101,8 +106,12 @@ def _size(size: float) -> str:
     return f"{size / unit:,.1f} {name}"
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= WIDEST else f"{label[: WIDEST - 3]}..."
+def _counted(label: str, count: int) -> str:
+    """A label, and how many runs or adapters stand behind it if not one."""
+    times = f" x{count}" if count > 1 else ""
+    room = WIDEST - len(times)
+    label = label if len(label) <= room else f"{label[: room - 3]}..."
+    return f"{label}{times}"
 
 
 # ---- notes

@@ -157,8 +157,8 @@ def test_a_figure_over_k_has_a_line_for_each_number(settings: dict[str, Any]) ->
     """One adapter for all of them; with k=0 it is not needed."""
     inputs = PlanInputs()
     found = plan(jobs_of_rows(["figure2"], {"shop": settings}, 1, inputs), inputs, Options())
-    assert [row.label for row in found.rows] == [str(k) for k in range(9)]
-    assert len(found.adapters) == 1
+    assert [row.label for row in found.rows] == [f"figure2 {k}" for k in range(9)]
+    assert [adapter.label for adapter in found.adapters] == ["dep k=8"]
     assert found.need.calls == 9 * 3 + 1
 
 
