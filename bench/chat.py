@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.counting import Counter, Density, Encode, encoder, most, splits_at_seams
 from bench.errors import ConfigError, PluginError, ResourceError
@@ -264,6 +264,14 @@ class Chat:
         end = self.tokenizer.eos_token_id
         return [*ids[:limit], end] if ends else [*ids, end][:limit]
 
+    def answer_tokens(self, text: str, limit: int, ends: bool = False) -> int:
+        """How many `answer_ids` there are."""
+        return len(self.answer_ids(text, limit, ends))
+
+    def count_text(self, text: str) -> int:
+        """How many tokens a text alone takes."""
+        return len(self._text_ids(text))
+
     def _text_ids(self, text: str) -> list[int]:
         """Token ids of a text alone."""
         return self._encode_alone(text)(text)
@@ -375,6 +383,32 @@ class Unmeasured(Chat):
 
     def cut(self, text: str, tokens: int) -> str:
         return text
+
+
+class Estimated(Unmeasured):
+    """A chat in which a token is `CHARACTERS` characters, for estimates where no tokenizer is at hand."""
+
+    CHARACTERS: ClassVar[int] = 4
+
+    @cached_property
+    def density(self) -> Density:
+        return Density()
+
+    def keeps(self, prompt: Prompt, text: str, tokens: int) -> bool:
+        return self.count_text(text) <= tokens
+
+    def count(self, prompt: Prompt) -> int:
+        return self.count_text(prompt.system + prompt.user)
+
+    def count_text(self, text: str) -> int:
+        return -(-len(text) // self.CHARACTERS)
+
+    def answer_tokens(self, text: str, limit: int, ends: bool = False) -> int:
+        tokens = self.count_text(text)
+        return min(tokens, limit) + 1 if ends else min(tokens + 1, limit)
+
+    def cut(self, text: str, tokens: int) -> str:
+        return text[: tokens * self.CHARACTERS]
 
 
 class _Controls:

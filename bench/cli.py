@@ -14,7 +14,21 @@ from bench.errors import BenchError, ConfigError
 from bench.terminal import visible
 
 COMMANDS = (
-    *("run", "train", "adapter", "table", "compare", "check", "bless", "time", "report", "list", "show", "doctor"),
+    *(
+        "run",
+        "train",
+        "adapter",
+        "plan",
+        "table",
+        "compare",
+        "check",
+        "bless",
+        "time",
+        "report",
+        "list",
+        "show",
+        "doctor",
+    ),
     "data",
 )
 """Each is a file of `bench.commands`."""

@@ -348,12 +348,7 @@ class EmbeddingCache:
         `load_encoder` does, `StoreError` if the folder cannot be written.
         """
         with self._lock:
-            if spec not in self._open:
-                encoder = self._load(spec)
-                slug = re.sub(r"[^A-Za-z0-9.-]+", "-", encoder.name.partition("|")[0]).strip("-.")
-                name = f"{slug}-{hashlib.sha256(encoder.name.encode()).hexdigest()[:12]}.vectors"
-                self._open[spec] = encoder, VectorFile(self._folder / name, encoder.name)
-            encoder, file = self._open[spec]
+            encoder, file = self._opened(spec)
             keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
             unique = dict(zip(keys, texts, strict=True))
             vectors = file.get(unique)
@@ -366,6 +361,20 @@ class EmbeddingCache:
             if not keys:
                 return np.zeros((0, file.dimension or 0), np.float32)
             return np.stack([vectors[key] for key in keys])
+
+    def _opened(self, spec: str) -> tuple[Encoder, VectorFile]:
+        if spec not in self._open:
+            encoder = self._load(spec)
+            slug = re.sub(r"[^A-Za-z0-9.-]+", "-", encoder.name.partition("|")[0]).strip("-.")
+            name = f"{slug}-{hashlib.sha256(encoder.name.encode()).hexdigest()[:12]}.vectors"
+            self._open[spec] = encoder, VectorFile(self._folder / name, encoder.name)
+        return self._open[spec]
+
+    def size(self, spec: str) -> int:
+        """Bytes of the file with the vectors by the encoder of `spec`; 0 if there is none. Raises `ConfigError` and
+        `ResourceError` as `load_encoder` does."""
+        with self._lock:
+            return self._opened(spec)[1].size
 
     def release(self) -> None:
         """Let go of the encoders' models; their vectors stay on disk, and an encoder is loaded again when it is

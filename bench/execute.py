@@ -53,6 +53,8 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
             say(sentence)
     # Torch, which knows of GPUs, is not imported for nothing.
     alone = not unfinished or (_processes() if processes is None else processes) == 1
+    if not alone and (sentence := foretold(unfinished)):
+        say(sentence)
     here, there = (unfinished, []) if alone else split(unfinished)
     if there and any(job.trains or job.run.method.properties.calls_model for job in here):
         machine.share_cores(2)
@@ -116,6 +118,25 @@ def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
             here += same
             work_here += work
     return here, there
+
+
+MANY_CALLS = 2000
+"""From how many on a machine without a GPU is busy for so long that it is said before."""
+
+
+def foretold(jobs: Sequence[Job]) -> str:
+    """A sentence on the many calls and the adapters that are to come; "" where it is not many. Only the first instance
+    of each job is rendered."""
+    unwritten = [job for job in jobs if not job.is_written]
+    asked = sum(calls(job) * len(job.instances) for job in unwritten)
+    if asked < MANY_CALLS:
+        return ""
+    adapters = {job.trains.folder for job in unwritten if job.trains and not job.trains.files.is_trained}
+    training = f" and the training of {len(adapters)} adapters" if adapters else ""
+    return (
+        f"to come: about {asked:,} calls{training}, without what is there already of runs that were stopped; "
+        "`bench plan` with the same options says what that takes"
+    )
 
 
 def calls(job: Job) -> int:

@@ -18,7 +18,7 @@ from bench.identity import readable_name
 from bench.job import Job
 from bench.records import Call, Completion
 from bench.results import Generation, RunRecord, identity_hash, row_in
-from bench.store import PlacedRows, RunStore, stored_completion
+from bench.store import Generations, PlacedRows, RunStore, stored_completion
 
 
 class SharedAnswers:
@@ -76,6 +76,14 @@ def neighbours(job: Job, record: RunRecord) -> Iterator[tuple[Path, str]]:
             continue
         if path.parent != job.folder and _but_for_the_limit(found) == wanted:
             yield path.parent, identity_hash(found.identity)
+
+
+def answers_at_hand(job: Job) -> Generations:
+    """The answers that a run of the job finds by their keys, its own and its neighbours', without mending a file. An
+    answer counts at the run itself only if it is to the very prompt, which is not looked at here."""
+    folders = [*neighbours(job, job.record()), (job.folder, identity_hash(job.identity))]
+    rows = (row for folder, owner in folders for _, row in _sound(folder / "generations.jsonl", owner))
+    return {(row.instance, row.stage, row.index): row for row in rows}
 
 
 def _but_for_the_limit(record: RunRecord) -> tuple[object, ...]:

@@ -201,8 +201,8 @@ class Metric(Protocol):
 
     A row holds the statistics of one prediction; scores are a function of rows, so that resampling never tokenises
     again. A class attribute `reads_data = True` says that `rows` asks the batch for more than texts; `grouped = True`,
-    that it needs a task whose users have peers. A method `note(references)` may give a sentence that has to stand with
-    the scores of these references, or "".
+    that it needs a task whose users have peers; `asks = True`, that it asks a model of its own about each prediction.
+    A method `note(references)` may give a sentence that has to stand with the scores of these references, or "".
     """
 
     columns: ClassVar[tuple[Column, ...]]

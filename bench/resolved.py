@@ -28,10 +28,12 @@ from bench.records import Instance
 
 
 class Inputs:
-    """What runs share: each data set is read, each tokenizer loaded and each pool of peers built once."""
+    """What runs share: each data set is read, each tokenizer loaded and each pool of peers built once. `chat` is the
+    class of chats that they get."""
 
-    def __init__(self, corpora: Mapping[str, Corpus] | None = None) -> None:
+    def __init__(self, corpora: Mapping[str, Corpus] | None = None, chat: type[Chat] = Chat) -> None:
         self._given = corpora
+        self._chat = chat
         self._corpora: dict[tuple[object, ...], Mapping[str, Corpus]] = {}
         self._chats: dict[tuple[str, str, str], Chat] = {}
         self._pools: dict[tuple[str, bool, bool], Peers] = {}
@@ -50,7 +52,7 @@ class Inputs:
         """The tokenizer of a configuration with its chat template."""
         model, variables = config.tokenizer or config.model, config.chat_template_kwargs
         key = (model, config.template, json.dumps(variables, sort_keys=True, default=str))
-        return self._chats.setdefault(key, Chat(model, config.template, variables))
+        return self._chats.setdefault(key, self._chat(model, config.template, variables))
 
     def pool(self, corpus: Corpus, config: RunConfig) -> Peers:
         """The pool of peers of a category."""

@@ -34,6 +34,11 @@ class VectorFile:
         self.dimension: int | None = None
         """Length of the vectors; None as long as there are none."""
 
+    @property
+    def size(self) -> int:
+        """Its bytes; 0 if it is not there."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Vectors]:
         """The vectors that are there, by key; a damaged one, or one with a number that is not finite, is not."""
         if not self._path.exists():

@@ -56,6 +56,7 @@ class Judge:
     )
     statistics: ClassVar[tuple[str, ...]] = ("score", "parsed")
     reads_data: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
 
     model: str = ""
     reviews: Annotated[int, Field(ge=1)] = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.options import add_settings, settings_of
+from bench.commands.plan import planned
 from bench.terminal import show
 
 HELP = "compute what tables and figures miss and write them (LaTeX, Markdown, HTML, CSV; PDF, PNG)"
@@ -29,6 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the paper's figures and the difference from them also where data or model are not the paper's",
     )
     parser.add_argument(
+        "--dry-run", action="store_true", help="print what it will take, as `bench plan` does, and compute nothing"
+    )
+    parser.add_argument(
         "--significance", action="store_true", help="mark what is significantly worse than the best of its column"
     )
 
@@ -37,6 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Compute what is missing, print the tables and which files were written."""
     from bench.api import tables
 
+    if arguments.dry_run:
+        planned(arguments)
+        return
     configs = {config: settings_of(arguments, config) for config in arguments.config or ["demo"]}
     shared = {"dataset": arguments.dataset, "seed": arguments.seed}
     options = (arguments.seeds, arguments.paper, arguments.significance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,27 +50,37 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     With several `configs` (settings by name) each experiment's rows are repeated for each. Raises `BenchError`; what
     was computed is kept.
     """
-    if options.seeds < 1:
-        raise ConfigError(f"{options.seeds} seeds were asked for; ask for at least 1")
     experiments = _read(names)
-    if options.seeds > MOST_SEEDS:
-        made = sum(row.set is not None for one in experiments.values() for group in one.groups for row in group.rows)
-        made *= len(configs)
-        raise ConfigError(
-            f"{options.seeds:,} seeds of {made} rows are {options.seeds * made:,} runs with adapters of their own, "
-            f"which is months of work; ask for at most {MOST_SEEDS:,} seeds"
-        )
     table_ids = {name: _table_id(name, options.suffix) for name in experiments}
-    jobs = _Jobs()
-    planned = {name: _plan(experiment, configs, options.seeds, jobs) for name, experiment in experiments.items()}
-    for name, rows in planned.items():
-        for row in (row for row in rows if row.jobs):
-            check_columns(name, experiments[name], row.jobs[0])
+    jobs = _Jobs(Inputs())
+    planned = _planned(experiments, configs, options.seeds, jobs)
     execute(jobs.by_folder())
     printed: list[str] = []
     for name, rows in planned.items():
         printed += _write(table_ids[name], experiments[name], rows, list(configs.values()), options, jobs.inputs)
     return printed
+
+
+def jobs_of_rows(
+    names: Sequence[str], configs: Mapping[str, Settings], seeds: int, inputs: Inputs
+) -> list[tuple[str, tuple[Job, ...]]]:
+    """The rows that `produce` would see to, by their labels, each with its jobs, one a seed; a job that several rows
+    share comes with each of them. Nothing is computed. Raises `BenchError` as `produce` does."""
+    experiments = _read(names)
+    jobs = _Jobs(inputs)
+    labelled = []
+    for name, rows in _planned(experiments, configs, seeds, jobs).items():
+        several = Counter(label for label, _ in {(row.spec.label, row.group.name) for row in rows})
+        for row in rows:
+            label = row.spec.label
+            if experiments[name].figure is not None and row.spec.is_number:
+                # A number on its axis.
+                label = f"{name} {label}"
+            elif several[label] > 1 and row.group.name:
+                label = f"{row.group.name}, {label}"
+            labelled.append((label, row.jobs))
+    jobs.by_folder()
+    return [(label, made) for label, made in labelled if made]
 
 
 def _table_id(name: str, suffix: str) -> str:
@@ -101,8 +112,8 @@ def _read(names: Sequence[str]) -> dict[str, Experiment]:
 class _Jobs:
     """Jobs by configuration: tables share rows, and rows share their inputs and what was read of their results."""
 
-    def __init__(self) -> None:
-        self.inputs = Inputs()
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
         self.read = cache(finished)
         self._jobs: dict[str, Job] = {}
 
@@ -129,6 +140,26 @@ class _Jobs:
                     "them the same metrics, metric options and resamples, or make two tables, one after the other"
                 )
         return list(unique.values())
+
+
+def _planned(
+    experiments: Mapping[str, Experiment], configs: Mapping[str, Settings], seeds: int, jobs: _Jobs
+) -> dict[str, list[RowRuns]]:
+    """The rows of experiments, by their ids. Raises `ConfigError`."""
+    if seeds < 1:
+        raise ConfigError(f"{seeds} seeds were asked for; ask for at least 1")
+    if seeds > MOST_SEEDS:
+        made = sum(row.set is not None for one in experiments.values() for group in one.groups for row in group.rows)
+        made *= len(configs)
+        raise ConfigError(
+            f"{seeds:,} seeds of {made} rows are {seeds * made:,} runs with adapters of their own, which is months of "
+            f"work; ask for at most {MOST_SEEDS:,} seeds"
+        )
+    planned = {name: _plan(experiment, configs, seeds, jobs) for name, experiment in experiments.items()}
+    for name, rows in planned.items():
+        for row in (row for row in rows if row.jobs):
+            check_columns(name, experiments[name], row.jobs[0])
+    return planned
 
 
 def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, jobs: _Jobs) -> list[RowRuns]:

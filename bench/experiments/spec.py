@@ -56,6 +56,14 @@ class RowSpec(Section):
             raise ValueError("give either 'set' (settings) or 'minus' (labels of two rows)")
         return self
 
+    @property
+    def is_number(self) -> bool:
+        """Whether its label is a number, as on the axis of a figure."""
+        try:
+            return math.isfinite(float(self.label))
+        except ValueError:
+            return False
+
 
 class GroupSpec(Section):
     """Rows that are ranked among each other, or not ranked."""
@@ -119,7 +127,7 @@ class Experiment(Section):
                 if group.ranked:
                     raise ValueError(f"row '{row.label}': a difference stands in a group with 'ranked: false'")
         lines = self.figure is not None and self.figure.kind == "lines"
-        if lines and (wrong := [label for group in self.groups for label in group.labels if not _is_number(label)]):
+        if lines and (wrong := [row.label for group in self.groups for row in group.rows if not row.is_number]):
             raise ValueError(f"row '{wrong[0]}': a figure of lines needs a number as its label, such as 8")
         return self
 
@@ -177,13 +185,6 @@ def read_experiment(name: str) -> tuple[str, Experiment]:
             keys = [key for kind in (Experiment, GroupSpec, RowSpec, FigureSpec) for key in kind.model_fields]
             near = registry.near_match(str(first["loc"][-1]), keys).removesuffix(".")
         raise ConfigError(f"{path}: {sentence(first)}{near}") from None
-
-
-def _is_number(label: str) -> bool:
-    try:
-        return math.isfinite(float(label))
-    except ValueError:
-        return False
 
 
 def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -204,6 +204,17 @@ class TrainedAdapter:
             for instance in (self.instances if instances is None else instances)
         ]
 
+    def length(self, instance: Instance) -> int:
+        """Tokens of an instance's training example; 0 for one without a slot, which is left out of the training."""
+        run, settings = self.training, self.training.config.training
+        prompt = first_prompt(run, instance)
+        if not prompt.slots:
+            return 0
+        assert settings.max_target_tokens is not None
+        reference = run.corpora[instance.category].reference(instance).strip()
+        ends = bool(settings.cut_target_ends)
+        return run.chat.count(prompt) + run.chat.answer_tokens(reference, settings.max_target_tokens, ends)
+
     def job(self) -> TrainingJob:
         """What the trainer is told."""
         from bench.softprompt.trainer import TrainingJob

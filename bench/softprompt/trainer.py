@@ -74,6 +74,14 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float
     return peak * (steps - step) / max(steps - rising, 1)
 
 
+def schedule(examples: int, config: TrainConfig) -> tuple[int, int]:
+    """The optimiser steps that go once over so many examples, and those of the whole training."""
+    per_epoch = math.ceil(examples / config.batch_size)
+    if config.whole_batches:
+        return per_epoch, max(examples // config.batch_size, 1) * config.epochs
+    return per_epoch, per_epoch * config.epochs
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """One adapter to be trained.
@@ -158,10 +166,7 @@ class _Training:
             {"params": others, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=job.learning_rate, betas=(0.9, 0.999))
-        self.per_epoch = math.ceil(len(self.examples) / self.config.batch_size)
-        self.steps = self.per_epoch * self.config.epochs
-        if self.config.whole_batches:
-            self.steps = max(len(self.examples) // self.config.batch_size, 1) * self.config.epochs
+        self.per_epoch, self.steps = schedule(len(self.examples), self.config)
         self.log: list[TrainingStep] = []
         self.done = 0
         self.hashes: dict[str, str] = {}

@@ -63,7 +63,7 @@ class Subject:
                 _embed_cold(needed.texts, self.folder / f"cold-{number}") for number in range(repeats)
             ]
         if self.training is not None:
-            found["training"] = _time_training(self.training, self.folder / "training", warmup, repeats)
+            found["training"] = time_training(self.training, self.folder / "training", warmup, repeats)
         # All vectors are on disk: without the encoders, whose place the engine may need.
         run.embeddings.release()
         memory.free_gpu()
@@ -179,7 +179,7 @@ def _made(prompt: Prompt) -> None:
     len(prompt.features)
 
 
-def _time_training(adapter: TrainedAdapter, folder: Path, warmup: int, repeats: int) -> Timing:
+def time_training(adapter: TrainedAdapter, folder: Path, warmup: int, repeats: int) -> Timing:
     """Time some steps of a method's training, as many times as passes are wanted, from fresh weights."""
     from bench.softprompt import trainer
 
