@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.batching import batches
 from bench.errors import ConfigError, ResourceError
-from bench.models import resolve_model, without_progress_bars
+from bench.models import loadable_model, without_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -105,11 +105,11 @@ class TokenEncoder:
 
 
 def _load(name: str) -> tuple[Any, Any]:
+    location = loadable_model(name)
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     without_progress_bars()
-    location = resolve_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
         model, report = AutoModel.from_pretrained(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench import registry
 from bench.errors import ConfigError, ResourceError
 from bench.hub import Repository
-from bench.models import local_folder
+from bench.models import local_folder, require_at_hand
 from bench.progress import say
 from bench.softprompt.adapters import adapter_folder, not_finite
 from bench.softprompt.trained import ImportedAdapter
@@ -30,6 +30,7 @@ def import_adapter(source: str, method: str, results: Path) -> Path:
     Raises `ConfigError` for a method without an adapter, `ResourceError` for a checkpoint that cannot be read, has no
     such tensors or numbers in them that are not finite.
     """
+    require_at_hand(source)
     names = _names(method)
     checkpoint = _Checkpoint(source)
     tensors: dict[str, torch.Tensor] = {}
