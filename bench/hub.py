@@ -62,13 +62,18 @@ class Repository:
             raise self.unreachable(error) from error
 
     def cached(self, revision: str | None) -> Path | None:
-        """The folder of the hub's cache that holds what was fetched of a revision; None if nothing was. Asks nobody."""
-        from huggingface_hub import snapshot_download
+        """The folder of the hub's cache that holds what was fetched of a revision, all of it or not; None if nothing
+        was. Asks nobody."""
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
 
+        home = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.id, repo_type=self.kind)
+        ref = home / "refs" / (revision or "main")
         try:
-            return Path(snapshot_download(self.id, repo_type=self.kind, revision=revision, local_files_only=True))
-        except _refused():
+            folder = home / "snapshots" / (ref.read_text().strip() if ref.is_file() else revision or "main")
+        except OSError:
             return None
+        return folder if folder.is_dir() else None
 
     def files(self, revision: str | None) -> set[str]:
         """The files that the repository has, by their paths in it. Raises `ResourceError`."""

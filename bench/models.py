@@ -95,10 +95,12 @@ def resolve_model(name: str) -> str:
     repository, _, revision = name.partition("@")
     if not revision:
         return repository
+    if hub.is_offline() and (snapshot := Repository("model", repository, INSTEAD).cached(revision)) is not None:
+        return str(snapshot)
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(repository, revision=revision)
+        return snapshot_download(repository, revision=revision, ignore_patterns=list(pickled.NOT_FETCHED))
     except (OSError, ValueError) as error:
         raise ResourceError(
             f"model '{name}' cannot be fetched from the hub: {' '.join(str(error).split())[:300]} "

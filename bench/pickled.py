@@ -21,7 +21,8 @@ NOT_COPIED = (
     *("*.onnx", "*.onnx_data", "onnx/*", "openvino/*", "*.tflite", "*.mlmodel", "*.py", "*.png", "*.jpg", ".git*"),
 )
 """Patterns of files that a copy does without: weights in other forms, pictures, code."""
-NOT_FETCHED = tuple(pattern for pattern in NOT_COPIED if not pattern.startswith("*.bin"))
+NOT_FETCHED = tuple(pattern for pattern in NOT_COPIED if not pattern.startswith(("*.bin", "*.pt")))
+"""What is not fetched of a model whose every file is asked for."""
 
 
 def is_pickled(names: set[str]) -> bool:

@@ -50,9 +50,9 @@ class TokenEncoder:
     _remembered: dict[str, TokenVectors] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._tokenizer, model = _load(self.model)
         import torch
 
-        self._tokenizer, model = _load(self.model)
         body = model.encoder if hasattr(model, "encoder") and hasattr(model, "decoder") else model
         _keep_layers(body, self.layer, self.model)
         if type(body).__name__ == "LEDEncoder":
