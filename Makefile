@@ -26,7 +26,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 help:  ## what can be made
 	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu)
+setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu, EXTRAS=smollm2)
 	@:
 
 $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/install.py pyproject.toml $(if $(STACK),force)
