@@ -25,6 +25,7 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
+_ENDS = "it ends in its header"
 
 
 class _Reader:
@@ -42,7 +43,7 @@ class _Reader:
     def skip(self, length: int) -> None:
         self.place += length
         if self.place > len(self._data):
-            raise ValueError("the file ends before that")
+            raise ValueError(_ENDS)
 
     def string(self) -> str:
         length = self.number("Q")
@@ -79,9 +80,8 @@ def _header(path: Path, name: str, size: int, _: int) -> Mapping[str, Any]:
     except OSError as error:
         raise ResourceError(f"model '{name}' cannot be read: {error.strerror or error}") from error
     except (struct.error, ValueError, KeyError, RecursionError) as error:
-        raise ResourceError(
-            f"model '{name}' is not a whole GGUF file ({' '.join(str(error).split())}); copy or download it again"
-        ) from error
+        why = _ENDS if isinstance(error, struct.error) else " ".join(str(error).split())
+        raise ResourceError(f"model '{name}' is not a whole GGUF file ({why}); copy or download it again") from error
     if needed > size:
         raise ResourceError(
             f"model '{name}' is cut off: it has {size:,} bytes of more than {needed:,}; copy or download it again"
@@ -173,7 +173,7 @@ def _why(path: Path, name: str, error: Exception) -> str:
     architecture = header(path, name).get("general.architecture")
     version = importlib.metadata.version("transformers")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if "not supported" in reason:
+    if f"architecture {architecture} is not supported" in reason:
         return (
             f"is of the architecture {architecture}, which transformers {version} does not read from GGUF; name the "
             "folder or the hub id of the model that it was made of"

@@ -49,7 +49,10 @@ class Repository:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         offline_unless_reachable()
-        if folder is None and is_offline() and (snapshot := self.cached(revision)) is not None:
+        if folder is None and is_offline():
+            if (snapshot := self.cached(revision)) is None:
+                why = "it is not in the hub's cache; the hub cannot be reached, or HF_HUB_OFFLINE is set"
+                raise self.unreachable(OSError(why))
             # The client would not know whether the repository lacks a file or the cache does.
             return snapshot / name if (snapshot / name).is_file() else None
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 SINGLE, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+MODULES = "modules.json"
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 NOT_COPIED = (
     *("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.gguf"),
@@ -27,15 +28,29 @@ NOT_FETCHED = tuple(pattern for pattern in NOT_COPIED if not pattern.startswith(
 
 def is_pickled(names: set[str]) -> bool:
     """Whether of a model's files, by their paths in its folder, only pickles hold the weights."""
-    weights = [Path(name) for name in names if name.endswith((".safetensors", SINGLE, INDEX))]
+    deepest = 2 if MODULES in names else 1
+    paths = [Path(name) for name in names if name.endswith((".safetensors", SINGLE, INDEX))]
+    weights = [path for path in paths if len(path.parts) <= deepest]
     # What lies deeper belongs to modules behind the model.
     top = min((len(path.parts) for path in weights), default=0)
     return bool(weights) and all(path.name in (SINGLE, INDEX) for path in weights if len(path.parts) == top)
 
 
 def source_files(folder: Path) -> list[Path]:
-    """The files of which a copy is made: weights, and what is copied."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and (_weights(path) or _copied(path, folder))]
+    """The files of which a copy is made, in the folder and in those of its modules: weights, and what is copied. Other
+    folders in it are checkpoints of a training, or anything."""
+    folders = [folder, *(folder / name for name in _modules(folder) if name and Path(name).name == name)]
+    files = sorted(path for one in folders if one.is_dir() for path in one.iterdir() if path.is_file())
+    return [path for path in files if _weights(path) or _copied(path, folder)]
+
+
+def _modules(folder: Path) -> list[str]:
+    """The folders of a sentence-transformers model's modules; none for another model, or where they cannot be read."""
+    try:
+        modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        return [str(module["path"]) for module in modules]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _weights(path: Path) -> bool:
