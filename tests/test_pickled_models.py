@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,21 @@ def test_weights_that_are_torn_or_missing_are_one_line(
         index.write_text(json.dumps({"weight_map": places | change}))
         with pytest.raises(ResourceError, match=message):
             loadable_model(str(sharded))
+
+
+def test_a_disk_without_room_is_one_line(pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(
+            ResourceError, match=r"the copy cannot be written to .*; make room there, or set BENCH_CACHE"
+        ):
+            loadable_model(str(pickled))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
+    assert safe_copy(str(pickled)) is not None
 
 
 # -- the hub -----------------------------------------------------------------------------------------------------
