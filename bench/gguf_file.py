@@ -86,7 +86,8 @@ def _header(path: Path, name: str, size: int, _: int) -> Mapping[str, Any]:
         raise ResourceError(
             f"model '{name}' is cut off: it has {size:,} bytes of more than {needed:,}; copy or download it again"
         )
-    if (parts := values.get("split.count", 1)) > 1:
+    parts = values.get("split.count")
+    if isinstance(parts, int) and parts > 1:
         raise ResourceError(
             f"model '{name}' is one of {parts} parts of a model; join them (llama-gguf-split --merge) and name the "
             "whole file"

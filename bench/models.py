@@ -161,10 +161,12 @@ def _pickled_snapshot(name: str) -> Path | None:
     repository = Repository("model", id_, INSTEAD)
     require_at_hand(name)
     snapshot = repository.cached(revision or None)
-    if snapshot is not None and not (problem := _missing_weights(snapshot)):
-        return snapshot if pickled.is_pickled(_inside(snapshot)) else None
-    if hub.is_offline():
-        raise ResourceError(f"model '{name}' is in the hub's cache, but {problem}; {_unasked(id_)}")
+    if snapshot is not None:
+        problems = [_missing_weights(folder) for folder in pickled.folders(snapshot)]
+        if "" in problems:
+            return snapshot if pickled.is_pickled(_inside(snapshot)) else None
+        if hub.is_offline():
+            raise ResourceError(f"model '{name}' is in the hub's cache, but {problems[0]}; {_unasked(id_)}")
     if not pickled.is_pickled(repository.files(revision or None)):
         return None
     return repository.snapshot(revision or None, leave_out=pickled.NOT_FETCHED)

@@ -37,20 +37,21 @@ def is_pickled(names: set[str]) -> bool:
 
 
 def source_files(folder: Path) -> list[Path]:
-    """The files of which a copy is made, in the folder and in those of its modules: weights, and what is copied. Other
-    folders in it are checkpoints of a training, or anything."""
-    folders = [folder, *(folder / name for name in _modules(folder) if name and Path(name).name == name)]
-    files = sorted(path for one in folders if one.is_dir() for path in one.iterdir() if path.is_file())
+    """The files of which a copy is made: weights, and what is copied."""
+    files = sorted(path for one in folders(folder) for path in one.iterdir() if path.is_file())
     return [path for path in files if _weights(path) or _copied(path, folder)]
 
 
-def _modules(folder: Path) -> list[str]:
-    """The folders of a sentence-transformers model's modules; none for another model, or where they cannot be read."""
+def folders(folder: Path) -> list[Path]:
+    """A model's folder and, of a sentence-transformers model, those of its modules. Other folders in it are checkpoints
+    of a training, or anything."""
     try:
         modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
-        return [str(module["path"]) for module in modules]
+        names = [str(module["path"]) for module in modules]
     except (OSError, ValueError, LookupError, TypeError):
-        return []
+        names = []
+    inner = [folder / name for name in names if name and Path(name).name == name]
+    return [folder, *(one for one in inner if one.is_dir())]
 
 
 def _weights(path: Path) -> bool:
