@@ -11,6 +11,14 @@ FIGURES := figure2 figure3 figure5 figure7
 TABLE = $(BIN)/bench table $(1) $(addprefix --config ,$(CONFIG)) $(OPTIONS)
 # Set to cpu or gpu to overrule what `make setup` would choose, and to a Python of 3.11 to 3.13 to have that one.
 STACK ?=
+# What a configuration needs beside the environment: the files in requirements/ that are no stack. One whose name is a
+# configuration's comes with that.
+EXTRAS ?=
+KNOWN_EXTRAS := $(filter-out cpu gpu,$(basename $(notdir $(wildcard requirements/*.txt))))
+ifneq ($(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),)
+$(error there is no EXTRAS=$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)); there is: $(KNOWN_EXTRAS))
+endif
+READY := $(STAMP) $(patsubst %,.venv/.extra-%,$(sort $(EXTRAS) $(filter $(KNOWN_EXTRAS),$(CONFIG))))
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
 .PHONY: help setup $(TABLES) figures paper report timing gpu-check test check gate demo-model force
@@ -18,7 +26,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 help:  ## what can be made
 	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu)
+setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu, EXTRAS=smollm2)
 	@:
 
 $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/install.py pyproject.toml $(if $(STACK),force)
@@ -30,23 +38,27 @@ $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/install.py pypr
 	echo "setup: found no Python 3.11 to 3.13 (looked for: $(PYTHON)); install one, or run: make setup PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
-table1: $(STAMP)  ## run every method and print the main table (CONFIG=demo, or several: CONFIG="paper-32b paper-7b")
+# Only after it: a new environment has none.
+.venv/.extra-%: requirements/%.txt requirements/install.py | $(STAMP)
+	@$(BIN)/python requirements/install.py --extra $*
+
+table1: $(READY)  ## run every method and print the main table (CONFIG=demo, or several: CONFIG="paper-32b paper-7b")
 	@$(call TABLE,$@)
 
-$(filter-out table1,$(TABLES)): $(STAMP)
+$(filter-out table1,$(TABLES)): $(READY)
 	@$(call TABLE,$@)
 
-figures: $(STAMP)  ## the figures of the paper
+figures: $(READY)  ## the figures of the paper
 	@$(call TABLE,$(FIGURES))
 
-paper: $(STAMP)  ## every table and figure of the paper (table1 ... table10, figures), then the report
+paper: $(READY)  ## every table and figure of the paper (table1 ... table10, figures), then the report
 	@$(call TABLE,$(TABLES) style $(FIGURES))
 	@$(BIN)/bench report
 
 report: $(STAMP)  ## one HTML page of everything that is in results/
 	@$(BIN)/bench report
 
-timing: $(STAMP)  ## how fast every method is, and the harness around it
+timing: $(READY)  ## how fast every method is, and the harness around it
 	@$(BIN)/bench time --config $(CONFIG)
 	@$(BIN)/python -m pytest -q tests/benchmarks/test_methods_speed.py
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from bench.counting import Counter, Density, Encode, encoder, most, splits_at_seams
 from bench.errors import ConfigError, PluginError, ResourceError
-from bench.models import resolve_model
+from bench.models import require_at_hand, resolve_model
 from bench.progress import say
 from bench.prompting import longest_prefix
 from bench.records import THOUGHTS, Prompt
@@ -68,6 +68,10 @@ class Chat:
     @cached_property
     def tokenizer(self) -> Any:
         """Raises `ResourceError` if it cannot be loaded or has no chat template."""
+        try:
+            require_at_hand(self.model)
+        except ResourceError as error:
+            raise ResourceError(f"the tokenizer of '{self.model}' cannot be loaded: {error}") from None
         from transformers import AutoTokenizer
 
         try:

@@ -216,7 +216,7 @@ class RunConfig(Section):
     part of the identity."""
 
     model: Annotated[str, GENERATION] = "python:bench/demo/model"
-    """Hub id (with @revision, if any), local folder, or python:PACKAGE/folder."""
+    """Hub id (with @revision, if any), local folder or GGUF file, or either inside a package, python:PACKAGE/PATH."""
     tokenizer: Annotated[str | None, GENERATION] = None
     """Default: the model's."""
     backend: Annotated[str, GENERATION] = "vllm"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bench.batching import batches
 from bench.errors import ConfigError, ResourceError
 from bench.hub import Repository
-from bench.models import PACKAGE_PREFIX, local_folder, without_progress_bars
+from bench.models import PACKAGE_PREFIX, local_folder, other_weights, safe_copy, without_progress_bars
 from bench.protocols import Encoder
 from bench.vector_file import VectorFile, Vectors
 
@@ -124,6 +124,11 @@ class _Source:
         instead = f"give a local folder, or use {HASHED_NGRAMS}"
         return Repository("model", self.location, instead).file(name, self.revision)
 
+    def loadable(self) -> tuple[str, str | None]:
+        """Where the weights are as safetensors, and the revision. Raises `ResourceError`."""
+        copy = safe_copy(self.location if self.revision is None else f"{self.location}@{self.revision}")
+        return (self.location, self.revision) if copy is None else (str(copy), None)
+
     @property
     def fingerprint(self) -> str:
         """What tells this model's vectors from another's: the hub's commit, or a hash of the folder's files."""
@@ -133,8 +138,10 @@ class _Source:
         if not Path(self.location).is_dir():
             return config.parent.name[:12]
         digest = hashlib.sha256()
-        for path in sorted(Path(self.location).rglob("*")):
-            if path.suffix in {".json", ".txt", ".model", ".safetensors"} and path.is_file():
+        paths = sorted(Path(self.location).rglob("*"))
+        others = set(other_weights(paths))
+        for path in paths:
+            if path in others or (path.suffix in {".json", ".txt", ".model", ".safetensors"} and path.is_file()):
                 digest.update(path.relative_to(self.location).as_posix().encode() + b"\0")
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -231,16 +238,16 @@ class TransformerEncoder:
     @cached_property
     def _loaded(self) -> tuple[Any, Any, int]:
         """Model, tokenizer and the longest input in tokens."""
+        location, revision = self.source.loadable()
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        # Named even if it is the default: transformers looks for a safetensors conversion on "main" only.
-        options: dict[str, Any] = {"revision": self.source.revision or "main", "trust_remote_code": False}
+        options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
         without_progress_bars()
         with _loading(self.source):
-            tokenizer = AutoTokenizer.from_pretrained(self.source.location, **options)
+            tokenizer = AutoTokenizer.from_pretrained(location, **options)
             model, report = AutoModel.from_pretrained(
-                self.source.location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+                location, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
             )
         absent = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
         if absent:
@@ -269,14 +276,15 @@ class SentenceEncoder:
 
     @cached_property
     def _model(self) -> Any:
+        location, revision = self.source.loadable()
         import torch
         from sentence_transformers import SentenceTransformer
 
         without_progress_bars()
         with _loading(self.source):
             return SentenceTransformer(
-                self.source.location,
-                revision=self.source.revision,
+                location,
+                revision=revision,
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
                 device="cuda" if torch.cuda.is_available() else "cpu",
@@ -298,7 +306,7 @@ def _unloadable(source: _Source, reason: Exception | str) -> ResourceError:
     detail = str(reason).strip().splitlines() or [type(reason).__name__]
     return ResourceError(
         f"encoder model '{source.location}' cannot be loaded: {detail[0]}; it needs config.json, a tokenizer and "
-        "weights as safetensors (save_pretrained writes them)"
+        "weights (model.safetensors or pytorch_model.bin)"
     )
 
 

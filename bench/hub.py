@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,12 @@ class Repository:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         offline_unless_reachable()
+        if folder is None and is_offline():
+            if (snapshot := self.cached(revision)) is None:
+                why = "it is not in the hub's cache; the hub cannot be reached, or HF_HUB_OFFLINE is set"
+                raise self.unreachable(OSError(why))
+            # The client would not know whether the repository lacks a file or the cache does.
+            return snapshot / name if (snapshot / name).is_file() else None
         try:
             return Path(hf_hub_download(self.id, name, repo_type=self.kind, revision=revision, local_dir=folder))
         except LocalEntryNotFoundError as error:
@@ -57,13 +64,42 @@ class Repository:
         except _refused() as error:
             raise self.unreachable(error) from error
 
-    def snapshot(self, revision: str | None) -> Path:
-        """The folder of the hub's cache that holds all files. Raises `ResourceError`."""
+    def cached(self, revision: str | None) -> Path | None:
+        """The folder of the hub's cache that holds what was fetched of a revision, all of it or not; None if nothing
+        was. Asks nobody."""
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        home = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.id, repo_type=self.kind)
+        ref = home / "refs" / (revision or "main")
+        try:
+            folder = home / "snapshots" / (ref.read_text().strip() if ref.is_file() else revision or "main")
+        except OSError:
+            return None
+        return folder if folder.is_dir() else None
+
+    def files(self, revision: str | None) -> set[str]:
+        """The files that the repository has, by their paths in it. Raises `ResourceError`."""
+        from huggingface_hub import HfApi
+
+        ask = HfApi().dataset_info if self.kind == "dataset" else HfApi().model_info
+        try:
+            found = ask(self.id, revision=revision, timeout=SECONDS)
+        except _refused() as error:
+            raise self.unreachable(error) from error
+        return {one.rfilename for one in found.siblings or ()}
+
+    def snapshot(self, revision: str | None, leave_out: Sequence[str] = ()) -> Path:
+        """The folder of the hub's cache that holds all files but those of some patterns. Raises `ResourceError`."""
         from huggingface_hub import snapshot_download
 
         offline_unless_reachable()
         try:
-            return Path(snapshot_download(self.id, repo_type=self.kind, revision=revision))
+            return Path(
+                snapshot_download(
+                    self.id, repo_type=self.kind, revision=revision, ignore_patterns=list(leave_out) or None
+                )
+            )
         except _refused() as error:
             raise self.unreachable(error) from error
 
@@ -85,6 +121,13 @@ def offline_unless_reachable() -> None:
         say(f"the model hub at {where} cannot be reached: only what is in its cache is used")
         constants.HF_HUB_OFFLINE = True
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def is_offline() -> bool:
+    """Whether the hub is not asked in this process: so it was set, or it did not answer."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 @cache

@@ -31,7 +31,7 @@ def shown_name(name: str) -> str:
     if name.startswith(PACKAGE_PREFIX):
         return name
     path = Path(name)
-    hub = not name.startswith((".", "/", "~")) and name.partition("@")[0].count("/") <= 1 and not path.is_dir()
+    hub = not name.startswith((".", "/", "~")) and name.partition("@")[0].count("/") <= 1 and not path.exists()
     if hub:
         return name
     return (path if path.name not in ("", "..") else path.resolve()).name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.batching import batches
 from bench.errors import ConfigError, ResourceError
-from bench.models import resolve_model, without_progress_bars
+from bench.models import loadable_model, without_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +50,9 @@ class TokenEncoder:
     _remembered: dict[str, TokenVectors] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._tokenizer, model = _load(self.model)
         import torch
 
-        self._tokenizer, model = _load(self.model)
         body = model.encoder if hasattr(model, "encoder") and hasattr(model, "decoder") else model
         _keep_layers(body, self.layer, self.model)
         if type(body).__name__ == "LEDEncoder":
@@ -105,11 +105,11 @@ class TokenEncoder:
 
 
 def _load(name: str) -> tuple[Any, Any]:
+    location = loadable_model(name)
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     without_progress_bars()
-    location = resolve_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
         model, report = AutoModel.from_pretrained(

@@ -2,13 +2,15 @@
 
     python3 requirements/install.py [cpu|gpu]
     .venv/bin/python requirements/install.py --system
+    .venv/bin/python requirements/install.py --extra NAME
 
 Without an argument the stack is `gpu` where nvidia-smi finds a GPU and `cpu` elsewhere. Safe to repeat: an environment
 that matches the lock file and pyproject.toml is left alone. What could not be fetched is named at the end together with
 the one command that fetches it.
 
 With `--system` it brings what the tests need beside the environment, and nothing where all of it is there: what
-`make test` runs first.
+`make test` runs first. With `--extra` it adds the packages of requirements/NAME.txt to an environment that is there:
+what `make setup EXTRAS=NAME` runs after it.
 """
 
 from __future__ import annotations
@@ -177,6 +179,23 @@ def install_from_pytorch(pin: str) -> None:
             raise SetupError(f"pip found {pin} neither in its own indexes nor at {PYTORCH_CPU_INDEX}:\n{tail(output)}")
 
 
+def install_extra(name: str) -> None:
+    """Add the packages of requirements/NAME.txt, each by its hash and without what it asks for; nothing where that was
+    done. Raises `SetupError`."""
+    lock = ROOT / "requirements" / f"{name}.txt"
+    stamp = VENV / f".extra-{name}"
+    state = f"{hashlib.sha256(lock.read_bytes()).hexdigest()}\n"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == state:
+        stamp.touch()
+        return
+    say(f"installing {' and '.join(pin.split()[0] for pin in read_pins(lock))}")
+    status, output = pip(["install", "--no-deps", "--require-hashes", "-r", str(lock)])
+    if status:
+        raise SetupError(f"pip could not install {lock.relative_to(ROOT)}:\n{tail(output)}")
+    stamp.write_text(state, encoding="utf-8")
+    say(f"done: {name} is in {VENV.name}")
+
+
 def install_project() -> None:
     """Install this repository itself, editable. Raises `SetupError`."""
     status, output = pip(["install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
@@ -278,6 +297,9 @@ def bring_system() -> None:
 def main(arguments: Sequence[str]) -> None:
     if arguments == ["--system"]:
         bring_system()
+        return
+    if arguments[:1] == ["--extra"] and len(arguments) == 2:
+        install_extra(arguments[1])
         return
     check_machine(sys.version_info[:2], platform.system(), platform.machine())
     stack = find_stack(arguments)

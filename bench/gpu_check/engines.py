@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.backends import Engines
@@ -161,8 +162,8 @@ def soft_calls(job: Job, count: int, tokens: int) -> list[Call]:
     calls = []
     for instance in job.run.instances[:count]:
         (call,) = Work(job.run, instance).advance()
-        vectors = job.vectors(call.prompt, instance)
-        calls.append(replace(call, vectors=vectors, temperature=0.0, max_new_tokens=tokens))
+        vectors, marks = job.vectors.of(call.prompt, instance), job.vectors.marks
+        calls.append(replace(call, vectors=vectors, marks=marks, temperature=0.0, max_new_tokens=tokens))
     return calls
 
 
@@ -178,11 +179,13 @@ def by_transformers(calls: Sequence[Call], chat: Chat, model: str, dtype: str) -
 
 def _generate(call: Call, chat: Chat, model: Any) -> Greedy:
     ids = chat.ids(call.prompt)
-    slots = chat.positions(call.prompt, ids)
-    taken = set(slots)
+    table = model.get_input_embeddings()
+    rows = dict(zip(chat.positions(call.prompt, ids), call.vectors, strict=True))  # type: ignore[arg-type]
+    marks = {token: call.marks[mark] for mark, token in chat.mark_ids(call.prompt.marks, len(table.weight)).items()}
+    taken = rows | {place: marks[token] for place, token in enumerate(ids) if token in marks}
     plain = torch.tensor([0 if place in taken else token for place, token in enumerate(ids)], device=model.device)
-    embeds = model.get_input_embeddings()(plain)
-    embeds[slots] = torch.tensor(call.vectors, dtype=embeds.dtype, device=model.device)
+    embeds = table(plain)
+    embeds[list(taken)] = torch.tensor(np.array(list(taken.values())), dtype=embeds.dtype, device=model.device)
     output = model.generate(
         inputs_embeds=embeds[None],
         attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=model.device),

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.backends import Engines
 from bench.errors import BackendError, ConfigError
@@ -28,7 +29,7 @@ from bench.planning.calls import Need
 from bench.planning.plan import AdapterPlan, Plan, RunPlan
 from bench.protocols import Backend
 from bench.records import Call, Completion
-from bench.softprompt.trained import hidden_size
+from bench.softprompt.trained import table_shape
 from bench.timing.subjects import time_training
 
 SECONDS = 30.0
@@ -217,14 +218,18 @@ class _Rounds:
     def _call(self, place: int, new_tokens: int) -> Call:
         job, call, _ = self._weighed[place]
         self._asked += 1
-        vectors = None
+        vectors, marks = None, {}
         if call.prompt.slots:
-            # About as large as a token's embedding.
-            shape = (len(call.prompt.slots), hidden_size(job.config.model))
-            vectors = self._random.normal(scale=0.02, size=shape).astype(np.float32)
+            rows, width = table_shape(job.config.model)
+            vectors = self._drawn(len(call.prompt.slots), width)
+            marks = {mark: self._drawn(width) for mark in job.run.chat.mark_ids(call.prompt.marks, rows)}
         limit = min(call.max_new_tokens, new_tokens)
         key = (f"probe-{self._asked}", *call.key[1:])
-        return replace(call, key=key, seed=self._asked, vectors=vectors, max_new_tokens=limit)
+        return replace(call, key=key, seed=self._asked, vectors=vectors, marks=marks, max_new_tokens=limit)
+
+    def _drawn(self, *shape: int) -> NDArray[np.float32]:
+        """Vectors about as large as a token's embedding."""
+        return self._random.normal(scale=0.02, size=shape).astype(np.float32)
 
 
 def _longest(job: Job) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.errors import ConfigError, ResourceError
@@ -30,8 +30,11 @@ def import_adapter(source: str, method: str, results: Path) -> Path:
     Raises `ConfigError` for a method without an adapter, `ResourceError` for a checkpoint that cannot be read, has no
     such tensors or numbers in them that are not finite.
     """
-    names = _names(method)
+    plugin = _trained(method)
     checkpoint = _Checkpoint(source)
+    # Before torch is imported, which takes seconds: where the hub cannot be reached, that ends it.
+    checkpoint.find()
+    names = _names(plugin)
     tensors: dict[str, torch.Tensor] = {}
     for file, wanted in checkpoint.files(names).items():
         tensors |= checkpoint.read(file, wanted)
@@ -48,14 +51,18 @@ def import_adapter(source: str, method: str, results: Path) -> Path:
     return folder
 
 
-def _names(method: str) -> list[str]:
-    """The names of the adapter's tensors, which do not depend on their sizes."""
-    import torch
-
+def _trained(method: str) -> Any:
     plugin = registry.create("methods", method, {})
     if not hasattr(plugin, "adapter"):
         able = [name for name in registry.names("methods") if hasattr(registry.load("methods", name), "adapter")]
         raise ConfigError(f"method {method} has no adapter; methods that have one: {', '.join(able)}")
+    return plugin
+
+
+def _names(plugin: Any) -> list[str]:
+    """The names of the adapter's tensors, which do not depend on their sizes."""
+    import torch
+
     with torch.device("meta"):
         return list(plugin.adapter(4, 8).state_dict())
 
@@ -69,6 +76,14 @@ class _Checkpoint:
         self._revision = revision or None
         self.label = source if self._folder is None else self._folder.resolve().name
 
+    def find(self) -> None:
+        """Raise `ResourceError` for a checkpoint that is not there or has no safetensors."""
+        if self._path(INDEX) is None and self._path(SINGLE) is None:
+            raise ResourceError(
+                f"{self.label} holds no safetensors checkpoint (neither {INDEX} nor {SINGLE}); other formats could "
+                "run code when they are read and are not supported"
+            )
+
     def files(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Which of `names` are in which file. Raises `ResourceError` if one of them is missing."""
         index = self._path(INDEX)
@@ -78,11 +93,6 @@ class _Checkpoint:
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise ResourceError(f"{self.label}: {INDEX} cannot be read ({error}); fetch it again") from error
         else:
-            if self._path(SINGLE) is None:
-                raise ResourceError(
-                    f"{self.label} holds no safetensors checkpoint (neither {INDEX} nor {SINGLE}); other formats could "
-                    "run code when they are read and are not supported"
-                )
             places = dict.fromkeys(self._held(SINGLE), SINGLE)
         missing = [name for name in names if name not in places]
         if missing:

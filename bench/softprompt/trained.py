@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import MEND, ConfigError, DamagedError, StoreError
+from bench.errors import MEND, ConfigError, DamagedError, ResourceError, StoreError
 from bench.files import content_hash, unwritable, write_held
 from bench.identity import readable_name, selection_identity, training_identity
-from bench.models import resolve_model
+from bench.models import require_at_hand, resolve_model
 from bench.progress import say
 from bench.protocols import TrainedMethod
 from bench.records import Instance
@@ -362,11 +362,22 @@ def fresh_adapter(run: Run, hidden_size: int) -> torch.nn.Module:
 
 
 def table_shape(model: str) -> tuple[int, int]:
-    """Rows and width of a language model's embedding table: (vocab_size, hidden_size)."""
+    """Rows and width of a language model's embedding table: (vocab_size, hidden_size). Raises `ResourceError` for a
+    model that is not at hand."""
+    require_at_hand(model)
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False).get_text_config()
-    return int(config.vocab_size), int(config.hidden_size)
+    try:
+        config = AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False).get_text_config()
+        return int(config.vocab_size), int(config.hidden_size)
+    except (OSError, ValueError, AttributeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ResourceError(f"the configuration of model '{model}' cannot be loaded: {first}") from error
+
+
+def hidden_size(model: str) -> int:
+    """The width of a model's embeddings. Raises `ResourceError` for a model that is not at hand."""
+    return table_shape(model)[1]
 
 
 def prompt_vectors(run: Run, adapter: Adapter, epoch: int | None = None) -> PromptVectors:

@@ -24,7 +24,7 @@ from bench.chat import Chat
 from bench.config import TrainConfig
 from bench.errors import DamagedError, DataError, ResourceError, StoreError
 from bench.files import content_hash
-from bench.models import resolve_model, threads, without_progress_bars
+from bench.models import loadable_model, threads, without_progress_bars
 from bench.progress import Progress, duration, say
 from bench.records import Prompt
 from bench.results import TrainingRecord, TrainingStep
@@ -423,12 +423,13 @@ class _Training:
 
 def frozen_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
     """A causal language model that no gradient is kept for. Raises `ResourceError` if it cannot be loaded."""
+    location = loadable_model(name)
     from transformers import AutoModelForCausalLM
 
     without_progress_bars()
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            resolve_model(name), dtype=dtype, use_safetensors=True, trust_remote_code=False
+            location, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)

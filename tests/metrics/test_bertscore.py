@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,16 @@ def test_equals_bert_score_on_a_real_model(pairs: list[tuple[str, str]]) -> None
     metric = BERTScore(model=MINILM, layer=5)
     metric.check()
     np.testing.assert_allclose(_rows(metric, some), expected, rtol=0, atol=1e-6)
+
+
+def test_a_model_with_pickled_weights_scores_the_same(
+    tiny: dict[str, Path], pairs: list[tuple[str, str]], as_pickle: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As LED lies on the hub."""
+    some = [pair for pair in pairs if pair[0].strip() and pair[1].strip()][::60]
+    metric = BERTScore(model=str(as_pickle(tiny["led"], tmp_path / "led")), layer=2)
+    metric.check()
+    assert _rows(metric, some).tolist() == _rows(BERTScore(model=str(tiny["led"]), layer=2), some).tolist()
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("Bert", 96), ("Roberta", 94), ("MPNet", 94), ("Longformer", 94)])

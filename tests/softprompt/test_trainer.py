@@ -99,6 +99,26 @@ def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_model_with_pickled_weights_trains_the_same(
+    job: Callable[..., TrainingJob],
+    tiny_qwen2: Path,
+    as_pickle: Callable[..., Path],
+    tmp_path: Path,
+    shards: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One step."""
+    one = job("one", epochs=1, batch_size=16)
+    pickled = replace(job("two", epochs=1, batch_size=16), model=str(as_pickle(tiny_qwen2, tmp_path / "lm", shards)))
+    trainer.train(one)
+    trainer.train(pickled)
+    assert same_bits(weights(one, 1), weights(pickled, 1))
+    assert "has no safetensors" in capsys.readouterr().err
+    trainer.train(replace(pickled, folder=tmp_path / "three"))
+    assert "has no safetensors" not in capsys.readouterr().err, "the copy is used"
+
+
 # -- what is trained on ------------------------------------------------------------------------------------------
 
 
