@@ -261,7 +261,7 @@ def test_a_configuration_is_frozen() -> None:
         config.k = 3
 
 
-@pytest.mark.parametrize("name", ["demo", "official-7b", "paper-32b", "paper-7b"])
+@pytest.mark.parametrize("name", ["demo", "official-7b", "paper-32b", "paper-7b", "smollm2"])
 def test_shipped_configurations_build_without_the_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a configuration must not need the network")
@@ -274,9 +274,10 @@ def test_shipped_configurations_build_without_the_network(name: str, monkeypatch
             registry.create(group, plugin, config.options.get(plugin, {}), config.fidelity)
     assert (config.budget, config.template) == {
         "demo": (1024, "model"),
+        "smollm2": (1024, "model"),
         "official-7b": (3072, "official"),
     }.get(name, (2048, "model"))
-    if name != "demo":
+    if name not in ("demo", "smollm2"):
         # The paper, section 4.1 and appendix C.
         assert (config.k, config.temperature, config.top_p, config.max_new_tokens) == (8, 0.8, 0.95, 2048)
         assert config.model == f"Qwen/Qwen2.5-{name.rpartition('-')[2].upper()}-Instruct"
@@ -354,6 +355,7 @@ def test_settings_of_takes_the_kinds_asked_for() -> None:
 def test_backend_settings_of_takes_the_kinds_asked_for() -> None:
     config = build({"method": "rag", "vllm": {"dtype": "float32"}, "openai": {"retries": 2}})
     wanted = {"vllm.dtype": "float32", "vllm.quantization": None, "vllm.repetition_penalty": 1.0}
+    wanted["vllm.batch_invariant"] = False
     assert backend_settings_of(config, [GENERATION]) == wanted
     server = build({"method": "rag", "backend": "openai", "openai": {"base_url": "http://me:pass@host/v1"}})
     assert backend_settings_of(server, [RUNTIME])["openai.base_url"] == "http://host/v1"

@@ -254,6 +254,7 @@ def test_without_the_package_that_reads_it(tiny: Path, monkeypatch: pytest.Monke
         ("./missing.gguf", "is a GGUF file that is not there"),
         (__file__, "is a file, but not a GGUF file"),
     ],
+    ids=["missing", "missing here", "another file"],
 )
 def test_a_file_that_is_none(name: str, message: str) -> None:
     with pytest.raises(ResourceError, match=message):

@@ -34,8 +34,8 @@ from bench.timing.subjects import time_training
 
 SECONDS = 30.0
 """About how long the probe of an engine takes, its start apart."""
-FIRST = 16
-"""Calls of the first round, which warms the engine up and does not count."""
+FIRST = 4
+"""Calls of the first round that counts; before it one call warms the engine up."""
 LONGEST = 256
 """Tokens of an answer in the probe at most: more would tell no more, and take minutes."""
 
@@ -179,7 +179,7 @@ class _Rounds:
         section = self._weighed[0][0].config.backend_section
         most = min(int(getattr(section, "max_num_seqs", self._window)), self._window)
         size = min(FIRST, most)
-        self._round(size)
+        self._round(1)
         started = perf_counter()
         while True:
             begun = perf_counter()

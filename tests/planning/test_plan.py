@@ -351,9 +351,10 @@ def test_a_probe_tells_reading_from_writing(
     speeds = probe(found, lambda _: None, seconds=0.2)
     speed = speeds.of(found.runs[0].job)
     assert speed is not None
-    # The first token of an answer counts as reading: 1 ms for some 600 tokens of 10 microseconds.
-    assert 70_000 < speed.prompt < 100_000
-    assert 700 < speed.new < 1_200
+    # The first token of an answer counts as reading: 1 ms for some 600 tokens of 10 microseconds. Wide bounds: the
+    # machine may be busy with something else in one of the two phases.
+    assert 30_000 < speed.prompt < 200_000
+    assert 400 < speed.new < 3_000
     assert len(speeds.told) == 1
     assert not (tmp_path / "results").exists()
 
