@@ -14,12 +14,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.counting import Counter, Density, Encode, encoder, most, splits_at_seams
 from bench.errors import ConfigError, PluginError, ResourceError
 from bench.models import require_at_hand, resolve_model
 from bench.progress import say
 from bench.prompting import longest_prefix
-from bench.records import THOUGHTS, Prompt
+from bench.records import THOUGHTS, Call, Prompt
 
 PLACEHOLDER = re.compile(r"\[[A-Z]+_TOKEN_\d+\]")
 """A slot of a soft prompt as it stands in a template."""
@@ -297,6 +300,17 @@ class Chat:
             return {}
         ids = self.encoding(slots or marks, marks).tokenizer.convert_tokens_to_ids(names)
         return {mark: token for mark, token in zip(names, ids, strict=True) if token >= rows}
+
+    def vectors_at(self, call: Call, ids: list[int], rows: int) -> dict[int, NDArray[np.float32]]:
+        """A call's vectors by the positions in `ids` that they take: its slots', and those of marks that an embedding
+        table of so many rows has no row for. Raises `PluginError` as `positions` does."""
+        assert call.vectors is not None
+        found = dict(zip(self.positions(call.prompt, ids), call.vectors, strict=True))
+        if call.marks:
+            marks = self.mark_ids(call.prompt.marks, rows)
+            vectors = {token: call.marks[mark] for mark, token in marks.items() if mark in call.marks}
+            found |= {place: vectors[token] for place, token in enumerate(ids) if token in vectors}
+        return found
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens the conversation takes."""

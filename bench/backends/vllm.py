@@ -21,7 +21,6 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.chat import Chat
@@ -199,7 +198,8 @@ class VLLMBackend:
                 f"{call.key}: prompt {prompt.stage} has a vector with a number that is not finite in {model.dtype}; "
                 "the adapter's weights are broken, or too large for this dtype"
             )
-        known, rows = self._soft_rows(call, ids), model.get_vocab_size()
+        rows = model.get_vocab_size()
+        known = self._chat.vectors_at(call, ids, rows)
         if unknown := sorted({token for place, token in enumerate(ids) if place not in known and token >= rows}):
             raise BackendError(
                 f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, but "
@@ -215,21 +215,12 @@ class VLLMBackend:
             call, ids, started = self._waiting.popleft()
             self._add(call, self._mixed(call, ids), started)
 
-    def _soft_rows(self, call: Call, ids: list[int]) -> dict[int, NDArray[np.float32]]:
-        """The vectors of a prompt by the position that each takes: its slots', and those of marks that have no row."""
-        assert call.vectors is not None
-        rows = dict(zip(self._chat.positions(call.prompt, ids), call.vectors, strict=True))
-        if call.marks:
-            marks = self._chat.mark_ids(call.prompt.marks, self.engine.model_config.get_vocab_size())
-            vectors = {token: call.marks[mark] for mark, token in marks.items() if mark in call.marks}
-            rows |= {place: vectors[token] for place, token in enumerate(ids) if token in vectors}
-        return rows
-
     def _mixed(self, call: Call, ids: list[int]) -> dict[str, Any]:
         """The engine's form of a soft prompt of n tokens: n ids, n marks of which ids count, a tensor (n, hidden)."""
         import torch
 
-        taken, model = self._soft_rows(call, ids), self.engine.model_config
+        model = self.engine.model_config
+        taken = self._chat.vectors_at(call, ids, model.get_vocab_size())
         embeds = _zeros(len(ids), model.get_hidden_size(), model.dtype)
         embeds[list(taken)] = torch.tensor(np.array(list(taken.values())), dtype=model.dtype)
         return {

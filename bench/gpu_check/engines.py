@@ -180,9 +180,7 @@ def by_transformers(calls: Sequence[Call], chat: Chat, model: str, dtype: str) -
 def _generate(call: Call, chat: Chat, model: Any) -> Greedy:
     ids = chat.ids(call.prompt)
     table = model.get_input_embeddings()
-    rows = dict(zip(chat.positions(call.prompt, ids), call.vectors, strict=True))  # type: ignore[arg-type]
-    marks = {token: call.marks[mark] for mark, token in chat.mark_ids(call.prompt.marks, len(table.weight)).items()}
-    taken = rows | {place: marks[token] for place, token in enumerate(ids) if token in marks}
+    taken = chat.vectors_at(call, ids, len(table.weight))
     plain = torch.tensor([0 if place in taken else token for place, token in enumerate(ids)], device=model.device)
     embeds = table(plain)
     embeds[list(taken)] = torch.tensor(np.array(list(taken.values())), dtype=embeds.dtype, device=model.device)

@@ -40,13 +40,13 @@ def drawn(table: nn.Embedding, count: int, seed: int) -> Tensor:
     return found
 
 
-def give_rows(model: Any, vectors: Vectors, ids: Mapping[str, int]) -> None:
+def give_rows(model: Any, vectors: Mapping[str, Tensor], ids: Mapping[str, int]) -> None:
     """Let a model's input embeddings have the vectors of marks at their ids, none of which has a row. The softmax stays
     as it is."""
     table = model.get_input_embeddings()
     extra = torch.zeros(max(ids.values()) + 1 - table.num_embeddings, table.embedding_dim)
     for mark, token in ids.items():
-        extra[token - table.num_embeddings] = torch.from_numpy(np.array(vectors[mark]))
+        extra[token - table.num_embeddings] = vectors[mark]
     model.set_input_embeddings(_TableAndMarks(table, extra.to(table.weight)))
 
 

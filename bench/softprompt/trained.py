@@ -386,9 +386,9 @@ def prompt_vectors(run: Run, adapter: Adapter, epoch: int | None = None) -> Prom
     from bench.softprompt.vectors import PromptVectors
 
     method: TrainedMethod = run.method  # type: ignore[assignment]
-    rows, hidden_size = table_shape(run.config.model)
+    rows, width = table_shape(run.config.model)
     return PromptVectors(
-        fresh_adapter(run, hidden_size),
+        fresh_adapter(run, width),
         adapter.weights(epoch),
         method.vectors,
         run.instances,

@@ -193,7 +193,7 @@ class _Training:
             vectors = dict(zip(ids, drawn(table, len(ids), self.config.seed), strict=True))
             if self.main:
                 self.hashes[path.name] = write_tensors(path, vectors)
-        give_rows(self.model, {name: vector.numpy() for name, vector in vectors.items()}, ids)
+        give_rows(self.model, vectors, ids)
 
     def run(self) -> None:
         """All epochs that are missing, then training.json."""
