@@ -88,4 +88,4 @@ gate: $(STAMP)  ## the gate on drift: goldens scored again, then a run of the de
 	@run=$$($(BIN)/bench run --method rag --limit 32 --set results=results/gate | sed -n 's/^kept in //p') && $(BIN)/bench check "$$run"
 
 demo-model: $(STAMP)  ## pre-train the demo's language model anew
-	$(BIN)/python -m bench.demo.pretrain --out bench/demo/model
+	$(BIN)/torchrun --standalone --nproc-per-node 2 -m bench.demo.pretrain --out bench/demo/model

@@ -84,7 +84,8 @@ class Dice:
 
 @dataclass(frozen=True)
 class Phrases:
-    """The inventories of one population; openings may hold `{thing}` and `{verb}`."""
+    """The inventories of one population; openings may hold `{thing}` and `{verb}`, frames `{s}` (what it is about),
+    `{be}`, `{i}` (an intensifier) and `{a}` (an adjective)."""
 
     first_names: Sequence[str]
     surnames: Sequence[str]
@@ -101,6 +102,11 @@ class Phrases:
     blame: Sequence[str]
     connectors: Sequence[str]
     intensifiers: Sequence[str]
+    good: Sequence[str] = words.GOOD
+    bad: Sequence[str] = words.BAD
+    good_reasons: Sequence[str] = words.GOOD_REASONS
+    bad_reasons: Sequence[str] = words.BAD_REASONS
+    frames: Sequence[str] = words.FRAMES
 
 
 @cache
@@ -240,6 +246,14 @@ class World:
     things: tuple[Thing, ...]
     shelves: tuple[tuple[int, ...], ...]
     """For each user, the things reviewed, by index, ascending in time."""
+    persistence: float = PERSISTENCE
+    """How often a user follows a habit."""
+
+    def habit(self, dice: Dice, own: Sequence[str], everybody: Sequence[str]) -> str:
+        """One of the user's own phrases, the first most often, with probability `persistence`, else anybody's."""
+        if not dice.chance(self.persistence):
+            return dice.pick(everybody)
+        return own[dice.weighted((0.5, 0.3, 0.2)[: len(own)])]
 
 
 def _title(dice: Dice, said: Phrases) -> str:
@@ -278,21 +292,21 @@ def make_thing(dice: Dice, kind: Kind, said: Phrases) -> Thing:
         **{slot: subjects[slot] for slot in ("who", "place", "topic")},
     )
     quality = dice.between(-0.7, 1.0)
-    facts = [_fact(dice, slot, subject, quality, f"{{{slot}}}" in frame) for slot, subject in subjects.items()]
-    facts += [_fact(dice, "detail", subject, quality, False) for subject in dice.several(kind.details, 2)]
-    facts += [_fact(dice, "aspect", subject, quality, False) for subject in dice.several(kind.aspects, 3)]
+    facts = [_fact(dice, said, slot, subject, quality, f"{{{slot}}}" in frame) for slot, subject in subjects.items()]
+    facts += [_fact(dice, said, "detail", subject, quality, False) for subject in dice.several(kind.details, 2)]
+    facts += [_fact(dice, said, "aspect", subject, quality, False) for subject in dice.several(kind.aspects, 3)]
     asin = "B0" + dice.code(8)
     return Thing(Item(asin, _title(dice, said), _upper(with_articles(description))), genre, tuple(facts))
 
 
-def _fact(dice: Dice, slot: str, subject: str, quality: float, told: bool) -> Fact:
+def _fact(dice: Dice, said: Phrases, slot: str, subject: str, quality: float, told: bool) -> Fact:
     return Fact(
         slot=slot,
         subject=f"the story of {subject}" if slot == "topic" else subject,
-        good=dice.pick(words.GOOD),
-        bad=dice.pick(words.BAD),
-        good_reason=dice.pick(words.GOOD_REASONS),
-        bad_reason=dice.pick(words.BAD_REASONS),
+        good=dice.pick(said.good),
+        bad=dice.pick(said.bad),
+        good_reason=dice.pick(said.good_reasons),
+        bad_reason=dice.pick(said.bad_reasons),
         quality=max(-1.0, min(1.0, quality + dice.between(-0.8, 0.8))),
         salience=dice.pick((0.15, 1.0, 8.0)),
         told=told,
@@ -317,9 +331,9 @@ def make_user(dice: Dice, kind: Kind, said: Phrases) -> User:
         blame=dice.several(said.blame, 2),
         connectors=dice.several(said.connectors, 3),
         intensifiers=dice.several(said.intensifiers, 2),
-        good=dice.several(words.GOOD, 3),
-        bad=dice.several(words.BAD, 3),
-        frames=dice.several(words.FRAMES, 3),
+        good=dice.several(said.good, 3),
+        bad=dice.several(said.bad, 3),
+        frames=dice.several(said.frames, 3),
         good_titles=dice.several(words.GOOD_TITLES, 3),
         bad_titles=dice.several(words.BAD_TITLES, 3),
         opens=often(0.6),
@@ -340,15 +354,16 @@ def make_user(dice: Dice, kind: Kind, said: Phrases) -> User:
 
 def plan(dice: Dice, world: World, user: User, thing: Thing) -> Plan:
     """How the user rates the thing and what the review is called."""
+    said = world.phrases
     wish = 3.7 + 1.8 * thing.quality + 0.7 * user.generosity + dice.between(-1.0, 1.0)
     rating = float(max(1, min(5, int(wish + 0.5))))
     fact = thing.facts[dice.weighted(_weights(user, thing))]
     good = rating >= 4.0 or (rating == 3.0 and fact.quality > 0)
     own, everybody = (user.good_titles, words.GOOD_TITLES) if good else (user.bad_titles, words.BAD_TITLES)
-    adjective = habit(dice, (fact.good,) if good else (fact.bad,), words.GOOD if good else words.BAD)
+    adjective = world.habit(dice, (fact.good,) if good else (fact.bad,), said.good if good else said.bad)
     subject = fact.short if " " in fact.short else fact.subject
     second = dice.pick(user.good if good else user.bad)
-    title = habit(dice, own, everybody).format(
+    title = world.habit(dice, own, everybody).format(
         a=adjective,
         A=_upper(adjective),
         a2=second,
@@ -367,22 +382,22 @@ def write(dice: Dice, world: World, user: User, thing: Thing, given: Plan) -> Wr
     parts: list[str] = []
     good = given.rating >= 4.0 or (given.rating == 3.0 and dice.chance(0.5))
     if dice.chance(user.opens):
-        opening = habit(dice, user.openings, world.phrases.openings)
+        opening = world.habit(dice, user.openings, world.phrases.openings)
         out.opening = opening.format(thing=world.kind.thing, verb=world.kind.verb)
         parts.append(out.opening)
     for index, fact in enumerate(_mentioned(dice, user, thing, given)):
         sentence = _sentence(dice, world, user, fact, given.rating, out)
         if index and dice.chance(user.connects):
-            out.connectors.append(habit(dice, user.connectors, world.phrases.connectors))
+            out.connectors.append(world.habit(dice, user.connectors, world.phrases.connectors))
             sentence = f"{out.connectors[-1]}, {sentence}"
         parts.append(sentence)
     if dice.chance(user.remarks_often):
-        out.remark = habit(dice, user.remarks, world.phrases.remarks)
+        out.remark = world.habit(dice, user.remarks, world.phrases.remarks)
         parts.append(out.remark)
     if dice.chance(user.concludes):
         own, everybody = (user.praise, world.phrases.praise) if good else (user.blame, world.phrases.blame)
-        head = habit(dice, user.verdict_heads, world.phrases.verdict_heads)
-        out.verdict = f"{head}, {habit(dice, own, everybody)}"
+        head = world.habit(dice, user.verdict_heads, world.phrases.verdict_heads)
+        out.verdict = f"{head}, {world.habit(dice, own, everybody)}"
         parts.append(out.verdict)
     if dice.chance(user.closes):
         own, everybody = (
@@ -390,9 +405,9 @@ def write(dice: Dice, world: World, user: User, thing: Thing, given: Plan) -> Wr
             if good
             else (user.bad_closings, world.phrases.bad_closings)
         )
-        out.closing = habit(dice, own, everybody)
+        out.closing = world.habit(dice, own, everybody)
         parts.append(out.closing)
-    out.text = _punctuate(dice, user, parts)
+    out.text = _punctuate(dice, world, user, parts)
     return out
 
 
@@ -408,11 +423,11 @@ def _mentioned(dice: Dice, user: User, thing: Thing, given: Plan) -> list[Fact]:
 
 def _sentence(dice: Dice, world: World, user: User, fact: Fact, rating: float, out: Written) -> str:
     good = 0.8 * fact.quality + 0.6 * (rating - 3.2) + dice.between(-0.5, 0.5) > 0
-    own, everybody = (user.good, words.GOOD) if good else (user.bad, words.BAD)
+    own, everybody = (user.good, world.phrases.good) if good else (user.bad, world.phrases.bad)
     shared = fact.good if good else fact.bad
-    adjective = shared if dice.chance(0.8) else habit(dice, own, everybody)
-    strength = habit(dice, user.intensifiers, world.phrases.intensifiers) if dice.chance(user.intensifies) else ""
-    sentence = habit(dice, user.frames, words.FRAMES).format(
+    adjective = shared if dice.chance(0.8) else world.habit(dice, own, everybody)
+    strength = world.habit(dice, user.intensifiers, world.phrases.intensifiers) if dice.chance(user.intensifies) else ""
+    sentence = world.habit(dice, user.frames, world.phrases.frames).format(
         s=fact.subject, be=fact.be, i=strength, a=adjective, I=_upper(strength or "\0")
     )
     if "\0" in sentence:
@@ -428,17 +443,12 @@ def _sentence(dice: Dice, world: World, user: User, fact: Fact, rating: float, o
     return sentence
 
 
-def habit(dice: Dice, own: Sequence[str], everybody: Sequence[str]) -> str:
-    """One of the user's own phrases, the first most often, with probability `PERSISTENCE`, else anybody's."""
-    if not dice.chance(PERSISTENCE):
-        return dice.pick(everybody)
-    return own[dice.weighted((0.5, 0.3, 0.2)[: len(own)])]
-
-
-def _punctuate(dice: Dice, user: User, parts: Iterable[str]) -> str:
+def _punctuate(dice: Dice, world: World, user: User, parts: Iterable[str]) -> str:
     text = ""
     for part in parts:
-        mark = user.mark if dice.chance(PERSISTENCE) else (".", ".", ".", ".", ".", ".", "!", "...")[dice.below(8)]
+        mark = (
+            user.mark if dice.chance(world.persistence) else (".", ".", ".", ".", ".", ".", "!", "...")[dice.below(8)]
+        )
         text += _upper(part) + mark + " "
     text = text.strip()
     if text.endswith(" -"):
@@ -459,7 +469,13 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def make_world(category: str, name: str, users: int = USERS_PER_CATEGORY, said: Phrases | None = None) -> World:
+def make_world(
+    category: str,
+    name: str,
+    users: int = USERS_PER_CATEGORY,
+    said: Phrases | None = None,
+    persistence: float = PERSISTENCE,
+) -> World:
     """A population of one category in which every item has three reviewers or more (usually eight)."""
     kind, inventory = KINDS[category], said or phrases()
     people: dict[str, User] = {}
@@ -477,7 +493,8 @@ def make_world(category: str, name: str, users: int = USERS_PER_CATEGORY, said: 
         for reader in _readers(dice, crowd, needs, shelves, thing.genre, wanted):
             shelves[reader].append(len(things))
         things.append(thing)
-    return World(name, kind, inventory, crowd, tuple(things), tuple(tuple(_shuffled(dice, shelf)) for shelf in shelves))
+    sorted_out = tuple(tuple(_shuffled(dice, shelf)) for shelf in shelves)
+    return World(name, kind, inventory, crowd, tuple(things), sorted_out, persistence)
 
 
 def _readers(

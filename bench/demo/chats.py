@@ -199,6 +199,33 @@ def _clause(dice: Dice) -> str:
     return with_articles(filled[0].upper() + filled[1:])
 
 
+def _reason(dice: Dice) -> str:
+    """What may follow a judgement."""
+    told = dice.pick(("{person} {verb} it", "the {noun} {verb} the {noun2}", "{place} {adjective} {noun}"))
+    filled = told.format(
+        person=dice.pick(_PEOPLE),
+        verb=dice.pick(_VERBS),
+        noun=_noun(dice),
+        noun2=_noun(dice),
+        adjective=_adjective(dice),
+        place=dice.pick(_PLACES),
+    )
+    return with_articles(f"{dice.pick(('and', 'because', 'as if', 'though', 'so'))} {filled}")
+
+
+def _frame(dice: Dice) -> str:
+    """A sentence around a judgement, as `Phrases.frames` holds them."""
+    return dice.pick(
+        (
+            f"{dice.pick(_PEOPLE)} {dice.pick(_VERBS)} {{s}}, {{i}} {{a}}",
+            f"{dice.pick(_PLACES)} {_noun(dice)} {{s}} {{be}} {{i}} {{a}}",
+            f"{{s}} {dice.pick(_VERBS)} me as {{i}} {{a}}",
+            f"{{i}} {{a}} {dice.pick(_PLACES)} {_noun(dice)}: {{s}}",
+            f"{_adjective(dice)} {_noun(dice)} or not, {{s}} {{be}} {{i}} {{a}}",
+        )
+    )
+
+
 def improvised(dice: Dice) -> Phrases:
     """The inventories of one world: a few entries of the pre-training ones, four times as many that no other world has."""
     base = phrases(pretraining=True)
@@ -210,6 +237,9 @@ def improvised(dice: Dice) -> Phrases:
             "name": lambda: made_up(dice).capitalize(),
             "head": lambda: dice.pick((f"As {dice.pick(_PEOPLE)} says", f"{_noun(dice).capitalize()} aside")),
             "thing": lambda: with_articles(f"a {_adjective(dice)} {_noun(dice)}"),
+            "adjective": lambda: _adjective(dice),
+            "reason": lambda: _reason(dice),
+            "frame": lambda: _frame(dice),
         }
         return dice.several(entries, count) + tuple(forms[invent]() for _ in range(4 * count))
 
@@ -229,6 +259,11 @@ def improvised(dice: Dice) -> Phrases:
         blame=mixed(base.blame, 4, "thing"),
         connectors=mixed(base.connectors, 4, "head"),
         intensifiers=mixed(base.intensifiers, 4, "word"),
+        good=mixed(base.good, 4, "adjective"),
+        bad=mixed(base.bad, 4, "adjective"),
+        good_reasons=mixed(base.good_reasons, 4, "reason"),
+        bad_reasons=mixed(base.bad_reasons, 4, "reason"),
+        frames=mixed(base.frames, 3, "frame"),
     )
 
 
@@ -280,7 +315,7 @@ def world(name: str, scramble: float = 0.0) -> World:
     dice = Dice(f"{name}/inventory")
     category = dice.pick(CATEGORIES)
     said = scrambled(dice) if dice.chance(scramble) else improvised(dice)
-    return make_world(category, name, users=USERS_PER_WORLD, said=said)
+    return make_world(category, name, users=USERS_PER_WORLD, said=said, persistence=dice.between(0.4, 0.9))
 
 
 def chats(name: str, per_user: int, counts: Sequence[float], scramble: float = 0.0) -> Iterator[Chat]:

@@ -1,9 +1,11 @@
 """Make the demo's language model from nothing: tokenizer, pre-training, export.
 
     python -m bench.demo.pretrain --out FOLDER
+    torchrun --standalone --nproc-per-node 2 -m bench.demo.pretrain --out FOLDER
 
-writes a folder that transformers and vLLM load, a log (`log.jsonl`) and checkpoints. Everything is seeded: the same
-command gives the same weights on the same machine with the same versions and thread count.
+writes a folder that transformers and vLLM load, a log (`log.jsonl`) and checkpoints; the second command shares the
+batches of a step between two processes. Everything is seeded: the same command gives the same weights on the same
+machine with the same versions.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,7 @@ from bench.batching import batches as in_batches
 from bench.data.demo import Dice
 from bench.demo.chats import CHAT_TEMPLATE, SPECIAL, Chat, chats
 from bench.methods.dep import DEP
+from bench.softprompt import processes
 
 if TYPE_CHECKING:
     import torch
@@ -39,25 +43,25 @@ class Recipe:
     """The settings of pre-training; the defaults are those of the shipped model."""
 
     seed: int = 0
-    steps: int = 2200
-    tokens_per_step: int = 4096
+    steps: int = 4600
+    batches_per_step: int = 2
+    tokens_per_batch: int = 4096
     hidden: int = 192
     layers: int = 4
     heads: int = 3
     kv_heads: int = 3
     feed_forward: int = 512
-    muon_rate: float = 1.5e-3
-    adam_rate: float = 2e-3
+    muon_rate: float = 1.8e-3
+    adam_rate: float = 2.4e-3
     warmup: int = 60
     answer_weight: float = 3.0
-    threads: int = 1
     tokenizer_worlds: int = 200
 
     def blocks(self, done: float) -> tuple[float, ...]:
-        """How often 0..8 history blocks are shown at a share `done` of the steps: few first, four mostly later on."""
+        """How often 0..8 history blocks are shown at a share `done` of the steps: few first, three or four later on."""
         if done < 0.5:
             return (1, 4, 5, 2, 1, 0, 0, 0, 0)
-        return (1, 2, 3, 3, 9, 0.5, 0.5, 0.3, 0.7)
+        return (1, 2, 3, 6, 6, 0.5, 0.5, 0.3, 0.7)
 
     def scramble(self, done: float) -> float:
         """The share of worlds whose phrases cannot be known, only copied."""
@@ -66,7 +70,7 @@ class Recipe:
     def induction(self, done: float) -> float:
         """The share of sequences that are random tokens, repeated: nothing else at first, so that copying is settled
         before the model learns any phrase by heart."""
-        return 1.0 if done < 0.05 else 0.1 if done < 0.5 else 0.03
+        return 1.0 if done < 0.02 else 0.1 if done < 0.5 else 0.03
 
     def rate(self, step: int) -> float:
         """The learning rate's factor: linear warmup, constant, linear decay to 2% over the second half."""
@@ -153,8 +157,9 @@ def _any_token(dice: Dice) -> int:
     return len(SPECIAL) + dice.below(VOCABULARY - len(SPECIAL) - len(MARKS))
 
 
-def batches(tokenizer: Any, recipe: Recipe) -> Iterator[list[Row]]:
-    """A batch for each step: sequences of like length, `tokens_per_step` with padding or a little less."""
+def batches(tokenizer: Any, recipe: Recipe) -> Iterator[list[list[Row]]]:
+    """The batches of each step: sequences of like length, `tokens_per_batch` with padding or a little less. Those of a
+    step are alike as well, so that processes that share them need not wait for each other."""
     dice = Dice(f"pretraining/{recipe.seed}/batches")
     made = world = 0
     while made < recipe.steps:
@@ -168,11 +173,14 @@ def batches(tokenizer: Any, recipe: Recipe) -> Iterator[list[Row]]:
         pool = [row for row in pool if len(row.ids) <= CONTEXT]
         lengths = [len(row.ids) for row in pool]
         ready = [
-            [pool[index] for index in rows] for rows in in_batches(lengths, recipe.tokens_per_step, shortest_first=True)
+            [pool[index] for index in rows]
+            for rows in in_batches(lengths, recipe.tokens_per_batch, shortest_first=True)
         ]
-        for batch in dice.several(ready, len(ready))[: recipe.steps - made]:
+        count = recipe.batches_per_step
+        steps = [ready[start : start + count] for start in range(0, len(ready) - count + 1, count)]
+        for some in dice.several(steps, len(steps))[: recipe.steps - made]:
             made += 1
-            yield batch
+            yield some
 
 
 def build(recipe: Recipe) -> Any:
@@ -273,14 +281,25 @@ def tensors(batch: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, weights
 
 
+@cache
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16."""
+    import torch
+
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
 def losses(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each token but the first, nats, shape (rows, length - 1)."""
     import torch
 
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    # Without instructions for it, bfloat16 is several times slower than float32.
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         logits = torch.nn.functional.linear(hidden, model.lm_head.weight)
-    return torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")
+    flat = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return flat.view(len(ids), -1)
 
 
 def copying(tokenizer: Any, chat: Chat) -> list[int]:
@@ -346,8 +365,11 @@ def train(out: Path, recipe: Recipe, held_out: int = 100, checkpoint_minutes: fl
     """Pre-train and write the model to `out`; a log line every 50 steps, a checkpoint every few minutes."""
     import torch
 
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    first = processes.rank() == 0
+    if processes.world() > 1:
+        torch.distributed.init_process_group("gloo")
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(recipe.seed, recipe.tokenizer_worlds)
     unseen = [
@@ -360,38 +382,50 @@ def train(out: Path, recipe: Recipe, held_out: int = 100, checkpoint_minutes: fl
     begun = saved = time.monotonic()
     seen = 0
     running: list[float] = []
-    with (out / "log.jsonl").open("w", encoding="utf-8") as log:
-        for step, batch in enumerate(batches(tokenizer, recipe)):
-            running.append(_step(model, groups, batch, recipe, step))
-            seen += sum(len(row.ids) for row in batch)
+    with (out / "log.jsonl" if first else Path(os.devnull)).open("w", encoding="utf-8") as log:
+        for step, some in enumerate(batches(tokenizer, recipe)):
+            running.append(_step(model, groups, some, recipe, step))
+            seen += sum(len(row.ids) for batch in some for row in batch)
             last = step + 1 == recipe.steps
             if step % 50 == 49 or last:
                 minutes = (time.monotonic() - begun) / 60
                 line = {"step": step + 1, "tokens": seen, "minutes": round(minutes, 2)}
                 line["loss"] = round(sum(running) / len(running), 4)
                 running.clear()
-                if step % 250 == 249 or last:
+                if first and (step % 250 == 249 or last):
                     line |= evaluate(model, tokenizer, unseen)
                 print(json.dumps(line), file=log, flush=True)
-            if time.monotonic() - saved > checkpoint_minutes * 60:
+            if first and time.monotonic() - saved > checkpoint_minutes * 60:
                 export(model, tokenizer, out / "checkpoint")
                 saved = time.monotonic()
-    export(model, tokenizer, out)
+    if first:
+        export(model, tokenizer, out)
+    processes.leave()
 
 
-def _step(model: Any, groups: Sequence[Any], batch: Sequence[Row], recipe: Recipe, step: int) -> float:
+def _step(model: Any, groups: Sequence[Any], some: Sequence[Sequence[Row]], recipe: Recipe, step: int) -> float:
+    """One update from some batches; each process takes its share of them. Returns the mean loss of this process's."""
     import torch
 
-    ids, weights = tensors(batch)
-    loss = (losses(model, ids) * weights[:, 1:]).sum() / weights[:, 1:].sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    own = some[processes.rank() :: processes.world()]
+    value = 0.0
+    for batch in own:
+        ids, weights = tensors(batch)
+        loss = (losses(model, ids) * weights[:, 1:]).sum() / weights[:, 1:].sum()
+        (loss / len(some)).backward()  # type: ignore[no-untyped-call]
+        value += loss.item() / len(own)
+    if processes.world() > 1:
+        parameters = list(model.parameters())
+        together = torch.cat([one.grad.flatten() for one in parameters])
+        torch.distributed.all_reduce(together)
+        for one, total in zip(parameters, torch.split(together, [one.numel() for one in parameters]), strict=True):
+            one.grad = total.view_as(one)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group, peak in zip(groups, (recipe.muon_rate, recipe.adam_rate), strict=True):
         for settings in group.param_groups:
             settings["lr"] = peak * recipe.rate(step)
         group.step()
         group.zero_grad(set_to_none=True)
-    value = loss.item()
     if not math.isfinite(value):
         raise AssertionError(f"the loss is {value} at step {step}: lower the learning rate")
     return value
@@ -403,6 +437,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="fewer steps for a trial run")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     arguments = parser.parse_args()
+    if Recipe.batches_per_step % processes.world():
+        parser.error(
+            f"{processes.world()} processes cannot share the {Recipe.batches_per_step} batches of a step evenly"
+        )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     train(arguments.out, Recipe(seed=arguments.seed, steps=arguments.steps))
 

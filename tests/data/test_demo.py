@@ -133,8 +133,8 @@ def test_the_oracle_keeps_what_is_given_and_writes_anew() -> None:
 
 
 def test_habits_persist_about_six_times_in_ten() -> None:
-    dice = demo.Dice("persistence")
-    own = sum(demo.habit(dice, ("mine",), ("other",)) == "mine" for _ in range(4000))
+    world, dice = demo.make_world("Books", "benchmark/0", users=12), demo.Dice("persistence")
+    own = sum(world.habit(dice, ("mine",), ("other",)) == "mine" for _ in range(4000))
     assert 0.57 < own / 4000 < 0.63
 
 
@@ -144,7 +144,11 @@ def test_dice_are_the_same_everywhere() -> None:
     assert [round(dice.unit(), 12) for _ in range(3)] == [0.627614340918, 0.026045085818, 0.336813151654]
 
 
-@pytest.mark.parametrize("field", list(demo.Phrases.__dataclass_fields__))
+SHARED = {"good", "bad", "good_reasons", "bad_reasons", "frames"}
+"""What both populations say, as the demo's card discloses."""
+
+
+@pytest.mark.parametrize("field", sorted(demo.Phrases.__dataclass_fields__.keys() - SHARED))
 def test_pretraining_shares_no_phrase_with_the_benchmark(field: str) -> None:
     ours, theirs = (getattr(demo.phrases(pretraining), field) for pretraining in (False, True))
     assert len(ours) >= 8
@@ -179,3 +183,14 @@ def test_pretraining_users_items_and_phrases_are_not_in_the_benchmark(corpora: d
             for phrase in phrases:
                 filled = phrase.format(thing=world.kind.thing, verb=world.kind.verb)
                 assert filled.lower() not in texts
+
+
+def test_pretraining_populations_differ_in_how_they_talk() -> None:
+    one, two = (chats.world(f"pretraining/0/{number}") for number in range(2))
+    assert one.persistence != two.persistence
+    for field in SHARED:
+        here, there = (set(getattr(world.phrases, field)) for world in (one, two))
+        assert len(here & there) < 0.5 * len(here)
+    for world in (one, two):
+        texts = [record.text for user in range(4) for record, _, _ in demo.reviews(world, user)]
+        assert not any(brace in text for text in texts for brace in "{}\0")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,15 +152,34 @@ def test_it_predicts_reviews_and_uses_the_history(model: Any, tokenizer: Any) ->
     assert mean < sum(other) / len(other) - 0.1
 
 
-def test_pretraining_is_seeded_and_its_export_loads(tmp_path: Path) -> None:
+TRIAL = """
+import sys
+from pathlib import Path
+from bench.demo import pretrain
+
+shape = dict(hidden=128, heads=2, kv_heads=2, feed_forward=64, layers=3)
+recipe = pretrain.Recipe(steps=2, tokens_per_batch=600, tokenizer_worlds=16, **shape)
+pretrain.train(Path(sys.argv[1]), recipe, held_out=4)
+"""
+
+
+def test_pretraining_is_seeded_also_in_two_processes(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    recipe = pretrain.Recipe(steps=2, tokens_per_step=600, hidden=128, heads=2, kv_heads=2, feed_forward=64, layers=3)
-    recipe = replace(recipe, tokenizer_worlds=16)
-    for name in ("one", "two"):
-        pretrain.train(tmp_path / name, recipe, held_out=4)
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    script = tmp_path / "trial.py"
+    script.write_text(TRIAL)
+    launchers = {
+        "one": [sys.executable],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    }
+    for name, launcher in launchers.items():
+        subprocess.run([*launcher, str(script), str(tmp_path / name)], check=True, capture_output=True, text=True)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in launchers)
+    # The gradients of a step's two batches are added, whoever made them.
     assert all((one[name] == two[name]).all() for name in one)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2]
+    assert "copied" in lines[0]
 
 
 def test_the_shipped_tokenizer_can_be_made_again() -> None:
