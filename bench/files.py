@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -322,11 +323,14 @@ def _locked(folder: Path, kind: int) -> Iterator[None]:
         raise unwritable(folder, error) from error
     with lock:
         try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"another process is writing to {folder}; wait for it or stop it, nothing was changed"
-            ) from None
+            # Not to be taken for a writer: who looks in `is_held` holds the lock for a moment.
+            for pause in (0.02, 0.05, 0.1, 0):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                    break
+                time.sleep(pause)
+            else:
+                raise BusyError(f"another process is writing to {folder}; wait for it or stop it, nothing was changed")
         except OSError as error:
             raise StoreError(
                 f"{folder} cannot be locked: {error.strerror}. Choose a folder on a file system with flock (e.g. --set "
