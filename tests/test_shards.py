@@ -368,7 +368,7 @@ def test_of_those_that_end_last_together_one_completes(shop_run: Shop, monkeypat
 
 
 def test_three_processes_at_once_and_one_is_killed(shop_run: Shop, tmp_path: Path) -> None:
-    """Shard 3/3 waits a minute after its first answer, and is killed while the others work, and then done."""
+    """Shard 3/3 waits an hour after its first answer, and is killed while the others work, and then done."""
     settings = yaml.safe_load(shop_run.config.read_text())
     results = tmp_path / "results"
 
@@ -388,9 +388,9 @@ def test_three_processes_at_once_and_one_is_killed(shop_run: Shop, tmp_path: Pat
         paths = results.glob(f"runs/*/shards/{number}-of-3/generations.jsonl")
         return [line for path in paths for line in path.read_bytes().splitlines()]
 
-    slow = start("3/3", 60)
+    slow = start("3/3", 3600)
     quick = [start(shard, 0.01) for shard in ("1/3", "2/3")]
-    said = [one.communicate(timeout=120) for one in quick]
+    said = [one.communicate(timeout=600) for one in quick]
     assert [one.returncode for one in quick] == [0, 0], said
     while not answers(3):
         assert slow.poll() is None, slow.communicate()[1]

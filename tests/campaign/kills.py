@@ -197,11 +197,11 @@ class Shards(Campaign):
     """Kills shards of one run, two of three at a time."""
 
     def run(self, kills: int) -> None:
-        """Until so many are killed."""
+        """Until so many are killed and the run is complete."""
         shutil.rmtree(self.folder)
         before: dict[tuple[str, str, int], tuple[str, str]] = {}
         merged, self.files = self.files, "runs/*/shards/*/generations.jsonl"
-        while self.kills < kills:
+        while self.kills < kills or before or not self.completed:
             assert self.server is not None
             mark = len(self.server.asked)
             chosen = self.random.sample((1, 2, 3), 2)
@@ -209,7 +209,8 @@ class Shards(Campaign):
                 Process([*self.command, "--shard", f"{number}/3"], self.log.with_suffix(f".{number}"))
                 for number in chosen
             ]
-            end = time.perf_counter() + self.random.uniform(0.2, 1.5) * self.seconds
+            patience = self.random.uniform(0.2, 1.5) if self.kills < kills else 30
+            end = time.perf_counter() + patience * self.seconds
             for process in working:
                 code = process.wait(max(end - time.perf_counter(), 0.01))
                 if code is None:
