@@ -16,7 +16,7 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -349,26 +349,37 @@ class EmbeddingCache:
         # Prompts are made in one thread and looked at in another.
         self._lock = RLock()
 
-    def embed(self, texts: Sequence[str], spec: str, progress: Callable[[int, int], None] | None = None) -> Vectors:
+    def embed(self, texts: Sequence[str], spec: str) -> Vectors:
         """Vectors of `texts` by the encoder of `spec`, shape (n, d). Only what is not on disk is encoded, once each.
 
-        `progress` is called with (encoded, to encode) after each block. Raises `ConfigError`, `ResourceError` as
-        `load_encoder` does, `StoreError` if the folder cannot be written.
+        Raises `ConfigError`, `ResourceError` as `load_encoder` does, `StoreError` if the folder cannot be written.
         """
         with self._lock:
             encoder, file = self._opened(spec)
-            keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+            keys = [_key(text) for text in texts]
             unique = dict(zip(keys, texts, strict=True))
             vectors = file.get(unique)
-            missing = [key for key in unique if key not in vectors]
-            for start in range(0, len(missing), self._block):
-                block = missing[start : start + self._block]
-                vectors |= self._encoded(encoder, file, {key: unique[key] for key in block})
-                if progress is not None:
-                    progress(start + len(block), len(missing))
+            missing = {key: text for key, text in unique.items() if key not in vectors}
+            for made in self._encoded(encoder, file, missing):
+                vectors |= made
             if not keys:
                 return np.zeros((0, file.dimension or 0), np.float32)
             return np.stack([vectors[key] for key in keys])
+
+    def fill(self, texts: Iterable[str], spec: str, progress: Callable[[int, int], None] | None = None) -> None:
+        """Have the vectors of `texts` on disk, as `embed` does, with those of one block in memory at a time; `progress`
+        is called with (encoded, to encode) after each. Raises as `embed` does."""
+        with self._lock:
+            encoder, file = self._opened(spec)
+            missing = {_key(text): text for text in texts}
+            for block in _blocks(list(missing), self._block):
+                for key in file.get(block):
+                    del missing[key]
+            done = 0
+            for made in self._encoded(encoder, file, missing):
+                done += len(made)
+                if progress is not None:
+                    progress(done, len(missing))
 
     def _opened(self, spec: str) -> tuple[Encoder, VectorFile]:
         if spec not in self._open:
@@ -389,7 +400,14 @@ class EmbeddingCache:
         needed."""
         self._open.clear()
 
-    def _encoded(self, encoder: Encoder, file: VectorFile, texts: Mapping[bytes, str]) -> dict[bytes, Vectors]:
+    def _encoded(
+        self, encoder: Encoder, file: VectorFile, texts: Mapping[bytes, str]
+    ) -> Iterator[dict[bytes, Vectors]]:
+        """Encode texts and keep their vectors on disk, a block at a time."""
+        for block in _blocks(list(texts), self._block):
+            yield self._encode(encoder, file, {key: texts[key] for key in block})
+
+    def _encode(self, encoder: Encoder, file: VectorFile, texts: Mapping[bytes, str]) -> dict[bytes, Vectors]:
         vectors = encoder.encode(list(texts.values()))
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
@@ -400,3 +418,11 @@ class EmbeddingCache:
             )
         file.append(list(texts), vectors)
         return dict(zip(texts, vectors, strict=True))
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _blocks(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

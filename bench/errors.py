@@ -7,6 +7,7 @@
     ├── ResourceError           something outside the repository is missing (WordNet, a model, a package)
     ├── BackendError            the language model could not be reached or refused a call
     └── StoreError              a run folder that cannot be read or written
+        ├── BusyError           a folder that another process works on
         └── DamagedError        a stored file that is not what was written
 
 Every message says what went wrong, where, and what to do about it.
@@ -39,6 +40,10 @@ class BackendError(BenchError):
 
 class StoreError(BenchError):
     """A run folder that cannot be read or written."""
+
+
+class BusyError(StoreError):
+    """A folder that another process works on."""
 
 
 MEND = "Run its command again, which mends it"

@@ -9,24 +9,27 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bench import machine
 from bench.backends import Engines
-from bench.errors import ConfigError, DamagedError
-from bench.files import exclusive, gone
+from bench.errors import BusyError, ConfigError, DamagedError, StoreError
+from bench.files import exclusive, gone, together
 from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop, Seconds
+from bench.merge import take_in
 from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
-from bench.records import Completion
+from bench.records import Completion, Instance
 from bench.resolved import Run
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
+from bench.shards import Shard, at_work, named, shards_in, shards_of, without_text
 from bench.softprompt.trained import TrainedAdapter, told_apart
 from bench.store import RunStore, made_otherwise, other_weights
 from bench.work import Work
@@ -38,19 +41,10 @@ Say = Callable[[str], None]
 def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -> list[Summary]:
     """Do what is missing of each job and return their summaries. `processes`: 1 for this one alone, 2 for a worker
     beside it; default: 2 without a GPU and with two cores or more. Raises `BenchError`; what was finished is kept."""
-    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise ConfigError(
-            f"this is one of {world} processes, but texts are made by one: use `accelerate launch ... -m bench.cli "
-            "train` for training, then run this command without the launcher"
-        )
+    _check_alone()
     unfinished = [job for job in jobs if job.summary() is None]
     for job in unfinished:
-        job.check()
-        if damage := job.damage():
-            say(f"{damage}; mending it")
-        _tell_of_older(job, say)
-        if sentence := told_apart(job.run):
-            say(sentence)
+        _look_over(job, say)
     # Torch, which knows of GPUs, is not imported for nothing.
     alone = not unfinished or (_processes() if processes is None else processes) == 1
     if not alone and (sentence := foretold(unfinished)):
@@ -64,6 +58,24 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
     else:
         _do(unfinished, say)
     return [Summary.read(job.folder / "summary.json") for job in jobs]
+
+
+def _check_alone() -> None:
+    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(
+            f"this is one of {world} processes, but texts are made by one: use `accelerate launch ... -m bench.cli "
+            "train` for training, then run this command without the launcher"
+        )
+
+
+def _look_over(job: Job, say: Say) -> None:
+    """Find out whether a job can be done, and say what is worth knowing before it is."""
+    job.check()
+    if damage := job.damage():
+        say(f"{damage}; mending it")
+    _tell_of_older(job, say)
+    if sentence := told_apart(job.run):
+        say(sentence)
 
 
 def _tell_of_older(job: Job, say: Say) -> None:
@@ -154,6 +166,102 @@ def _processes() -> int:
     return 1 if torch.cuda.is_available() else min(2, len(os.sched_getaffinity(0)))
 
 
+# ---- shards
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """What there is once a shard is done: how many instances it has, and how many of the run's `total` no shard is done
+    with (`left`), which are those of the shards `to_come`; of these some are `at_work`. `summary` is there if that
+    completed the run."""
+
+    instances: int
+    total: int
+    left: int
+    to_come: list[Shard]
+    at_work: list[Shard]
+    summary: Summary | None
+
+
+def write_shard(job: Job, shard: Shard, say: Say = say) -> ShardDone:
+    """Make the texts of a shard of a job that are missing; if it was the last one, complete the run. Raises
+    `BenchError`; what was finished is kept."""
+    _check_alone()
+    part, total = job.part(shard), len(job.instances)
+    if (known := job.summary()) is not None:
+        return ShardDone(len(part.instances), total, 0, [], [], known)
+    _look_over(job, say)
+    _check_trained(job)
+    with together(job.folder), RunStore(part.folder, part.record(), say, part.places) as store:
+        others = [one for one in at_work(job.folder) if one.of != shard.of]
+        if others:
+            raise BusyError(
+                f"shards of another count ({named(others)}) are at work on {job.folder}, and share instances with "
+                f"{shard}; wait for them, or use their count. Nothing was changed"
+            )
+        embed_ahead(part.run, part.chosen)
+        with Engines(vectors=part.adapter is not None) as engines:
+            predict(part, store, engines, say)
+    left = [] if job.is_written else without_text(job.folder, job.instances)
+    to_come = shards_of(left, shard.of)
+    busy = [one for one in at_work(job.folder) if one in to_come]
+    summary = None
+    if not left:
+        try:
+            summary = merge(job, say)
+        except BusyError:
+            # Of those that end last at the same time one completes the run.
+            say(f"{job.label}: another process completes the run")
+    return ShardDone(len(part.instances), total, len(left), to_come, busy, summary)
+
+
+def _check_trained(job: Job) -> None:
+    """Raise `StoreError` if a job's adapter is still to be trained: of many shards each would want to."""
+    if job.trains is None:
+        return
+    command = f"train it before its shards: bench train --method {job.config.method}, with the same options"
+    try:
+        ready = job.trains.is_trained and job.trains.selection is not None
+    except DamagedError as error:
+        raise StoreError(f"{error.what}; {command}") from None
+    if not ready:
+        raise StoreError(f"the adapter {job.trains.folder} is not trained yet; {command}")
+
+
+def merge(job: Job, say: Say = say) -> Summary:
+    """Complete a run from what its shards wrote; asks no model. Raises `StoreError` if texts are missing, and tells
+    whose they are."""
+    _check_alone()
+    if (known := job.summary()) is not None:
+        return known
+    for metric in job.run.metrics.values():
+        metric.check()
+    if not job.is_written and (missing := without_text(job.folder, job.instances)):
+        raise StoreError(_incomplete(job, missing))
+    with RunStore(job.folder, job.record(), say, job.places) as store:
+        if not store.predictions(job.instances) and (missing := take_in(job, store, say)):
+            raise StoreError(_incomplete(job, missing))
+        summarise(job, store, say, None)
+    return Summary.read(job.folder / "summary.json")
+
+
+def _incomplete(job: Job, missing: Sequence[str]) -> str:
+    """That a run is not complete, what is missing, and what to do about it."""
+    here = shards_in(job.folder)
+    if not here:
+        return (
+            f"{job.folder} has no shards to merge; start them with: bench run --shard 1/8 ..., or leave --merge out to "
+            "make all texts here"
+        )
+    # Of several counts the one with the fewest shards to run.
+    shards = min((shards_of(missing, of) for of in sorted({one.of for one in here})), key=len)
+    return (
+        f"{job.folder} is not complete: {len(missing):,} of {len(job.instances):,} instances have no text yet, all of "
+        f"shards that are not done: {named(shards)}. Run each with the same options (--shard {shards[0]}), or leave "
+        "--merge out to make these texts here"
+    )
+
+
 # ---- texts
 
 
@@ -162,13 +270,15 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | 
     time went, if a model was asked."""
     if store.predictions(job.instances):
         return None
+    if job.shard is None and not take_in(job, store, say):
+        return None
     resumed = store.stored()
     if resumed:
         say(f"{job.label}: {resumed} completions are there already, going on")
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
     answers = SharedAnswers(job, store)
-    loop = Loop(job.run, answers, engine, job.vectors, job.label)
+    loop = Loop(job.run, answers, engine, job.vectors, job.label, job.chosen)
     try:
         predictions = loop.predictions()
     finally:
@@ -242,16 +352,16 @@ def _written(job: Job, store: RunStore) -> list[Prediction]:
     return predictions
 
 
-def embed_ahead(run: Run) -> None:
-    """Put the vectors of all records on disk at once, in large batches, for a method with an encoder."""
+def embed_ahead(run: Run, instances: Iterable[Instance] | None = None) -> None:
+    """Put the vectors of all records, or of those in the profiles of some instances, on disk at once, in large batches,
+    for a method with an encoder."""
     encoder = getattr(run.method, "encoder", None)
     if encoder is None:
         return
     texts: dict[str, None] = {}
-    for corpus in run.corpora.values():
-        for instances in corpus.instances.values():
-            for instance in instances:
-                texts.update(dict.fromkeys(record.text for record in instance.profile))
+    splits = (split for corpus in run.corpora.values() for split in corpus.instances.values())
+    for instance in chain.from_iterable(splits) if instances is None else instances:
+        texts.update(dict.fromkeys(record.text for record in instance.profile))
     started = time.perf_counter()
     progress: Progress | None = None
     seen = 0
@@ -262,7 +372,7 @@ def embed_ahead(run: Run) -> None:
         progress.update(finished=done - seen)
         seen = done
 
-    run.embeddings.embed(list(texts), encoder, report)
+    run.embeddings.fill(texts, encoder, report)
     if progress is not None:
         progress.close()
         say(f"embedded {seen:,} texts with {encoder} in {duration(time.perf_counter() - started)}")

@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bench.errors import ConfigError, DamagedError, StoreError
+from bench.errors import BusyError, ConfigError, DamagedError, StoreError
 
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """What reading says of a file that is not there, or not a file: no right of access would help."""
@@ -102,11 +103,15 @@ def drop_leftovers(path: Path) -> None:
 def write_held(path: Path, content: str | bytes) -> None:
     """`write_atomically` into a folder that was made when it was locked; a folder in the file's place is put aside.
     Raises `StoreError` if the folder is gone."""
+    _check_held(path)
+    write_atomically(path, content)
+
+
+def _check_held(path: Path) -> None:
     if not path.parent.is_dir():
         raise gone(path.parent)
     if path.is_dir():
         put_aside(path)
-    write_atomically(path, content)
 
 
 def put_aside(path: Path, copy: bool = False) -> Path:
@@ -210,6 +215,23 @@ def sealed_lines(rows: Iterable[Mapping[str, Any]], owner: str = "") -> bytes:
     return b"".join(sealed(row, owner) for row in rows)
 
 
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], owner: str, keep: bool = False) -> None:
+    """Write rows, each with its checksum, as the whole content of a file, one row in memory at a time; with `keep`
+    another content that lies there is kept beside. Else as `write_held`."""
+    _check_held(path)
+    digest = hashlib.sha256()
+    try:
+        with replacing(path) as file:
+            for row in rows:
+                line = sealed(row, owner)
+                digest.update(line)
+                file.write(line)
+            if keep and path.exists() and content_hash(path) != digest.hexdigest():
+                put_aside(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as the content of a JSONL file for others: without checksums."""
     return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
@@ -277,24 +299,63 @@ def read_rows(path: Path, owner: str | None = None) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if it is not there. Raises `StoreError` if another process holds it."""
+    """Hold the lock of a folder, which is made if it is not there. Raises `BusyError` if another process holds it,
+    `StoreError` where there can be no lock."""
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder together with all others that hold it so, and raise as `exclusive` does: who does has
+    to wait for all of them."""
+    with _locked(folder, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
+        # Over NFS a lock that is held together takes a file that can be read, any other one that can be written.
+        lock = (folder / ".lock").open("a+")
     except OSError as error:
         raise unwritable(folder, error) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            # Not to be taken for a writer: who looks in `is_held` holds the lock for a moment.
+            for pause in (0.02, 0.05, 0.1, 0):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                    break
+                time.sleep(pause)
+            else:
+                raise BusyError(f"another process is writing to {folder}; wait for it or stop it, nothing was changed")
+        except OSError as error:
             raise StoreError(
-                f"another process is writing to {folder}; wait for it or stop it, nothing was changed"
-            ) from None
+                f"{folder} cannot be locked: {error.strerror}. Choose a folder on a file system with flock (e.g. --set "
+                "results=FOLDER), and run again; nothing was changed"
+            ) from error
         try:
             yield
         finally:
             # Closing would not do: a worker process forked meanwhile holds the same lock.
             fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody holds the lock of a folder alone."""
+    try:
+        lock = (folder / ".lock").open()
+    except ABSENT:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    return False
 
 
 class RowWriter:
@@ -314,7 +375,10 @@ class RowWriter:
     def append(self, row: Mapping[str, Any]) -> int:
         """Keep a row, whole or not at all: once this returns, killing the process does not lose it. The byte at which
         it begins. Raises `StoreError` if the file, or its folder, is not where it was."""
-        line = sealed(row, self._owner)
+        return self.append_line(sealed(row, self._owner))
+
+    def append_line(self, line: bytes) -> int:
+        """`append` a row that has its checksum."""
         try:
             # An unbuffered write to a full disk may stop short without an error.
             if self._file.write(line) != len(line):

@@ -19,6 +19,7 @@ from bench.places import found, places_of
 from bench.progress import say
 from bench.registry import create, near_match
 from bench.results import SCHEMA, Prediction, Row, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
+from bench.shards import FOLDER, shards_in
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric
@@ -166,13 +167,15 @@ class _Described(Stored):
 def read_record(folder: Path) -> RunRecord:
     """The run.json of a run, complete or not, with the paths that are known here. Raises `StoreError` for a schema that
     cannot be read, and where identity or configuration lack what every run has."""
-    path = folder / "run.json"
+    # As long as there is nothing but shards a run has no record of its own.
+    paths = [place / "run.json" for place in (folder, *(shard.folder(folder) for shard in shards_in(folder)))]
+    path = next((path for path in paths if path.exists()), paths[0])
     record = RunRecord.read(path)
     try:
         validated(_Described, {"identity": record.identity, "config": record.config}, path)
     except DamagedError as error:
         raise DamagedError(path, error.problem, mend_of(record)) from None
-    return record.model_copy(update={"config": found(record.config, places_of(folder))})
+    return record.model_copy(update={"config": found(record.config, places_of(path.parent))})
 
 
 def config_of(record: RunRecord) -> RunConfig:
@@ -268,7 +271,7 @@ def said(readable: Readable[Read]) -> list[Read]:
 
 def run_folders(results: Path) -> list[Path]:
     """The folders of all runs, complete or not, by name."""
-    names = ("run.json", "summary.json", "generations.jsonl")
+    names = ("run.json", "summary.json", "generations.jsonl", FOLDER)
     return sorted({path.parent for name in names for path in (results / "runs").glob(f"*/{name}")})
 
 

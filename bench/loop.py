@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,7 +70,7 @@ class _Step:
 
 
 class Loop:
-    """Makes the predictions of a run.
+    """Makes the predictions of a run, or of some of its `instances`.
 
     `engine` gives the backend on the first call whose answer is not there; `vectors` make those of prompts with slots.
     Instances are advanced ahead of the backend, in a thread. What the backend is given, and when, hangs on no clock: an
@@ -78,15 +78,22 @@ class Loop:
     """
 
     def __init__(
-        self, run: Run, answers: Answers, engine: Callable[[], Backend], vectors: PromptVectors | None, label: str
+        self,
+        run: Run,
+        answers: Answers,
+        engine: Callable[[], Backend],
+        vectors: PromptVectors | None,
+        label: str,
+        instances: Sequence[Instance] | None = None,
     ) -> None:
         self._run = run
+        self._instances = run.instances if instances is None else instances
         self._answers = answers
         self._engine = engine
         self._vectors = vectors
         self._backend: Backend | None = None
         self._a_turn = sys.maxsize
-        self._waiting = iter(run.instances)
+        self._waiting = iter(self._instances)
         self._ahead = Ahead(self._advance)
         self._begun: deque[Future[_Step]] = deque()
         self._continued: deque[Future[_Step]] = deque()
@@ -96,7 +103,7 @@ class Loop:
         self._ready: deque[Call] = deque()
         self._in_flight = 0
         self._rows: dict[str, Prediction] = {}
-        self._progress = Progress(label, len(run.instances))
+        self._progress = Progress(label, len(self._instances))
         self._started: float | None = None
         self._ended = 0.0
         self._engine_seconds = 0.0
@@ -110,7 +117,7 @@ class Loop:
             self._ended = perf_counter()
             self._ahead.close()
             self._progress.close()
-        return [self._rows[instance.id] for instance in self._run.instances]
+        return [self._rows[instance.id] for instance in self._instances]
 
     @property
     def seconds(self) -> Seconds | None:

@@ -18,6 +18,7 @@ from bench.identity import readable_name
 from bench.job import Job
 from bench.records import Call, Completion
 from bench.results import Generation, RunRecord, identity_hash, row_in
+from bench.shards import shards_in
 from bench.store import Generations, PlacedRows, RunStore, stored_completion
 
 
@@ -50,12 +51,21 @@ class SharedAnswers:
     @cached_property
     def _neighbours(self) -> dict[str, PlacedRows]:
         wanted, lenders = set(self._job.instances), {}
-        for folder, owner in neighbours(self._job, self._store.record):
+        for folder, owner in [*_parts(self._job), *neighbours(self._job, self._store.record)]:
             path = folder / "generations.jsonl"
             rows = PlacedRows(path, owner)
             rows.add((place, row) for place, row in _sound(path, owner) if row.instance in wanted)
             lenders[folder.name] = rows
         return lenders
+
+
+def _parts(job: Job) -> Iterator[tuple[Path, str]]:
+    """Where a shard finds answers to its own calls: the run's folder, and shards of other counts. None is written to
+    while the shard is at work."""
+    if job.shard is not None:
+        others = [one for one in shards_in(job.run_folder) if one.of != job.shard.of]
+        for folder in (job.run_folder, *(one.folder(job.run_folder) for one in others)):
+            yield folder, identity_hash(job.identity)
 
 
 def neighbours(job: Job, record: RunRecord) -> Iterator[tuple[Path, str]]:
@@ -69,19 +79,20 @@ def neighbours(job: Job, record: RunRecord) -> Iterator[tuple[Path, str]]:
     if job.epoch is not None or others or (soft and record.weights is None):
         return
     wanted = _but_for_the_limit(record)
-    for path in sorted(job.folder.parent.glob(f"{readable_name(job.run)}-*/run.json")):
+    for path in sorted(job.run_folder.parent.glob(f"{readable_name(job.run)}-*/run.json")):
         try:
             found = RunRecord.read(path)
         except StoreError:
             continue
-        if path.parent != job.folder and _but_for_the_limit(found) == wanted:
+        if path.parent != job.run_folder and _but_for_the_limit(found) == wanted:
             yield path.parent, identity_hash(found.identity)
 
 
 def answers_at_hand(job: Job) -> Generations:
-    """The answers that a run of the job finds by their keys, its own and its neighbours', without mending a file. An
-    answer counts at the run itself only if it is to the very prompt, which is not looked at here."""
-    folders = [*neighbours(job, job.record()), (job.folder, identity_hash(job.identity))]
+    """The answers that a run of the job finds by their keys, its own, its shards' and its neighbours', without mending
+    a file. An answer counts at the run itself only if it is to the very prompt, which is not looked at here."""
+    own = [*(shard.folder(job.folder) for shard in shards_in(job.folder)), job.folder]
+    folders = [*neighbours(job, job.record()), *((folder, identity_hash(job.identity)) for folder in own)]
     rows = (row for folder, owner in folders for _, row in _sound(folder / "generations.jsonl", owner))
     return {(row.instance, row.stage, row.index): row for row in rows}
 

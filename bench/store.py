@@ -6,6 +6,7 @@
     predictions.jsonl  one row an instance, written when every completion is there
     scores.jsonl       one row an instance and metric
     summary.json       last, atomically: its existence means that the run is complete
+    shards/3-of-8/     the first four of these again, of a share of the instances (`bench.shards`)
 
 Running the same configuration again resumes, and mends what is damaged: rows that are not as they were written are made
 again, from the other files where these have it. What cannot be made without a model is kept beside, as
@@ -14,9 +15,8 @@ NAME.damaged. A torn last line is dropped; one process at a time may write. What
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Protocol
 
-from bench.errors import DamagedError, StoreError
+from bench.errors import BusyError, DamagedError, StoreError
 from bench.files import (
     ABSENT,
     RowWriter,
@@ -32,10 +32,10 @@ from bench.files import (
     dump,
     exclusive,
     put_aside,
-    sealed_lines,
     unreadable,
     unwritable,
     write_held,
+    write_rows,
 )
 from bench.places import PLACES, places_of
 from bench.progress import Share, say
@@ -53,6 +53,7 @@ from bench.results import (
     rows_of,
     sound_rows,
 )
+from bench.shards import at_work, named, shards_in
 
 ROWS = ("generations.jsonl", "predictions.jsonl", "scores.jsonl")
 Key = tuple[str, str, int]
@@ -95,7 +96,7 @@ class PlacedRows:
     is the file, `owner` the run that its rows have to be of."""
 
     def __init__(self, path: Path, owner: str) -> None:
-        self._path = path
+        self.path = path
         self._owner = owner
         self._places: dict[Key, int] = {}
 
@@ -110,8 +111,8 @@ class PlacedRows:
             # A run has few stages, and each row's own copy of the name.
             self._places[row.instance, sys.intern(row.stage), row.index] = place
             if number % 10_000 == 0:
-                share = share or Share(f"reading {self._path}")
-                share.update(place / max(self._path.stat().st_size, 1))
+                share = share or Share(f"reading {self.path}")
+                share.update(place / max(self.path.stat().st_size, 1))
         if share is not None:
             share.close()
 
@@ -119,18 +120,30 @@ class PlacedRows:
         """Take in the row that begins at a byte."""
         self._places[key] = place
 
+    def __iter__(self) -> Iterator[Key]:
+        """The keys, in the order of the first row of each."""
+        return iter(self._places)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._places
+
+    def line(self, key: Key) -> bytes:
+        """The line of a key's row as it is in the file; empty if there is none. Raises `StoreError` if the file may not
+        be read."""
+        if (place := self._places.get(key)) is None:
+            return b""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(place)
+                return file.readline()
+        except ABSENT:
+            return b""
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
     def get(self, key: Key, /) -> Generation | None:
         """The row of a key, if it is there and as it was written. Raises `StoreError` if the file may not be read."""
-        if (place := self._places.get(key)) is None:
-            return None
-        try:
-            with self._path.open("rb") as file:
-                file.seek(place)
-                row = row_in(Generation, file.readline(), self._owner)
-        except ABSENT:
-            return None
-        except OSError as error:
-            raise unreadable(self._path, error) from error
+        row = row_in(Generation, self.line(key), self._owner)
         # Another process may have mended the file, so that another row begins here.
         return row if row is not None and (row.instance, row.stage, row.index) == key else None
 
@@ -185,17 +198,26 @@ class RunStore:
         self._lock = ExitStack()
         self._writer: RowWriter | None = None
         self._appending = Lock()
-        self._rows = PlacedRows(folder / "generations.jsonl", self._owner)
+        self.rows = PlacedRows(folder / "generations.jsonl", self._owner)
+        """The completions that are stored."""
 
     def __enter__(self) -> RunStore:
-        self._lock.enter_context(exclusive(self.folder))
+        try:
+            self._lock.enter_context(exclusive(self.folder))
+        except BusyError:
+            if shards := at_work(self.folder):
+                raise BusyError(
+                    f"shards of {self.folder} are at work: {named(shards)}; wait for them or stop them, nothing was "
+                    "changed"
+                ) from None
+            raise
         try:
             for name in ("run.json", *ROWS, "summary.json"):
                 if (self.folder / name).is_dir():
                     put_aside(self.folder / name)
             self._open_record()
             path = self.folder / "generations.jsonl"
-            self._rows.add(placed_rows(Generation, path, self._owner, self._say))
+            self.rows.add(placed_rows(Generation, path, self._owner, self._say))
             self._writer = RowWriter(path, self._owner)
         except BaseException:
             self._release()
@@ -230,16 +252,28 @@ class RunStore:
             self._say(f"{path} is damaged: it records another run; written again")
             old = None
         if old is None:
-            write_held(path, self.record.text())
+            write_held(path, self._first_record().text())
         elif other_weights(self.folder, self.record):
             raise made_otherwise(self.folder)
         known = places_of(self.folder)
         if (places := known | self._places) != known:
             write_held(self.folder / PLACES, dump(places))
 
+    def _first_record(self) -> RunRecord:
+        """What run.json is to say: what that of the first shard says, where there are shards, for it made texts."""
+        records = []
+        for shard in shards_in(self.folder):
+            try:
+                records.append(RunRecord.read(shard.folder(self.folder) / "run.json"))
+            except StoreError:
+                # It is said, and mended or refused, when the shard's rows are read.
+                continue
+        same = [one for one in records if one.owner == self._owner]
+        return min(same, key=lambda one: one.created) if same else self.record
+
     def completion(self, call: Call) -> Completion | None:
         """The stored answer to a call, if there is one to this very prompt."""
-        return stored_completion(self._rows, call)
+        return stored_completion(self.rows, call)
 
     def append(self, call: Call, completion: Completion) -> None:
         """Keep an answer: once this returns, killing the process does not lose it. Raises `StoreError`."""
@@ -249,11 +283,16 @@ class RunStore:
         content = row.json_object()
         # Answers are looked up, and may be taken over from another run, in another thread.
         with self._appending:
-            self._rows.put(call.key, self._writer.append(content))
+            self.rows.put(call.key, self._writer.append(content))
+
+    def copy(self, key: Key, line: bytes) -> None:
+        """Keep another store's row of this run, as it lies there. Raises `StoreError`."""
+        assert self._writer is not None
+        self.rows.put(key, self._writer.append_line(line))
 
     def stored(self) -> int:
         """How many completions are stored."""
-        return len(self._rows)
+        return len(self.rows)
 
     def predictions(self, instances: Sequence[str]) -> list[Prediction]:
         """The predictions for these instances, in this order; none if they have to be made, as they are not written
@@ -263,18 +302,15 @@ class RunStore:
         except DamagedError as error:
             self._say(f"{error.what}; made again from the answers")
             return []
-        if (lost := sum(row.calls for row in rows) - len(self._rows)) > 0:
+        if (lost := sum(row.calls for row in rows) - len(self.rows)) > 0:
             self._say(f"{self.folder}/generations.jsonl lacks {lost} answers; they are asked for again")
             return []
         return rows
 
     def write_predictions(self, predictions: Sequence[Prediction]) -> None:
         """Write all predictions atomically. Others that lie there are kept beside: their answers may be lost."""
-        path = self.folder / "predictions.jsonl"
-        content = sealed_lines((row.json_object() for row in predictions), self._owner)
-        if path.exists() and content_hash(path) != hashlib.sha256(content).hexdigest():
-            put_aside(path)
-        write_held(path, content)
+        rows = (row.json_object() for row in predictions)
+        write_rows(self.folder / "predictions.jsonl", rows, self._owner, keep=True)
 
     def write_scores(self, rows: Iterable[ScoreRow]) -> None:
         """Write all rows of scores atomically. Until the next summary the run is not complete."""
@@ -283,8 +319,7 @@ class RunStore:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(path, error) from error
-        content = sealed_lines((row.json_object() for row in rows), self._owner)
-        write_held(self.folder / "scores.jsonl", content)
+        write_rows(self.folder / "scores.jsonl", (row.json_object() for row in rows), self._owner)
 
     def scores(self) -> list[ScoreRow]:
         """The rows of scores that are there, without damaged ones."""

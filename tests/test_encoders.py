@@ -418,9 +418,19 @@ def test_two_encoders_are_not_mixed(tmp_path: Path) -> None:
 def test_progress_is_reported_after_each_block(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     cache = opened(tmp_path, Counting(), block=2)
-    cache.embed(list("abcde"), "counting", progress=lambda done, total: seen.append((done, total)))
-    cache.embed(list("abc"), "counting", progress=lambda done, total: seen.append((done, total)))
+    cache.fill(list("abcde"), "counting", progress=lambda done, total: seen.append((done, total)))
+    cache.fill(list("abc"), "counting", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_what_is_filled_in_is_encoded_once_in_blocks_and_found_by_all(tmp_path: Path) -> None:
+    encoder = Counting()
+    cache = opened(tmp_path, encoder, block=2)
+    cache.embed(["bb"], "counting")
+    cache.fill(iter(["a", "bb", "ccc", "a", "dddd"]), "counting")
+    assert encoder.asked == ["bb", "a", "ccc", "dddd"]
+    assert opened(tmp_path, encoder).embed(["dddd", "a"], "counting").tolist() == [[4, 0], [1, 1]]
+    assert len(encoder.asked) == 4
 
 
 @pytest.mark.parametrize("kept", [0, 10, 30, 60, 100, 145, 165])
@@ -556,7 +566,7 @@ class Slow(HashedNgrams):
         return super().encode(texts)
 texts = [f"text {i}" for i in range(int(sys.argv[2]), int(sys.argv[3]))]
 cache = EmbeddingCache(Path(sys.argv[1]), lambda spec: Slow(), block=4)
-cache.embed(texts, "hashed-ngrams", lambda done, total: print(done, flush=True))
+cache.fill(texts, "hashed-ngrams", lambda done, total: print(done, flush=True))
 """
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
-from bench.errors import ConfigError, DamagedError, StoreError
+from bench.errors import BusyError, ConfigError, DamagedError, StoreError
 from bench.files import (
     RowWriter,
     as_lines,
@@ -19,6 +22,7 @@ from bench.files import (
     drop_leftovers,
     dump,
     exclusive,
+    is_held,
     path_of,
     put_aside,
     read_json,
@@ -26,6 +30,7 @@ from bench.files import (
     replace_content,
     sealed,
     sealed_lines,
+    together,
     write_atomically,
     write_held,
 )
@@ -272,6 +277,42 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         raise ValueError("broke")
     with exclusive(folder):
         pass
+
+
+def test_a_folder_is_held_by_several_together_or_by_one_alone(tmp_path: Path) -> None:
+    with together(tmp_path), together(tmp_path):
+        assert not is_held(tmp_path)
+        with pytest.raises(BusyError, match="another process is writing to"):
+            exclusive(tmp_path).__enter__()
+    with exclusive(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(BusyError, match="another process is writing to"):
+            together(tmp_path).__enter__()
+    assert not is_held(tmp_path)
+    assert not is_held(tmp_path / "missing")
+
+
+def test_who_looks_whether_a_folder_is_held_is_no_writer(tmp_path: Path) -> None:
+    with together(tmp_path):
+        pass
+    with (tmp_path / ".lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        looked = Timer(0.03, fcntl.flock, (look, fcntl.LOCK_UN))
+        looked.start()
+        with exclusive(tmp_path):
+            pass
+        looked.join()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("bench.files.fcntl.flock", refuse)
+    with pytest.raises(
+        StoreError, match=r"cannot be locked: Function not implemented\. Choose a folder on a file system"
+    ):
+        exclusive(tmp_path).__enter__()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError, StoreError
 from bench.files import path_of
 from bench.progress import say
+from bench.shards import Shard, named
 from bench.terminal import show
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --dry-run: write what the model would be asked first, a JSON line for each prompt, to FILE",
     )
+    parser.add_argument(
+        "--shard",
+        type=Shard.parse,
+        metavar="N/COUNT",
+        help="make the texts of one of COUNT shares of the instances, e.g. 3/8: all of them may work on a run at the "
+        "same time, each goes on by itself after a kill, and the last one completes the run",
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="complete a run from what its shards wrote; asks no model, trains nothing"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -39,6 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
     import bench
     from bench.config import build
 
+    given = {"--dry-run": arguments.dry_run, "--shard": arguments.shard is not None, "--merge": arguments.merge}
+    if len(chosen := [name for name, is_given in given.items() if is_given]) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} are different things to do; give one of them")
     settings = settings_of(arguments)
     config = build(settings)
     if arguments.prompts is not None:
@@ -49,9 +63,33 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         _show_prompts(config)
         return
-    summary = bench.run(config.method, settings)
-    _show(summary)
-    show(f"kept in {config.results / 'runs' / summary.name}")
+    if arguments.shard is not None:
+        summary = _shard(config, arguments.shard)
+    elif arguments.merge:
+        from bench.execute import merge
+        from bench.job import Job
+
+        summary = merge(Job.of(config))
+    else:
+        summary = bench.run(config.method, settings)
+    if summary is not None:
+        _show(summary)
+        show(f"kept in {config.results / 'runs' / summary.name}")
+
+
+def _shard(config: RunConfig, shard: Shard) -> Summary | None:
+    """Make a shard's texts, and say what the other shards still have to do."""
+    from bench.execute import write_shard
+    from bench.job import Job
+
+    done = write_shard(Job.of(config), shard)
+    show(f"shard {shard}: all of its {done.instances:,} instances are written ({done.total:,} in the run)")
+    if done.left:
+        busy = f" (at work: {named(done.at_work)})" if done.at_work else ""
+        show(
+            f"{done.left:,} instances are left, those of shards {named(done.to_come)}{busy}; the last completes the run"
+        )
+    return done.summary
 
 
 def _write_prompts(config: RunConfig, path: Path) -> None:

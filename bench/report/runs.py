@@ -11,13 +11,15 @@ from bench.errors import ConfigError
 from bench.finished import config_of, find_run, finished, read_each, read_record, run_folders
 from bench.report.names import plural
 from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
+from bench.shards import shards_in
 
 HEADS = ["run", "state", "instances", "completions", "created"]
 
 
 def _completions(folder: Path, record: RunRecord) -> int:
-    """How many completions a run has."""
-    rows = rows_of(Generation, folder / "generations.jsonl", record.owner)
+    """How many completions a run has, those of its shards among them."""
+    places = (folder, *(shard.folder(folder) for shard in shards_in(folder)))
+    rows = (row for place in places for row in rows_of(Generation, place / "generations.jsonl", record.owner))
     return len({(row.instance, row.stage, row.index) for row in rows})
 
 

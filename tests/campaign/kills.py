@@ -1,10 +1,10 @@
 """`kill -9` at random moments: no answer is lost, doubled or another one, and none that was kept is asked for again.
 
-    python tests/campaign/kills.py --kills 200 --trained 20
+    python tests/campaign/kills.py --kills 200 --trained 20 --sharded 40
 
 Runs of PAG against a server of this script's own, and of DEP with its training on the engine in process, are killed and
-started again until so many kills are done. Each time the rows that are there are compared with those of a run that was
-never killed, and once a run is complete, its scores.
+started again until so many kills are done; so are the shards of a run of PAG, two at a time. Each time the rows that
+are there are compared with those of a run that was never killed, and once a run is complete, its scores.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class Process:
 
 
 class Campaign:
-    """Kills one kind of run; `problems` are what must not be."""
+    """Kills one kind of run; `problems` are what must not be. `files` are where its rows are."""
+
+    files = "runs/*/generations.jsonl"
 
     def __init__(self, name: str, command: list[str], folder: Path, server: Server | None, seed: int) -> None:
         self.name = name
@@ -139,7 +141,7 @@ class Campaign:
     def rows(self) -> dict[tuple[str, str, int], tuple[str, str]]:
         """The whole rows that are there, by key: prompt and text."""
         found: dict[tuple[str, str, int], tuple[str, str]] = {}
-        for path in self.folder.glob("runs/*/generations.jsonl"):
+        for path in self.folder.glob(self.files):
             for line in path.read_bytes().split(b"\n")[:-1]:
                 row = json.loads(line)
                 key = (row["instance"], row["stage"], row["index"])
@@ -191,15 +193,56 @@ class Campaign:
                 self.problems.append(f"{self.name}: {len(again)} answers that were kept were asked for again")
 
 
+class Shards(Campaign):
+    """Kills shards of one run, two of three at a time."""
+
+    def run(self, kills: int) -> None:
+        """Until so many are killed and the run is complete."""
+        shutil.rmtree(self.folder)
+        before: dict[tuple[str, str, int], tuple[str, str]] = {}
+        merged, self.files = self.files, "runs/*/shards/*/generations.jsonl"
+        while self.kills < kills or before or not self.completed:
+            assert self.server is not None
+            mark = len(self.server.asked)
+            chosen = self.random.sample((1, 2, 3), 2)
+            working = [
+                Process([*self.command, "--shard", f"{number}/3"], self.log.with_suffix(f".{number}"))
+                for number in chosen
+            ]
+            patience = self.random.uniform(0.2, 1.5) if self.kills < kills else 30
+            end = time.perf_counter() + patience * self.seconds
+            for process in working:
+                code = process.wait(max(end - time.perf_counter(), 0.01))
+                if code is None:
+                    process.kill()
+                    self.kills += 1
+                elif code and "another process is writing to" not in process.errors():
+                    self.problems.append(f"{self.name}: exit {code}: {process.errors()}")
+                    return
+            after = self.rows()
+            self.compare(before, after, mark)
+            before = after
+            if list(self.folder.glob("runs/*/summary.json")):
+                self.completed += 1
+                self.files, shards = merged, self.files
+                if self.rows() != self.whole or self.summary()["scores"] != self.scores:
+                    self.problems.append(f"{self.name}: a run whose shards were killed ends with other rows or scores")
+                self.files = shards
+                shutil.rmtree(self.folder)
+                before = {}
+            print(f"{self.name}: {self.kills} kills, {self.completed} runs complete", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of runs against a server (default: %(default)s)")
     parser.add_argument("--trained", type=int, default=20, help="of runs with a training (default: %(default)s)")
+    parser.add_argument("--sharded", type=int, default=40, help="of shards of a run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        servers = [Server(), Server()]
-        campaigns = [
+        servers = [Server(), Server()] if arguments.kills else []
+        campaigns: list[Campaign] = [
             Campaign(f"served {part}", [*SERVED, "--base-url", server.url], Path(folder), server, arguments.seed + part)
             for part, server in enumerate(servers)
         ]
@@ -208,6 +251,11 @@ def main() -> int:
             thread.start()
         for thread in threads:
             thread.join()
+        if arguments.sharded:
+            server = Server()
+            sharded = Shards("sharded", [*SERVED, "--base-url", server.url], Path(folder), server, arguments.seed)
+            sharded.run(arguments.sharded)
+            campaigns.append(sharded)
         if arguments.trained:
             trained = Campaign("trained", TRAINED, Path(folder), None, arguments.seed)
             trained.run(arguments.trained)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 from bench.chat import Chat
-from bench.config import GENERATION, RunConfig, Section
+from bench.config import GENERATION, RUNTIME, RunConfig, Section
 from bench.records import Call, Completion
 
 
@@ -14,6 +15,8 @@ class ScriptedSettings(Section):
     """What is answered."""
 
     text: Annotated[str, GENERATION] = "answer {stage} {instance}"
+    pause: Annotated[float, RUNTIME] = 0.0
+    """Seconds after each answer."""
 
 
 class Scripted:
@@ -29,6 +32,7 @@ class Scripted:
         section = config.backend_section
         assert isinstance(section, ScriptedSettings)
         self._text = section.text
+        self._pause = section.pause
         self._waiting: list[Call] = []
 
     @classmethod
@@ -51,6 +55,7 @@ class Scripted:
         for call in waiting:
             text = self._text.format(stage=call.prompt.stage, instance=call.key[0])
             yield call, Completion(text, 7, 3, "stop", 0.0)
+            time.sleep(self._pause)
 
     def close(self) -> None:
         """Nothing is open."""
