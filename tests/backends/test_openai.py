@@ -25,13 +25,14 @@ import yaml
 
 import bench
 from bench.backends import ENVIRONMENT
-from bench.backends.openai import OpenAIBackend, OpenAISettings
+from bench.backends.openai import OpenAIBackend
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import build
 from bench.errors import BackendError, ConfigError
 from bench.protocols import Backend
 from bench.records import Call, Completion, Prompt
+from bench.servers.settings import OpenAISettings
 
 TOKENS = 24
 BUDGET = 1500
@@ -401,7 +402,7 @@ def test_the_answers_on_their_way_arrive_before_the_error() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once."""
-    monkeypatch.setattr("bench.backends.openai.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("bench.servers.server.LONGEST_PAUSE", 0.01)
 
 
 def in_turn(*bodies: dict[str, Any] | bytes) -> Reply:
