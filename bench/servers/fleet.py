@@ -22,7 +22,7 @@ from bench.chat import Messages, messages
 from bench.errors import BackendError
 from bench.progress import duration, say
 from bench.records import Call, Completion, Prompt
-from bench.servers.alike import Sighting, look, unlike
+from bench.servers.alike import PROBE, Sighting, look, unlike
 from bench.servers.answers import completion_in
 from bench.servers.server import CONNECT_SECONDS, GO_ON, FailedError, Server
 from bench.servers.settings import OpenAISettings
@@ -108,6 +108,8 @@ class Client:
         self._thread = Thread(target=self._run, name="openai", daemon=True)
         self._thread.start()
         if len(self._members) > 1 or soft is not None:
+            # What loads a tokenizer does so here: it would stop the clock of every request.
+            turns(PROBE.prompt)
             try:
                 self._wait_for(self._meet())
             except BaseException:

@@ -41,6 +41,7 @@ class SoftPrompts:
         self._chat = chat
         self._model = model
         self._table = embedding_table(model)
+        self._probe = chat.ids(PROBE.prompt)
         self._dtypes: dict[str, torch.dtype] = {}
         """What each server computes in."""
 
@@ -84,9 +85,8 @@ class SoftPrompts:
         that does not, or answers them otherwise than prompts of tokens, and what a failed request raises."""
         import torch
 
-        ids = await asyncio.to_thread(self._chat.ids, PROBE.prompt)
-        rows = self._rows(ids)
-        as_tokens = await _likely(server, {"prompt": ids})
+        rows = self._rows(self._probe)
+        as_tokens = await _likely(server, {"prompt": self._probe})
         as_vectors = await self._likely(server, rows, torch.float32)
         shared = as_tokens.keys() & as_vectors.keys()
         if not shared or max(abs(as_tokens[token] - as_vectors[token]) for token in shared) > NEAR:
