@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import Field
 
 from bench.addresses import without_credentials
-from bench.backends.openai import Client, OpenAISettings
 from bench.batch import Batch
 from bench.config import Seed, Temperature, Tokens
 from bench.errors import BackendError, ConfigError, DataError, ResourceError
@@ -27,6 +26,8 @@ from bench.progress import Progress, say
 from bench.protocols import Array, Column
 from bench.records import Call, Completion, Instance, Prompt, said
 from bench.results import Stored, sound_rows
+from bench.servers.fleet import Client
+from bench.servers.settings import OpenAISettings
 from bench.templates import Templates
 
 TEMPLATE = Path(__file__).with_name("_judge_prompt.txt")
@@ -71,7 +72,7 @@ class Judge:
         package openai. The server is not asked."""
         if not self.model:
             raise ConfigError("judge.model is not set; name the judging model as its server knows it, judge.model=...")
-        if without_credentials(self.openai.base_url) != self.openai.base_url:
+        if any(without_credentials(url) != url for url in self.openai.addresses):
             raise ConfigError(
                 "judge.openai.base_url holds a user name, a password or a query, which run.json would keep; leave it "
                 "out and set the environment variable OPENAI_API_KEY"

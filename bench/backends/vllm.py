@@ -25,13 +25,14 @@ from pydantic import Field
 
 from bench.chat import Chat
 from bench.config import GENERATION, RUNTIME, RunConfig, Section
-from bench.errors import BackendError, ConfigError, PluginError, ResourceError
+from bench.errors import BackendError, ConfigError, ResourceError
 from bench.machine import device, gpus
 from bench.models import architectures, check_model, loadable_model, resolve_model, threads
 from bench.problems import at_most
 from bench.progress import say
 from bench.records import THOUGHTS, Call, Completion
 from bench.registry import near_match
+from bench.softprompt.calls import check_call
 
 if TYPE_CHECKING:
     import torch
@@ -177,34 +178,13 @@ class VLLMBackend:
 
     def _check(self, call: Call, ids: list[int]) -> None:
         """Find out what the engine would not: it looks at neither the ids nor the width of a mixed prompt."""
-        prompt, model = call.prompt, self.engine.model_config
         if not self._soft:
             raise BackendError(
-                f"{call.key}: prompt {prompt.stage} has slots for vectors, but this engine was started for text alone; "
-                "a trained method asks for the engine with vectors=True"
+                f"{call.key}: prompt {call.prompt.stage} has slots for vectors, but this engine was started for text "
+                "alone; a trained method asks for the engine with vectors=True"
             )
-        wanted = (len(prompt.slots), model.get_hidden_size())
-        got = None if call.vectors is None else call.vectors.shape
-        if got != wanted:
-            raise PluginError(
-                f"{call.key}: prompt {prompt.stage} needs vectors of shape {wanted} (slots, hidden size of "
-                f"'{self._model}'), it has {'none' if got is None else got}"
-            )
-        import torch
-
-        if not bool(torch.tensor(call.vectors, dtype=model.dtype).isfinite().all()):
-            # The engine takes it, and texts of other requests on it change.
-            raise PluginError(
-                f"{call.key}: prompt {prompt.stage} has a vector with a number that is not finite in {model.dtype}; "
-                "the adapter's weights are broken, or too large for this dtype"
-            )
-        rows = model.get_vocab_size()
-        known = self._chat.vectors_at(call, ids, rows)
-        if unknown := sorted({token for place, token in enumerate(ids) if place not in known and token >= rows}):
-            raise BackendError(
-                f"{call.key}: prompt {prompt.stage} holds token ids {', '.join(map(str, unknown))}, but "
-                f"'{self._model}' has only {rows} embeddings: its tokenizer is another model's"
-            )
+        model = self.engine.model_config
+        check_call(call, ids, self._chat, self._model, (model.get_vocab_size(), model.get_hidden_size()), model.dtype)
 
     def _admit(self) -> None:
         """Give the engine as many waiting soft calls as it can work on at once."""

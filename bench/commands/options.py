@@ -27,7 +27,12 @@ def add_settings(
     parser.add_argument("--dataset", help="demo, a folder (bench list layouts), or a hub id")
     parser.add_argument("--model", help="hub id, local folder or .gguf file, or either as python:PACKAGE/PATH")
     parser.add_argument("--backend", help="where the model runs: vllm, openai, ... (bench list backends)")
-    parser.add_argument("--base-url", metavar="URL", help="address of the server (with --backend openai)")
+    parser.add_argument(
+        "--base-url",
+        action="append",
+        metavar="URL",
+        help="address of the server (with --backend openai); repeat it for several servers of one model",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of sampling and of the random retriever")
     parser.add_argument(
@@ -62,8 +67,8 @@ def settings_of(arguments: argparse.Namespace, config: str | None = None) -> dic
     return merge(merge(settings, address), own)
 
 
-def _address(url: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The address of the server as the setting of its backend. Raises `ConfigError` for a backend without one,
+def _address(urls: list[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The addresses of the servers as the setting of their backend. Raises `ConfigError` for a backend without one,
     `PluginError` for an unknown backend."""
     from bench import registry
     from bench.config import RunConfig
@@ -71,7 +76,7 @@ def _address(url: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     backend = str(settings.get("backend", RunConfig.model_fields["backend"].default))
     kind = registry.load("backends", backend)
-    if url is None:
+    if urls is None:
         return {}
     if "base_url" not in kind.settings.model_fields:
         servers = [
@@ -83,4 +88,4 @@ def _address(url: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
             f"--base-url is for a server, and backend={backend} is not one: add "
             f"{' or '.join(f'--backend {name}' for name in servers)}"
         )
-    return {backend: {"base_url": url}}
+    return {backend: {"base_url": urls}}

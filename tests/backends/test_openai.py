@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import itertools
 import json
 import os
@@ -14,35 +16,44 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import bench
 from bench.backends import ENVIRONMENT
-from bench.backends.openai import OpenAIBackend, OpenAISettings
+from bench.backends.openai import OpenAIBackend
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
 from bench.config import build
-from bench.errors import BackendError, ConfigError
+from bench.errors import BackendError, ConfigError, PluginError
+from bench.methods.dep import DEP
+from bench.models import resolve_model
 from bench.protocols import Backend
 from bench.records import Call, Completion, Prompt
+from bench.servers.embeddings import embedding_table
+from bench.servers.settings import OpenAISettings
 
+DEMO = "python:bench/demo/model"
 TOKENS = 24
 BUDGET = 1500
 KEY = "sk-never-to-be-seen-0123456789"
 
 
 class Server:
-    """A real vLLM server with the settings of the engine in process."""
+    """A real vLLM server of the demo's model with the settings of the engine in process."""
 
-    def __init__(self, model: Path, log: Path) -> None:
-        self.model = model
+    def __init__(self, log: Path) -> None:
+        self.model = resolve_model(DEMO)
         self.log = log
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,10 +64,10 @@ class Server:
     def start(self) -> None:
         length = str(BUDGET + TOKENS)
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--model", str(self.model), "--served-model-name", "tiny"]
+        command += ["--port", str(self.port), "--model", self.model, "--served-model-name", "tiny"]
         command += ["--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching", "--max-model-len", length]
         command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--max-num-seqs", "256"]
-        command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+        command += ["--disable-log-stats", "--disable-uvicorn-access-log", "--enable-prompt-embeds"]
         settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         environment = {**os.environ, **settings, "VLLM_NO_USAGE_STATS": "1"}
         environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
@@ -83,25 +94,22 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tiny_qwen2, tmp_path_factory.mktemp("server") / "log")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server") / "log")
     server.start()
     yield server
     server.kill()
 
 
-def settings(model: Path, **openai: Any) -> dict[str, Any]:
+def settings(model: str, **openai: Any) -> dict[str, Any]:
     return {
         "method": "nonperso",
-        "model": str(model),
+        "model": model,
         "input_budget": BUDGET,
         "max_new_tokens": TOKENS,
         "vllm": {"dtype": "float32", "enforce_eager": True},
         "openai": {"served_model": "tiny", **openai},
     }
-
-
-DEMO = "python:bench/demo/model"
 
 
 @functools.cache
@@ -111,7 +119,7 @@ def chat() -> Chat:
 
 def connect(url: str, variables: dict[str, Any] | None = None, **openai: Any) -> OpenAIBackend:
     config = build(
-        settings(Path("org/tiny"), base_url=url, **openai),
+        settings("org/tiny", base_url=url, **openai),
         {"backend": "openai", "tokenizer": DEMO, "chat_template_kwargs": variables or {}},
     )
     return OpenAIBackend(config, chat(), vectors=False)
@@ -149,15 +157,46 @@ def until_it_fails(backend: Backend, seen: list[str] | None = None) -> None:
                 seen.append(call.key[0])
 
 
+def soft_calls(temperature: float) -> list[Call]:
+    """Prompts with vectors inside of their text and at its head, one with marks that have embeddings, and one of a
+    trained method that has no slot."""
+    asked = []
+    for number in range(7):
+        slots = tuple(f"[HIS_TOKEN_{slot}]" for slot in range(number % 4))
+        blocks = [f"- {'kite ' * place}<his_token_start>{slot}<his_token_end>" for place, slot in enumerate(slots)]
+        user = "\n".join([*blocks, f"{number} of the {'harbour' * (number % 3)}"])
+        prompt = Prompt("dep_review", "Write a review.", user, slots=slots, marks=DEP.marks)
+        key = (f"Books/test/s{number}", "dep_review", 0)
+        drawn = np.random.default_rng(number).normal(0.0, 0.06, (len(slots), 192)).astype(np.float32)
+        asked.append(Call(key, prompt, 2000 + number, temperature, 0.95, TOKENS, vectors=drawn))
+    return asked
+
+
+def by_temperature(temperature: float) -> list[Call]:
+    return calls(temperature) + soft_calls(temperature)
+
+
+def soft_backend(url: str, **openai: Any) -> OpenAIBackend:
+    section = {"base_url": url, "retries": 0, **openai}
+    return OpenAIBackend(build(settings(DEMO, **section), {"backend": "openai"}), chat(), vectors=True)
+
+
 @pytest.fixture(scope="module")
-def in_process(tiny_qwen2: Path) -> dict[float, dict[tuple[str, str, int], Completion]]:
+def in_process() -> dict[float, dict[tuple[str, str, int], Completion]]:
     """What the engine in this process answers, greedy and sampled."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    backend = VLLMBackend(build(settings(tiny_qwen2)), Chat(str(tiny_qwen2)), vectors=False)
-    completions = {temperature: answers(backend, calls(temperature)) for temperature in (0.0, 0.8)}
+    backend = VLLMBackend(build(settings(DEMO)), chat(), vectors=True)
+    completions = {temperature: answers(backend, by_temperature(temperature)) for temperature in (0.0, 0.8)}
     backend.close()
     return completions
+
+
+def assert_those_in_process(seen: dict[Any, Completion], expected: dict[Any, Completion]) -> None:
+    for what in ("text", "prompt_tokens", "completion_tokens", "finish_reason"):
+        assert {key: getattr(answer, what) for key, answer in seen.items()} == {
+            key: getattr(expected[key], what) for key in seen
+        }
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -168,12 +207,43 @@ def test_texts_are_those_of_the_engine_in_process(
     backend = connect(server.url, concurrency=concurrency)
     seen = answers(backend, calls(temperature))
     backend.close()
-    expected = in_process[temperature]
-    for what in ("text", "prompt_tokens", "completion_tokens", "finish_reason"):
-        assert {key: getattr(answer, what) for key, answer in seen.items()} == {
-            key: getattr(answer, what) for key, answer in expected.items()
-        }
+    assert_those_in_process(seen, in_process[temperature])
     assert len({answer.text for answer in seen.values()}) > 6
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_texts_of_soft_prompts_are_those_of_the_engine_in_process(
+    server: Server, in_process: Any, temperature: float
+) -> None:
+    backend = soft_backend(server.url)
+    seen = answers(backend, by_temperature(temperature))
+    silent = [replace(call, vectors=-call.vectors) for call in soft_calls(temperature) if call.prompt.slots]
+    others = answers(backend, silent)
+    backend.close()
+    assert_those_in_process(seen, in_process[temperature])
+    assert sum(seen[key].text != other.text for key, other in others.items()) > len(others) / 2, "vectors count"
+
+
+def test_vectors_that_no_server_may_get(server: Server) -> None:
+    backend = soft_backend(server.url)
+    call = soft_calls(0.0)[2]
+    broken = call.vectors.copy()  # type: ignore[union-attr]
+    broken[1, 3] = np.nan
+    for vectors, why in ((broken, "a number that is not finite"), (broken[:1], r"vectors of shape \(2, 192\)")):
+        with pytest.raises(PluginError, match=why):
+            backend.submit(replace(call, vectors=vectors))
+    backend.close()
+    backend = connect(server.url)
+    with pytest.raises(BackendError, match="asks for the backend with vectors=True"):
+        backend.submit(call)
+    backend.close()
+
+
+def test_a_server_of_other_weights_takes_no_soft_prompts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is one of Gemma, whose embeddings are multiplied."""
+    monkeypatch.setattr("bench.servers.soft.embedding_table", lambda model: 14 * embedding_table(model))
+    with pytest.raises(BackendError, match=r"answers a prompt of vectors otherwise than .* tokens: .*use backend=vllm"):
+        soft_backend(server.url)
 
 
 def test_a_model_the_server_does_not_have(server: Server) -> None:
@@ -295,6 +365,69 @@ def test_what_is_sent() -> None:
     assert completion.seconds > 0
 
 
+def likely(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    choice = {"index": 0, "text": "so", "logprobs": {"top_logprobs": [{"so": -0.5, "no": -1.5}]}}
+    send(handler, 200, {"choices": [choice | {"finish_reason": "length"}]})
+
+
+def deaf(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    """It was started without the flag."""
+    if body.get("prompt_embeds"):
+        send(handler, 400, {"error": {"message": "You must set `--enable-prompt-embeds` to input `prompt_embeds`."}})
+    else:
+        likely(handler, body)
+
+
+def silent(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    send(handler, 200, {"choices": [{"index": 0, "text": "so", "logprobs": None, "finish_reason": "length"}]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (deaf, r"takes no prompts of vectors: .*Start it as a vLLM server of '.*' with --enable-prompt-embeds"),
+        (silent, r"tells no log probabilities"),
+        (lambda handler, body: send(handler, 404, {}), r"does not know model 'tiny' or the path"),
+    ],
+)
+def test_a_server_that_takes_no_soft_prompts_is_found_at_once(reply: Reply, message: str) -> None:
+    with stand_in(reply) as server:
+        with pytest.raises(BackendError, match=rf"^the server at {server.url} {message}") as caught:
+            soft_backend(server.url)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_sent_of_a_soft_prompt() -> None:
+    """Without vectors of its own: its rows of the table, in the dtype that makes no difference to the server."""
+    with stand_in(likely) as server:
+        backend = soft_backend(server.url, extra_body={"top_k": -1, "min_p": 0.1}, max_tokens_field=None)
+        (call,) = soft_calls(0.8)[1:2]
+        (completion,) = answers(backend, [call]).values()
+        backend.close()
+    assert completion.text == "so"
+    sent = server.asked[-1]
+    content = torch.load(io.BytesIO(base64.b64decode(sent.pop("prompt_embeds"))), weights_only=True)
+    assert sent == {
+        "model": "tiny",
+        "prompt": None,
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "seed": 2001,
+        "max_tokens": TOKENS,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "top_k": -1,
+        "min_p": 0.1,
+    }
+    ids = chat().ids(call.prompt)
+    (slot,) = chat().positions(call.prompt, ids)
+    table = load_file(Path(resolve_model(DEMO)) / "model.safetensors")["model.embed_tokens.weight"]
+    expected = table[[0 if place == slot else token for place, token in enumerate(ids)]]
+    expected[slot] = torch.tensor(call.vectors).to(torch.bfloat16)
+    assert torch.equal(content, expected)
+
+
 def test_as_many_calls_are_open_as_configured_and_no_more() -> None:
     def slow(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         time.sleep(0.1)
@@ -401,7 +534,7 @@ def test_the_answers_on_their_way_arrive_before_the_error() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once."""
-    monkeypatch.setattr("bench.backends.openai.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("bench.servers.server.LONGEST_PAUSE", 0.01)
 
 
 def in_turn(*bodies: dict[str, Any] | bytes) -> Reply:
@@ -798,9 +931,9 @@ def start_run(url: str, config: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_run_survives_the_death_of_its_server(server: Server, tiny_qwen2: Path, tmp_path: Path) -> None:
+def test_a_run_survives_the_death_of_its_server(server: Server, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
-    run = settings(tiny_qwen2, concurrency=4, retries=1)
+    run = settings(DEMO, concurrency=4, retries=1)
     run |= {"dataset": "demo", "limit": 12, "k": 1, "metrics": ["rouge"], "resamples": 20}
     run["results"] = str(tmp_path / "results")
     config.write_text(yaml.safe_dump(run))

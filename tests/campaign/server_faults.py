@@ -21,20 +21,20 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from bench.backends import openai
 from bench.config import build, read_config
 from bench.errors import BenchError
 from bench.execute import execute
 from bench.job import Job
 from bench.resolved import Inputs
 from bench.results import Summary
+from bench.servers import server as one_server
 
 Handler = BaseHTTPRequestHandler
 Fault = Callable[[Handler, dict[str, Any]], None]
 LIMIT = 3
 CALLS = 3 * LIMIT * 2
 PATIENT = {"retries": 1, "timeout": 1.0, "concurrency": 4}
-openai.LONGEST_PAUSE = 0.05
+one_server.LONGEST_PAUSE = 0.05
 
 
 def reply(handler: Handler, status: int, content: bytes, **headers: str) -> None:

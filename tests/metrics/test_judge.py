@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from bench import registry
-from bench.backends.openai import OpenAISettings
 from bench.batch import Background, Batch
 from bench.errors import BackendError, ConfigError, DataError, StoreError
 from bench.files import read_rows
 from bench.metrics.judge import Judge, fence, parse_score
+from bench.servers.settings import OpenAISettings
 
 Made = Callable[..., Background]
 KEY = "sk-never-to-be-seen-0123456789"
@@ -254,7 +254,7 @@ def test_a_server_that_fails_costs_no_answer(server: Server, background_with: Ma
 PROGRAM = """
 import sys
 from pathlib import Path
-from bench.backends.openai import OpenAISettings
+from bench.servers.settings import OpenAISettings
 from bench.batch import Background, Batch
 from bench.metrics.judge import Judge
 from bench.records import Instance

@@ -1,4 +1,4 @@
-"""What a server of the OpenAI chat API answered, checked: a completion, or why it is none."""
+"""What a server of the OpenAI API answered, checked: a completion, or why it is none."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def completion_in(content: bytes, tokens: int | None, seconds: float, short: Sho
     except (ValueError, RecursionError):
         raise UnusableError(f"did not answer in JSON ({short(content.decode(errors='replace'), 80)})") from None
     choice = _choice(answer, short)
-    message = choice.get("message")
+    # To a whole prompt the text is an answer by itself, not a turn of a conversation.
+    message = {"content": choice["text"]} if "text" in choice else choice.get("message")
     message = message if isinstance(message, dict) else {}
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
