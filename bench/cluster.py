@@ -16,10 +16,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import cluster_end
 from bench.errors import BackendError, ConfigError, ResourceError
+from bench.models import PACKAGE_PREFIX
+
+if TYPE_CHECKING:
+    from bench.config import RunConfig
 
 LOOPBACK = "127.0.0.1"
 ADDRESS = "RAY_ADDRESS"
@@ -89,7 +93,8 @@ def _member() -> Iterator[Any]:
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise BackendError(f"the Ray cluster at {ADDRESS}={address} cannot be joined: {brief(error)}") from error
     try:
-        yield ray
+        with _silent(ray):
+            yield ray
     finally:
         ray.shutdown()
 
@@ -110,13 +115,27 @@ def _local(ray: Any) -> Iterator[None]:
         # What this process starts later on is not of the cluster.
         with _environment({cluster_end.MARK: folder}):
             _start(ray, folder)
-        yield
+        with _silent(ray):
+            yield
     finally:
         try:
             ray.shutdown()
         finally:
             watcher.stdin.close()
             watcher.wait()
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keep Ray from printing on standard output, which is for results, what became of processes: whoever asks them
+    says it. There is no setting for it."""
+    worker = ray._private.worker
+    printed = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printed
 
 
 def _start(ray: Any, folder: str) -> None:
@@ -139,6 +158,30 @@ def _start(ray: Any, folder: str) -> None:
             f"Ray would listen on {address}, because it was imported before bench could tell it not to; import ray "
             "after the run, or not at all"
         )
+
+
+def portable(config: RunConfig) -> dict[str, Any]:
+    """A configuration as JSON, whose paths hold in any folder and on any node that has the files in the same place."""
+    settings = config.model_dump(mode="json")
+    for name in ("model", "tokenizer", "dataset"):
+        given = settings[name]
+        embedded = given is None or given == "demo" or given.startswith(PACKAGE_PREFIX)
+        if not embedded and Path(given).exists():
+            settings[name] = str(Path(given).resolve())
+    for name in ("results", "prompts", "adapter"):
+        if settings[name] is not None:
+            settings[name] = str(Path(settings[name]).resolve())
+    return settings
+
+
+def gpus(ray: Any) -> list[int]:
+    """How many GPUs each node of the cluster has."""
+    return [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def cores(ray: Any) -> list[int]:
+    """How many cores each node of the cluster has."""
+    return [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from bench.backends._ray_engine import About, Engine, Key, Report, encoded, vers
 from bench.chat import Chat
 from bench.config import RUNTIME, RunConfig, Section
 from bench.errors import BackendError, ConfigError
-from bench.models import PACKAGE_PREFIX, fingerprint, local_place
+from bench.models import fingerprint
 from bench.problems import at_most
 from bench.progress import duration, say
 from bench.records import Call, Completion
@@ -97,7 +97,7 @@ class RayBackend:
             self._model = fingerprint(config.model)
             self._versions = versions()
             self._need, count, threads = self._share(config)
-            self._arguments = (_settings(config.engine), chat.opens_thought, vectors, threads)
+            self._arguments = (cluster.portable(config.engine), chat.opens_thought, vectors, threads)
             self._start(count, config.model)
         except BaseException:
             self.close()
@@ -124,13 +124,12 @@ class RayBackend:
     def _share(self, config: RunConfig) -> tuple[dict[str, float], int, int]:
         """What an engine needs of Ray, how many there are, and how many threads each has (0: what it takes). Raises
         `ConfigError` for more than the cluster has."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        # Without GPUs nothing is reserved: engines share the cores with each other and with this process.
-        gpus = [int(node.get("GPU", 0)) for node in nodes]
+        gpus = cluster.gpus(self._ray)
         if not any(gpus):
+            # Nothing is reserved: engines share the cores with each other and with this process.
             count = self._section.engines or WITHOUT_GPU
-            cores = int(min(node.get("CPU", 1) for node in nodes))
-            return {"num_cpus": 0}, count, max(1, cores // -(-count // len(nodes)))
+            cores = cluster.cores(self._ray)
+            return {"num_cpus": 0}, count, max(1, min(cores) // -(-count // len(cores)))
         each = int(getattr(config.engine.backend_section, "tensor_parallel_size", 1))
         room = sum(number // each for number in gpus)
         count = self._section.engines or room
@@ -281,22 +280,11 @@ class RayBackend:
         self._exit.close()
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """The configuration of one engine as JSON, with paths that hold on any node that has the files."""
-    settings = config.model_dump(mode="json")
-    for name in ("model", "tokenizer"):
-        given = settings[name]
-        place = None if given is None or given.startswith(PACKAGE_PREFIX) else local_place(given)
-        if place is not None:
-            settings[name] = str(place.resolve())
-    return settings
-
-
 def _why_it_ended(error: Exception) -> str:
     """What became of an engine that Ray has no answer of."""
     text = " ".join(str(error).split())
-    if "memory" in text.lower() and "kill" in text.lower() and "OOM" in text:
-        return "was ended because its node ran out of memory"
+    if "running low on memory" in text:
+        return "was ended by Ray because its node ran out of memory"
     kind = type(error).__name__
     if kind in ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "LocalRayletDiedError"):
         return "has ended without a word (its process was killed, or its node is gone)"
