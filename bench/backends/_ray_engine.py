@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.chat import Chat
-from bench.errors import BenchError, PluginError
+from bench.errors import BenchError
 from bench.records import Call, Completion, Prompt
 
 if TYPE_CHECKING:
@@ -95,11 +95,12 @@ class About:
 @dataclass(frozen=True)
 class Report:
     """What came of a while of work. `refused`: what is wrong with a call, wherever it is sent; `failed`: what is wrong
-    with the engine. Both as sentences."""
+    with the engine, as a sentence; `died`: it is gone."""
 
     answers: Sequence[tuple[Key, Completion]] = ()
-    refused: PluginError | BenchError | None = None
+    refused: BenchError | None = None
     failed: str = ""
+    died: bool = False
 
 
 def versions() -> dict[str, str]:

@@ -90,7 +90,8 @@ class RayBackend:
         self._window = config.window
         self._waiting: deque[Call] = deque()
         self._engines: list[_Engine] = []
-        self._last_words = ""
+        self._without: list[str] | None = []
+        """Sentences on engines that do not start, kept until one has: where none does, the error says it."""
         self._exit = ExitStack()
         self._ray = self._exit.enter_context(cluster.joined())
         try:
@@ -148,7 +149,10 @@ class RayBackend:
             self._begin(engine)
         while not all(engine.ready for engine in self._engines):
             for engine, report in self._heard(FULL):
-                self._taken(engine, report)
+                list(self._taken(engine, report))
+        for sentence in self._without or ():
+            say(sentence)
+        self._without = None
         say(f"{len(self._engines)} engines started in {duration(time.perf_counter() - started)}")
 
     def _begin(self, engine: _Engine) -> None:
@@ -210,7 +214,7 @@ class RayBackend:
             try:
                 said = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
-                said = Report(failed=_why_it_ended(error))
+                said = Report(failed=_why_it_ended(error), died=True)
             yield engine, said
         now = time.perf_counter()
         for engine in list(self._engines):
@@ -218,23 +222,20 @@ class RayBackend:
                 yield engine, Report(failed=f"gave no sign for {self._section.timeout:g} s (ray.timeout)")
 
     def _taken(self, engine: _Engine, said: About | Report) -> Iterator[tuple[Call, Completion]]:
-        """The answers in what an engine said, each the first and only one to its call."""
+        """The answers in what an engine said, each the first and only one to its call; then what is wrong."""
         if isinstance(said, About):
             self._settle(engine, said)
-            return iter(())
-        found: list[tuple[Call, Completion]] = []
+            return
         failed = said.failed
         for key, completion in said.answers:
-            call = engine.open.pop(key, None)
-            if call is None or not isinstance(completion, Completion):
+            if isinstance(completion, Completion) and (call := engine.open.pop(key, None)) is not None:
+                yield call, completion
+            else:
                 failed = failed or f"answered what it was not asked, {key}"
-                continue
-            found.append((call, completion))
         if said.refused is not None:
             raise said.refused
         if failed:
-            self._ended(engine, failed)
-        return iter(found)
+            self._ended(engine, failed, engine.ready or said.died)
 
     def _settle(self, engine: _Engine, about: About) -> None:
         """An engine is ready, if it runs what this process does."""
@@ -253,23 +254,27 @@ class RayBackend:
             )
         engine.ready = True
 
-    def _ended(self, engine: _Engine, why: str) -> None:
-        """Take back what an engine had, and start it anew or go on without it. Raises `BackendError` if none is
+    def _ended(self, engine: _Engine, why: str, again: bool) -> None:
+        """Take back what an engine had, and start it `again`, or go on without it. Raises `BackendError` if none is
         left."""
         name, calls = engine.name, len(engine.open)
         self._waiting.extendleft(reversed(engine.open.values()))
         engine.open, engine.unsent, engine.asked = {}, [], []
         self._ray.kill(engine.actor)
         engine.ends += 1
-        again = f", its {calls} calls are sent again" if calls else ""
-        if engine.ends <= self._section.restarts and not (engine.where == "" and why.startswith("on ")):
-            say(f"{name} {why}; it is started anew{again}")
+        sent = f", its {calls} calls are sent again" if calls else ""
+        if again and engine.ends <= self._section.restarts:
+            say(f"{name} {why}; it is started anew{sent}")
             self._begin(engine)
             return
         self._engines.remove(engine)
         if not self._engines:
-            raise BackendError(f"no engine is left; the last, {name}, {why} {GO_ON}")
-        say(f"{name} {why}; going on without it{again}")
+            raise BackendError(f"no engine is left; the last, {name}, {why.rstrip('.')}. {GO_ON}")
+        sentence = f"{name} {why}; going on without it{sent}"
+        if self._without is None:
+            say(sentence)
+        else:
+            self._without.append(sentence)
 
     def close(self) -> None:
         """End the engines, with what they have, and the cluster if it is this run's own."""
@@ -285,6 +290,8 @@ def _why_it_ended(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "running low on memory" in text:
         return "was ended by Ray because its node ran out of memory"
+    if "ModuleNotFoundError" in text or "failed to import" in text:
+        return f"cannot import what this process runs: {text[-200:]}"
     kind = type(error).__name__
     if kind in ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "LocalRayletDiedError"):
         return "has ended without a word (its process was killed, or its node is gone)"

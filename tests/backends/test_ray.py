@@ -142,7 +142,7 @@ def test_no_engine_left_is_one_line(ray: Any, tiny_qwen2: Path, chat: Chat, said
             engines.get(config(tiny_qwen2, stand_in={"fault": "no start"}), chat)
         asked = config(tiny_qwen2, several={"restarts": 0}, stand_in={"fault": "fails"})
         backend = engines.get(asked, chat)
-        with pytest.raises(BackendError, match="ran out of memory What was finished is kept"):
+        with pytest.raises(BackendError, match=r"ran out of memory\. What was finished is kept"):
             collected(backend, calls(1) * 2)
 
 
