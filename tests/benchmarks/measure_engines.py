@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from bench.loop import Loop  # noqa: E402
 from bench.resolved import Inputs  # noqa: E402
 from bench.results import Generation, rows_of  # noqa: E402
 from bench.store import RunStore  # noqa: E402
+from bench.work import Work  # noqa: E402
 from tests.conftest import install_example  # noqa: E402
 
 CATEGORIES = 3
@@ -46,15 +48,21 @@ def rate(engines: int, calls: int, each: float, tokens: int, inputs: Inputs, fol
     }
     job = Job.of(build(read_config("demo"), settings), inputs)
     with Engines() as running, RunStore(job.folder, job.record()) as store:
-        loop = Loop(job.run, store, lambda: running.get(job.config, job.run.chat), None, job.label)
+        # Loads the tokenizer, and starts the engines.
+        list(Work(job.run, job.run.instances[0]).advance())
+        backend = running.get(job.config, job.run.chat)
+        loop = Loop(job.run, store, lambda: backend, None, job.label)
+        worked = time.process_time()
         loop.predictions()
+        worked = time.process_time() - worked
     seconds = loop.seconds
     assert seconds is not None
     rows = list(rows_of(Generation, job.folder / "generations.jsonl", None))
     took = seconds.engine + seconds.idle
     length = sum(row.prompt_tokens or 0 for row in rows) / len(rows)
     found = len(rows) / took
-    return found, f"| {engines} | {len(rows)} | {length:,.0f} | {seconds.rendering:.1f} | {took:.1f} | {found:.1f} |"
+    cells = [f"{engines}", f"{len(rows)}", f"{length:,.0f}", f"{seconds.rendering:.1f}", f"{took:.1f}"]
+    return found, " | ".join(["", *cells, f"{1000 * worked / len(rows):.1f}", f"{found:.1f}", ""]).strip()
 
 
 def main() -> None:
@@ -68,8 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         install_example(patch, Path(name), "bench-stand-in", "backends")
         inputs, one = Inputs(), None
-        print("| engines | calls | tokens a prompt | rendering (s) | all (s) | calls a second | times the first |")
-        print("|---|---|---|---|---|---|---|")
+        heads = ["engines", "calls", "tokens a prompt", "rendering (s)", "all (s)"]
+        heads += ["processor time of the driver a call (ms)", "calls a second", "times the first"]
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for engines in asked.engines:
             calls = round(engines * asked.seconds / asked.each)
             found, row = rate(engines, calls, asked.each, asked.tokens, inputs, Path(name) / str(engines))
