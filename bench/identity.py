@@ -52,7 +52,8 @@ def selection_identity(training: Run, trained: Mapping[str, Any]) -> Identity:
 
 
 def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
-    config, properties = run.config, run.method.properties
+    # How many engines make the texts is no part of it.
+    config, properties = run.config.engine, run.method.properties
     chosen = [*kinds]
     if properties.retrieval_augmented:
         chosen.append(RETRIEVAL)

@@ -66,6 +66,11 @@ class Job:
         return method if self.epoch is None else f"{method}, validation of epoch {self.epoch}"
 
     @property
+    def spreads(self) -> bool:
+        """Whether its calls go to several engines of a backend that starts them."""
+        return self.config.engine is not self.config
+
+    @property
     def trains(self) -> TrainedAdapter | None:
         """The adapter that is trained for this run, if it needs one."""
         return self.adapter if isinstance(self.adapter, TrainedAdapter) else None

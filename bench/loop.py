@@ -93,6 +93,7 @@ class Loop:
         self._vectors = vectors
         self._backend: Backend | None = None
         self._a_turn = sys.maxsize
+        self._window = run.config.window
         self._waiting = iter(self._instances)
         self._ahead = Ahead(self._advance)
         self._begun: deque[Future[_Step]] = deque()
@@ -130,7 +131,7 @@ class Loop:
     def _fill(self) -> bool:
         """A turn: calls go out until the window is full, or as many as the backend takes at a time. Whether any is in
         flight."""
-        room = self._run.config.window - self._in_flight
+        room = self._window - self._in_flight
         while room > 0:
             if self._ready:
                 self._submit(self._ready.popleft())
@@ -190,6 +191,7 @@ class Loop:
         if self._backend is None:
             self._backend = self._engine()
             self._a_turn = getattr(self._backend, "a_turn", self._a_turn)
+            self._window *= getattr(self._backend, "engines", 1)
             self._progress.start()
         # Of the instances before the engine was there: it decides with how many threads vectors are made.
         call = self._with_vectors(call)

@@ -237,7 +237,9 @@ class Backend(Protocol):
     before `completed` is asked again, which then does a step of the work and may yield nothing.
 
     `settings` describes its section of the configuration, each field marked with what it can change; its marks decide
-    what is part of a run's identity.
+    what is part of a run's identity. A backend that runs several engines of another backend names that one in a class
+    attribute `spreads`: a run is then that backend's, whose section its engines have, and only where it runs differs.
+    Its attribute `engines`, of an instance, says for how many windows of calls there is room.
     """
 
     settings: ClassVar[type[Section]]

@@ -36,7 +36,16 @@ CHATML = (
 )
 
 
-LONG = ("test_resume", "test_wheel", "test_gpu_check", "test_marks", "test_openai", "test_trainer", "test_worker")
+LONG = (
+    "test_resume",
+    "test_wheel",
+    "test_gpu_check",
+    "test_marks",
+    "test_openai",
+    "test_trainer",
+    "test_worker",
+    "test_ray",
+)
 """Files that take minutes. Begun last, one of them would go on alone while the other core has nothing to do."""
 
 

@@ -155,7 +155,7 @@ def test_what_is_refused(setting: dict[Any, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"backend": "vlm"}, "there is no backend 'vlm'; did you mean 'vllm'? There are: openai, vllm, scripted"),
+        ({"backend": "vlm"}, "there is no backend 'vlm'; did you mean 'vllm'? There are: openai, ray, vllm, scripted"),
         ({"backend": "vlm", "chat_template": "official"}, "there is no backend 'vlm'; did you mean 'vllm'?"),
         ({"task": "review"}, "there is no task 'review'; did you mean 'reviews'? There are: reviews"),
     ],

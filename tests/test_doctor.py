@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -66,9 +67,38 @@ def test_diagnose_covers_what_the_harness_uses(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     names = [finding.name for finding in doctor.diagnose(tmp_path)]
     assert names == [
-        *("Python", "PyTorch", "vLLM", "GPU", "hub", "hub cache"),
+        *("Python", "PyTorch", "vLLM", "GPU", "Ray", "hub", "hub cache"),
         *("WordNet", "punkt_tab", "LaTeX", "disk", "memory", "cores"),
     ]
+
+
+def test_ray_is_optional(versions: dict[str, str]) -> None:
+    assert doctor.ray(0.1) == Finding(
+        "Ray", "optional", "not installed: only backend=ray needs it", "make setup EXTRAS=ray"
+    )
+
+
+def test_ray_says_which_cluster_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    here = doctor.ray(0.1)
+    assert here.state == "ok"
+    assert "starts a cluster on this machine" in here.detail
+    with socket.socket() as taken:
+        # Bound and not listening: nobody answers.
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        there = doctor.ray(0.1)
+    assert (there.state, there.fix) == ("optional", "unset RAY_ADDRESS")
+    assert f"RAY_ADDRESS={address} cannot be reached" in there.detail
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    assert "is not the HOST:PORT of a cluster's head" in doctor.ray(0.1).detail
+
+
+def test_ray_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('no such symbol')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert doctor.ray(0.1).detail.endswith("which cannot be imported: ImportError: no such symbol")
 
 
 def test_vllm_that_is_not_installed_is_mended_by_setup(versions: dict[str, str]) -> None:

@@ -67,7 +67,7 @@ def test_listed_after_what_is_bench_s_own(group: str, capsys: pytest.CaptureFixt
         "metrics": ["size"],
         "tasks": ["headline"],
         "layouts": ["newsroom"],
-        "backends": ["scripted"],
+        "backends": ["scripted", "several", "stand_in"],
     }[group]
     assert main(["list", group]) == 0
     assert capsys.readouterr().out.split() == [*registry.builtin_names(group), *own]

@@ -59,6 +59,9 @@ OTHER: dict[str, Any] = {
     "vllm.max_num_seqs": 3,
     "vllm.enforce_eager": False,
     "vllm.prefix_caching": True,
+    "ray.engines": 3,
+    "ray.timeout": 3.0,
+    "ray.restarts": 0,
     "openai.base_url": "http://127.0.0.1:9/v1",
     "openai.served_model": "other",
     "openai.concurrency": 3,
@@ -117,6 +120,9 @@ NO_TEXT = {
     "vllm.max_num_seqs",
     "vllm.enforce_eager",
     "vllm.prefix_caching",
+    "ray.engines",
+    "ray.timeout",
+    "ray.restarts",
     "openai.base_url",
     "openai.concurrency",
     "openai.timeout",
@@ -162,7 +168,8 @@ def test_every_field_is_tried() -> None:
 def test_identity_covers_exactly_what_can_change_a_text(
     name: str, shop_config: Path, corpora: Mapping[str, Corpus]
 ) -> None:
-    base: dict[str, Any] = {"backend": "openai"} if name.startswith("openai.") else {}
+    backend = name.partition(".")[0]
+    base: dict[str, Any] = {"backend": backend} if backend in ("openai", "ray") else {}
     if name.startswith(("train.", "peers.")):
         base = {"method": "dep", "dep": {"encoder": "hashed-ngrams"}}
     before = make(shop_config, base, corpora=corpora).folder
@@ -185,6 +192,8 @@ def test_identity_covers_exactly_what_can_change_a_text(
         ("copy", {"backend": "openai"}),
         ("rag", {"openai": {"served_model": "x", "extra_body": {}}}),
         ("rag", {"backend": "vllm"}),
+        ("rag", {"backend": "ray"}),
+        ("dep", {"backend": "ray", "ray": {"engines": 8}}),
         ("rag", {"bleu": {}}),
         ("rag", {"contriever": {"model": "org/other"}}),
         ("rag", {"peers": {"before_target": True}, "train": {"epochs": 1, "validation": 1}}),
@@ -205,6 +214,13 @@ def test_vllm_settings_do_not_enter_where_a_server_answers(shop_config: Path, co
     server = {"backend": "openai"}
     other = {"vllm": {"dtype": "bfloat16"}}
     assert make(shop_config, server, corpora=corpora).folder == make(shop_config, server, other, corpora=corpora).folder
+
+
+def test_engines_side_by_side_are_those_of_their_own_section(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:
+    other = {"vllm": {"dtype": "bfloat16"}}
+    one, several = ({"backend": name, **other} for name in ("vllm", "ray"))
+    assert make(shop_config, one, corpora=corpora).folder == make(shop_config, several, corpora=corpora).folder
+    assert make(shop_config, several, corpora=corpora).folder != make(shop_config, corpora=corpora).folder
 
 
 def test_options_of_the_retriever_in_use_enter(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:

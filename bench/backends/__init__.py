@@ -56,6 +56,7 @@ class Engines:
         check_vectors(config, vectors)
         kind = registry.load("backends", config.backend)
         wanted = {"backend": config.backend, "settings": config.backend_section}
+        wanted |= {"engine": config.engine.backend_section}
         wanted |= config.model_dump(include={"model", "tokenizer", "chat_template_kwargs"})
         wanted |= {"template": config.template, "length": config.longest_prompt + config.max_new_tokens}
         if self._backend is None or wanted != self._wanted or (vectors and not self._takes_vectors):
@@ -81,13 +82,14 @@ def check_vectors(config: RunConfig, vectors: bool) -> None:
     before: vLLM takes other requests' tokens for those of a prompt of vectors."""
     if not vectors:
         return
-    settings = config.backend_section.model_dump()
+    engine = config.engine
+    settings = engine.backend_section.model_dump()
     for given in (settings, settings.get("extra_body") or {}):
         for name, none in NEUTRAL.items():
             if given.get(name, none) not in (none, None):
                 raise ConfigError(
                     f"method {config.method} puts vectors into its prompts, which have no tokens that "
-                    f"{config.backend}.{name if given is settings else f'extra_body.{name}'}={given[name]} could "
+                    f"{engine.backend}.{name if given is settings else f'extra_body.{name}'}={given[name]} could "
                     f"penalise; leave it at {none}"
                 )
     if not registry.load("backends", config.backend).takes_vectors:

@@ -144,6 +144,8 @@ class VLLMBackend:
             "dtype": self._section.dtype,
             "quantization": self._section.quantization,
             "tensor_parallel_size": self._section.tensor_parallel_size,
+            # In a process that Ray started vLLM would take Ray for it.
+            "distributed_executor_backend": "mp" if self._section.tensor_parallel_size > 1 else None,
             "enforce_eager": self._section.enforce_eager,
             # Whether vLLM's keys of cached blocks cover the vectors of a mixed prompt is an open matter there.
             "enable_prefix_caching": self._section.prefix_caching and not self._soft,

@@ -176,7 +176,7 @@ class _Rounds:
         self._window = max(job.config.window for job, _, _ in weighed)
 
     def measure(self, seconds: float) -> _Found:
-        section = self._weighed[0][0].config.backend_section
+        section = self._weighed[0][0].config.engine.backend_section
         most = min(int(getattr(section, "max_num_seqs", self._window)), self._window)
         size = min(FIRST, most)
         self._round(1)

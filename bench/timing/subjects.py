@@ -125,7 +125,8 @@ def subjects(
 
 
 def _subject(asked: RunConfig, settings: Mapping[str, Any], limit: int, folder: Path, inputs: Inputs) -> Subject:
-    needed = {asked.backend: dict(registry.load("backends", asked.backend).timing)}
+    backend = asked.engine.backend
+    needed = {backend: dict(registry.load("backends", backend).timing)}
     changed = {"method": asked.method, "limit": limit, "metrics": [], "results": str(folder)}
     run = Run(build(settings, changed, needed), inputs)
     if not has_slots(run):

@@ -569,9 +569,8 @@ def test_engines_for_both_start_with_soft_prompts_at_once(started: list[Started]
 def test_a_backend_without_vectors_takes_no_soft_prompts(started: list[Started]) -> None:
     config = stand_in("deaf")
     with Engines(vectors=True) as engines:
-        with pytest.raises(
-            ConfigError, match=r"method nonperso puts vectors .* backend=deaf does not take; use backend=vllm or "
-        ):
+        able = "use backend=ray or backend=vllm or "
+        with pytest.raises(ConfigError, match=rf"method nonperso puts vectors .* backend=deaf does not take; {able}"):
             engines.get(config, Chat(DEMO), vectors=True)
         assert started == []
         engines.get(config, Chat(DEMO))
