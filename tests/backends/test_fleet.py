@@ -323,7 +323,8 @@ def test_a_server_that_comes_back_as_another_is_left_out(capsys: pytest.CaptureF
 
 def test_a_prompt_that_one_server_refuses_is_asked_of_another() -> None:
     with fleet(Member("a"), Member("b")) as (a, b):
-        a.refuses = ["u1", "u2"]
+        # The first call goes to the first server.
+        a.refuses = ["u0", "u2"]
         b.refuses = ["u2"]
         backend = connect(a, b, concurrency=1)
         for call in calls(6):
