@@ -11,6 +11,7 @@ from bench.chat import Chat
 from bench.config import RunConfig
 from bench.errors import ConfigError
 from bench.protocols import Backend
+from bench.softprompt.calls import NEUTRAL
 
 ENVIRONMENT = {
     # The engine in this process: one of its own starts slower and outlives a killed run, with the GPU's memory.
@@ -71,10 +72,6 @@ class Engines:
         if self._backend is not None:
             self._backend.close()
             self._backend = None
-
-
-NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-"""Penalties of tokens that were there before, and the values that switch them off."""
 
 
 def check_vectors(config: RunConfig, vectors: bool) -> None:

@@ -7,16 +7,14 @@ not said to be called from outside runs on that loop, so nothing here needs a lo
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.chat import Messages, messages
 from bench.errors import BackendError
@@ -24,7 +22,8 @@ from bench.progress import duration, say
 from bench.records import Call, Completion, Prompt
 from bench.servers.alike import PROBE, Sighting, look, unlike
 from bench.servers.answers import completion_in
-from bench.servers.server import CONNECT_SECONDS, GO_ON, FailedError, Server
+from bench.servers.member import Asked, Member
+from bench.servers.server import CONNECT_SECONDS, GO_ON, FailedError, Server, key_in_environment
 from bench.servers.settings import OpenAISettings
 from bench.servers.soft import SoftPrompts
 
@@ -37,32 +36,6 @@ LONGEST_REST = 300.0
 """Seconds until a server that failed is looked at again: twice as many each time."""
 FALLS = 3
 """How many servers one call may see fail for each that there is, some of them come back: more, and it is the call."""
-
-T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Asked:
-    """A call on its way: the how-manieth it is, how many tokens its prompt has (where that is known), since when."""
-
-    number: int
-    call: Call
-    tokens: int | None
-    started: float
-    refused: dict[_Member, FailedError] = field(default_factory=dict)
-    """By the servers that refused it for what is in it, or had no text for it: why."""
-    falls: int = 0
-    """How many servers failed with it."""
-
-
-@dataclass(eq=False)
-class _Member:
-    """A server of the fleet: the calls that it has, how many it refused in a row, and why it is left alone."""
-
-    server: Server
-    open: dict[asyncio.Task[None], _Asked] = field(default_factory=dict)
-    in_a_row: int = 0
-    failed: FailedError | None = None
 
 
 class Client:
@@ -87,20 +60,20 @@ class Client:
     ) -> None:
         self._settings = settings
         self._soft = soft
-        key = _key()
+        key = key_in_environment()
         self._members = [
-            _Member(Server(settings, address, key, model, variables or {}, turns)) for address in settings.addresses
+            Member(Server(settings, address, key, model, variables or {}, turns)) for address in settings.addresses
         ]
         self._sighting = Sighting()
         """What all servers have in common."""
         self._loop = asyncio.new_event_loop()
         self._resting: set[asyncio.Task[None]] = set()
-        self._waiting: deque[_Asked] = deque()
-        self._moved: list[_Asked] = []
+        self._waiting: deque[Asked] = deque()
+        self._moved: list[Asked] = []
         """Calls that a server could not answer, before all that wait."""
         self._answers: SimpleQueue[tuple[Call, Completion | None]] = SimpleQueue()
         self._failure: BackendError | None = None
-        self._refused: list[tuple[_Asked, FailedError]] = []
+        self._refused: list[tuple[Asked, FailedError]] = []
         self._kept: list[tuple[Call, Completion]] = []
         """Empty answers, handed on once all others are there: a server that gives nothing else leaves none behind."""
         self._asked = self._open = 0
@@ -111,7 +84,7 @@ class Client:
             # What loads a tokenizer does so here: it would stop the clock of every request.
             turns(PROBE.prompt)
             try:
-                self._wait_for(self._meet())
+                asyncio.run_coroutine_threadsafe(self._meet(), self._loop).result()
             except BaseException:
                 self.close()
                 raise
@@ -122,15 +95,11 @@ class Client:
         first, *others = (member.server.where for member in self._members)
         return first if not others else f"one of the servers ({first} and {len(others)} more)"
 
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """From outside: what is done on the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
     def submit(self, call: Call, tokens: int | None = None) -> None:
         """Queue a call. `tokens`: how many its prompt has, where that is known."""
         self._open += 1
         self._asked += 1
-        asked = _Asked(self._asked, call, tokens, time.perf_counter())
+        asked = Asked(self._asked, call, tokens, time.perf_counter())
         self._loop.call_soon_threadsafe(self._queue, asked)
 
     def _run(self) -> None:
@@ -172,7 +141,7 @@ class Client:
             if member.failed:
                 self._rest(member, "it is left alone")
 
-    async def _look(self, member: _Member) -> Sighting | FailedError:
+    async def _look(self, member: Member) -> Sighting | FailedError:
         """What a server is, once it is known to take vectors where there are any."""
 
         async def ask() -> Sighting:
@@ -187,7 +156,7 @@ class Client:
         except FailedError as error:
             return error
 
-    def _rest(self, member: _Member, what: str) -> None:
+    def _rest(self, member: Member, what: str) -> None:
         """Leave a server alone that failed, and look at it again later."""
         assert member.failed is not None
         say(f"{member.failed.brief}; {what}, and tried again in {duration(FIRST_REST)}")
@@ -195,7 +164,7 @@ class Client:
         self._resting.add(task)
         task.add_done_callback(self._resting.discard)
 
-    async def _until_it_is_back(self, member: _Member) -> None:
+    async def _until_it_is_back(self, member: Member) -> None:
         rest = FIRST_REST
         while True:
             await asyncio.sleep(rest * random.uniform(0.75, 1.0))
@@ -213,7 +182,7 @@ class Client:
 
     # ---- who answers
 
-    def _queue(self, asked: _Asked) -> None:
+    def _queue(self, asked: Asked) -> None:
         self._waiting.append(asked)
         self._spread()
 
@@ -236,16 +205,16 @@ class Client:
         while self._waiting and (member := self._free(up)) is not None:
             self._begin(self._waiting.popleft(), member)
 
-    def _free(self, members: list[_Member]) -> _Member | None:
+    def _free(self, members: list[Member]) -> Member | None:
         """The server with the least on their way; None where all have as much as they may."""
         member = min(members, key=lambda one: len(one.open))
         return member if len(member.open) < self._settings.concurrency else None
 
-    def _begin(self, asked: _Asked, member: _Member) -> None:
+    def _begin(self, asked: Asked, member: Member) -> None:
         task = self._loop.create_task(self._work(asked, member))
         member.open[task] = asked
 
-    async def _work(self, asked: _Asked, member: _Member) -> None:
+    async def _work(self, asked: Asked, member: Member) -> None:
         task = asyncio.current_task()
         assert task is not None
         answer = partial(self._answer, asked, member.server)
@@ -265,7 +234,7 @@ class Client:
             member.open.pop(task, None)
             self._spread()
 
-    async def _answer(self, asked: _Asked, server: Server) -> Completion:
+    async def _answer(self, asked: Asked, server: Server) -> Completion:
         """One try."""
         if self._soft is not None and asked.call.prompt.slots:
             content = await server.complete(asked.call, await self._soft.body(asked.call, server))
@@ -275,7 +244,7 @@ class Client:
         completion = completion_in(content, asked.tokens, seconds, server.short)
         return completion if self._soft is None else self._soft.whole(asked.call, completion)
 
-    def _without_answer(self, asked: _Asked, member: _Member, error: FailedError) -> None:
+    def _without_answer(self, asked: Asked, member: Member, error: FailedError) -> None:
         """What becomes of a call that a server has no answer for: another server gets it, or nobody has an answer."""
         member.in_a_row += 1
         if self._failure is not None:
@@ -288,7 +257,7 @@ class Client:
             self._fail(member, error, asked)
         self._moved.append(asked)
 
-    def _fail(self, member: _Member, error: FailedError, asked: _Asked) -> None:
+    def _fail(self, member: Member, error: FailedError, asked: Asked) -> None:
         """A server failed: the others get its calls; if there are none, or the call makes one after the other fail,
         that is the end."""
         member.failed = error
@@ -316,7 +285,7 @@ class Client:
         named = "; ".join(error.brief for error in failed)
         return BackendError(f"none of {len(failed)} servers is left: {named}{failed[-1].problem.mend}")
 
-    def _set_aside(self, asked: _Asked) -> None:
+    def _set_aside(self, asked: Asked) -> None:
         """A call that all servers refused: kept as an empty one, or told of at the end."""
         error = next(reversed(asked.refused.values()))
         problem = error.problem
@@ -365,13 +334,3 @@ class Client:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CONNECT_SECONDS)
-
-
-def _key() -> str:
-    """The key in the environment. Raises `BackendError` for what can be none."""
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key.isascii() or not key.isprintable():
-        raise BackendError(
-            "the environment variable OPENAI_API_KEY holds characters that no key has; set it to the key alone"
-        )
-    return key

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from bench.addresses import without_credentials
-from bench.backends import NEUTRAL
 from bench.chat import Messages
 from bench.errors import BackendError
 from bench.progress import duration
 from bench.records import Call, Prompt
 from bench.servers.answers import KEEP, PASSING, UnusableError
 from bench.servers.settings import OpenAISettings
+from bench.softprompt.calls import NEUTRAL
 
 CONNECT_SECONDS = 10.0
 """How long a connection may take to be made; the answer has `openai.timeout`."""
@@ -251,6 +251,16 @@ class Server:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def key_in_environment() -> str:
+    """The key in the environment. Raises `BackendError` for what can be none."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise BackendError(
+            "the environment variable OPENAI_API_KEY holds characters that no key has; set it to the key alone"
+        )
+    return key
 
 
 def _pause(tried: int) -> float:

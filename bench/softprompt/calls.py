@@ -11,6 +11,9 @@ from bench.records import Call
 if TYPE_CHECKING:
     import torch
 
+NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Penalties of tokens that were there before, which vectors are not, and the values that switch them off."""
+
 
 def check_call(call: Call, ids: list[int], chat: Chat, model: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
     """Raise `PluginError` for a call, whose prompt has these token ids, if its vectors are not one for each slot, of
