@@ -30,6 +30,8 @@ ADDRESS = "RAY_ADDRESS"
 NEEDED = "backend=ray needs the package ray; run `make setup EXTRAS=ray`, or pip install '.[ray]'"
 OBJECTS = 512 << 20
 """Bytes of shared memory at most for what is on its way to the engines of a local cluster."""
+TRIES = 3
+"""Ray gives its processes 30 seconds to begin, which a busy machine may not have for them."""
 SHORT = "/tmp"
 """Where a local cluster has its folder: the names of sockets in it may have 107 characters."""
 _TOKEN = secrets.token_hex(32)
@@ -112,9 +114,21 @@ def _local(ray: Any) -> Iterator[None]:
     )
     assert watcher.stdin is not None
     try:
-        # What this process starts later on is not of the cluster.
-        with _environment({cluster_end.MARK: folder}):
-            _start(ray, folder)
+        for left in reversed(range(TRIES)):
+            try:
+                # What this process starts later on is not of the cluster.
+                with _environment({cluster_end.MARK: folder}):
+                    _start(ray, folder)
+                break
+            except Exception as error:  # Ray's own are of any kind
+                ray.shutdown()
+                cluster_end.kill(folder)
+                if isinstance(error, BackendError):
+                    raise
+                if not left:
+                    raise BackendError(
+                        f"Ray could not start on this machine: {brief(error)} `bench doctor` says what works here"
+                    ) from error
         with _silent(ray):
             yield
     finally:
@@ -139,20 +153,15 @@ def _silent(ray: Any) -> Iterator[None]:
 
 
 def _start(ray: Any, folder: str) -> None:
-    try:
-        context = ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECTS,
-            _node_ip_address=LOOPBACK,
-            _temp_dir=folder,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BackendError(
-            f"Ray could not start on this machine: {brief(error)} `bench doctor` says what works here"
-        ) from error
+    context = ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECTS,
+        _node_ip_address=LOOPBACK,
+        _temp_dir=folder,
+    )
     if (address := context.address_info["node_ip_address"]) != LOOPBACK:
         raise BackendError(
             f"Ray would listen on {address}, because it was imported before bench could tell it not to; import ray "

@@ -47,8 +47,8 @@ def wait_for_the_end(parent: int) -> None:
             return
 
 
-def end(folder: str) -> None:
-    """Kill every process of a cluster, those too that start meanwhile, and remove its folder."""
+def kill(folder: str) -> None:
+    """Kill every process of a cluster, those too that start meanwhile."""
     until = time.monotonic() + PATIENCE
     while (left := members(folder)) and time.monotonic() < until:
         for process in left:
@@ -57,9 +57,9 @@ def end(folder: str) -> None:
             except OSError:
                 continue
         time.sleep(0.05)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
     wait_for_the_end(os.getppid())
-    end(sys.argv[1])
+    kill(sys.argv[1])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
