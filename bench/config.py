@@ -246,9 +246,10 @@ class RunConfig(Section):
         """The settings of the backend. Raises `ConfigError`."""
         return backend_section(self.backend, self.options.get(self.backend, {}))
 
-    @cached_property
+    @property
     def engine(self) -> RunConfig:
         """The configuration of one engine: this one, but for a backend that runs several of another backend's."""
+        # Not kept: a copy with other settings would keep it too.
         other = getattr(registry.load("backends", self.backend), "spreads", None)
         return self if other is None else RunConfig.model_validate(self.model_dump() | {"backend": other})
 

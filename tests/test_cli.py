@@ -400,8 +400,8 @@ def test_prompts_into_a_link_and_a_pipe(shop_config: Path, tmp_path: Path, scrip
 
 def test_a_dry_run_finds_what_the_run_would(shop_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", "--config", str(shop_config), "--dry-run"]
-    assert main([*arguments, "--method", "dep", "--backend", "openai"]) == 2
-    assert "backend=openai does not take" in capsys.readouterr().err
+    assert main([*arguments, "--method", "dep", "--set", "vllm.repetition_penalty=1.2"]) == 2
+    assert "vllm.repetition_penalty=1.2 could penalise" in capsys.readouterr().err
     settings = ["--set", "metrics=[bertscore]", "--set", "bertscore.model=./nowhere"]
     assert main([*arguments, "--method", "rag", *settings]) == 2
     assert "nowhere" in capsys.readouterr().err

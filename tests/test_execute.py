@@ -49,7 +49,7 @@ SETTINGS = {
         "batch_size": 3,
         "limit": 6,
         "validation": 4,
-        "learning_rate": 0.003,
+        "learning_rate": 0.03,
         "dtype": "float32",
         "max_target_tokens": 60,
     },

@@ -29,7 +29,7 @@ ROOM = 4
 MARGIN = 1e-3
 """How far the likeliest token's logit must lead: float32 sums in another order move logits by about 1e-5."""
 
-SPREAD = 3
+SPREAD = 6
 
 Key = tuple[str, str, int]
 Vectors = NDArray[np.float32]
@@ -39,14 +39,16 @@ WORDS = TEXT.split()
 
 
 def dep_like(number: int, marks: bool) -> Prompt:
-    """A history of blocks, the vector of each inside of the text."""
+    """A history of blocks, the vector of each inside of the text, and one in place of the title, which a model that has
+    learned to write under titles cannot overlook."""
     pattern = "- <his_token_start>[HIS_TOKEN_{}]<his_token_end>" if marks else "- [HIS_TOKEN_{}]"
     blocks = []
     for index in range(1 + number % 4):
         words = " ".join(WORDS[(number + index + place) % len(WORDS)] for place in range(3 + 4 * index))
         blocks.append(f"- [Review Title]: {words}\n- [Review Embedding]:\n{pattern.format(index)}")
-    user = "\n".join(["[User's Past Reviews]:", *blocks, f"[Output Review Title]: {WORDS[number]}"])
-    slots = tuple(f"[HIS_TOKEN_{index}]" for index in range(len(blocks)))
+    title = f"[Output Review Title]: [HIS_TOKEN_{len(blocks)}] {WORDS[number]}"
+    user = "\n".join(["[User's Past Reviews]:", *blocks, title])
+    slots = tuple(f"[HIS_TOKEN_{index}]" for index in range(len(blocks) + 1))
     return Prompt("dep_review", "Given an item, write a review of it.", user, slots=slots, marks=DEP.marks)
 
 
@@ -569,7 +571,7 @@ def test_engines_for_both_start_with_soft_prompts_at_once(started: list[Started]
 def test_a_backend_without_vectors_takes_no_soft_prompts(started: list[Started]) -> None:
     config = stand_in("deaf")
     with Engines(vectors=True) as engines:
-        able = "use backend=ray or backend=vllm or "
+        able = "use backend=openai or backend=ray or backend=vllm or "
         with pytest.raises(ConfigError, match=rf"method nonperso puts vectors .* backend=deaf does not take; {able}"):
             engines.get(config, Chat(DEMO), vectors=True)
         assert started == []

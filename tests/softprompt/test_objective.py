@@ -76,12 +76,12 @@ def test_losses_and_gradients_are_those_of_a_straight_forward_pass(
     sum(generation + 3 * own for generation, own in expected).backward()  # type: ignore[union-attr]
     wanted = gradients(adapter)
 
-    torch.testing.assert_close(together.generation, torch.stack([one for one, _ in expected]), rtol=3e-6, atol=0)
+    torch.testing.assert_close(together.generation, torch.stack([one for one, _ in expected]), rtol=2e-5, atol=0)
     torch.testing.assert_close(together.own, torch.stack([own for _, own in expected]), rtol=0, atol=1e-6)
     for parameter, gradient in wanted.items():
         scale = float(gradient.abs().max())
         assert scale > 1e-4, "the test would not see a gradient that is missing"
-        torch.testing.assert_close(got[parameter], gradient, rtol=0, atol=1e-5 * max(scale, 1.0), msg=parameter)
+        torch.testing.assert_close(got[parameter], gradient, rtol=0, atol=5e-5 * max(scale, 1.0), msg=parameter)
 
 
 @pytest.mark.parametrize("name", ["tiny", "demo"])
@@ -93,7 +93,7 @@ def test_a_padded_batch_is_its_examples_one_by_one(name: str, frozen: Any, proje
     with torch.no_grad():
         together = losses(model, adapter, examples)
         alone = [losses(model, adapter, [example]) for example in examples]
-    torch.testing.assert_close(together.generation, torch.cat([one.generation for one in alone]), rtol=3e-6, atol=0)
+    torch.testing.assert_close(together.generation, torch.cat([one.generation for one in alone]), rtol=2e-5, atol=0)
     torch.testing.assert_close(together.own, torch.cat([one.own for one in alone]), rtol=0, atol=1e-6)
 
 
