@@ -36,6 +36,8 @@ SHORT = "/tmp"
 """Where a local cluster has its folder: the names of sockets in it may have 107 characters."""
 _TOKEN = secrets.token_hex(32)
 """What the parts of a local cluster know each other by. One for the whole process: Ray reads it once."""
+_TOLD: list[Any] = []
+"""The module ray, once it was imported with the settings of a local cluster."""
 
 
 def check() -> None:
@@ -72,12 +74,20 @@ def joined() -> Iterator[Any]:
     }
     if not any(name.startswith("RAY_AUTH_") for name in os.environ):
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+    before = sys.modules.get("ray")
     with _environment(own):
         import ray
 
         if ray.is_initialized():
             yield ray
             return
+        # It reads its environment once, when it is imported, and vLLM imports it too.
+        if before is not None and before not in _TOLD:
+            raise BackendError(
+                "Ray was imported in this process before bench could tell it to listen on loopback alone and to want a "
+                "token (vLLM imports it too); use backend=ray in a process of its own"
+            )
+        _TOLD.append(ray)
         with _local(ray):
             yield ray
 

@@ -37,6 +37,7 @@ CHATML = (
 
 
 LONG = (
+    "test_ray",
     "test_resume",
     "test_wheel",
     "test_gpu_check",
@@ -44,9 +45,9 @@ LONG = (
     "test_openai",
     "test_trainer",
     "test_worker",
-    "test_ray",
 )
-"""Files that take minutes. Begun last, one of them would go on alone while the other core has nothing to do."""
+"""Files that take minutes. Begun last, one of them would go on alone while the other core has nothing to do. Ray's
+is the first: it reads its settings when it is imported, and vLLM, in the files after it, imports it too."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -359,3 +359,9 @@ def test_more_engines_than_gpus_are_refused(tiny_qwen2: Path, chat: Chat, monkey
         share([4, 4], vllm={"tensor_parallel_size": 2}, ray={"engines": 8})
     with pytest.raises(BenchError, match="room for 0 engines"):
         share([1, 1], vllm={"tensor_parallel_size": 2})
+
+
+def test_ray_that_was_imported_before_is_not_used() -> None:
+    script = "import ray\nfrom bench import cluster\nwith cluster.joined(): pass"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "BackendError: Ray was imported in this process before bench could tell it" in done.stderr
