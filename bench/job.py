@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from bench.batch import Background
 from bench.errors import DamagedError, PluginError
 from bench.finished import finished
 from bench.identity import run_identity, run_name
+from bench.machine import installed
 from bench.places import hidden
 from bench.records import Instance
 from bench.resolved import Inputs, Run
@@ -222,18 +221,8 @@ class Job:
             identity=self.identity,
             config=settings,
             data_notes={category: list(corpus.notes) for category, corpus in self.run.corpora.items()},
-            versions=_versions(),
+            versions=installed(VERSIONS),
             device=registry.load("backends", config.backend).device(),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             weights=None if self.adapter is None else self.adapter.weights_hash(self.epoch),
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in VERSIONS:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -6,7 +6,9 @@ import ctypes
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -60,3 +62,14 @@ def give_back_memory() -> None:
     that trains and then starts an engine would hold both."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of those of the packages that are installed, by name."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -6,7 +6,6 @@ path that the nodes share. A task whose process dies is begun again, from its la
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,10 +43,9 @@ def train_each(configs: Sequence[RunConfig], say: Callable[[str], None]) -> None
 
 def train_one(settings: Mapping[str, Any]) -> str:
     """In the task: train the adapter of a configuration, as JSON. What went wrong, "" if nothing did."""
-    from bench.backends import ENVIRONMENT
+    from bench.backends import set_environment
 
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     from bench.execute import train_adapter
     from bench.job import Job
 

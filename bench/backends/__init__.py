@@ -27,6 +27,12 @@ ENVIRONMENT = {
 """Set where the user did not, before anything imports torch or vLLM."""
 
 
+def set_environment() -> None:
+    """Set `ENVIRONMENT` where the user did not."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 class Engines:
     """The engine at hand: started on the first call that needs it, shared by runs that want the same one.
 
@@ -42,8 +48,7 @@ class Engines:
         self._backend: Backend | None = None
 
     def __enter__(self) -> Engines:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         return self
 
     def __exit__(

@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench.chat import Chat
 from bench.errors import BenchError
+from bench.machine import installed
 from bench.records import Call, Completion, Prompt
 
 if TYPE_CHECKING:
@@ -105,13 +105,7 @@ class Report:
 
 def versions() -> dict[str, str]:
     """The versions of what decides on texts."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed(PACKAGES)
 
 
 class Engine:
@@ -129,12 +123,11 @@ class Engine:
             # Torch, which reads it when it is loaded, is not here yet.
             os.environ["OMP_NUM_THREADS"] = str(threads)
         from bench import registry
-        from bench.backends import ENVIRONMENT
+        from bench.backends import set_environment
         from bench.config import RunConfig
         from bench.models import fingerprint
 
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         try:
             config = RunConfig.model_validate(settings)
             kind = registry.load("backends", config.backend)

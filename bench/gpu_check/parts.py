@@ -368,12 +368,11 @@ def outcome(part: str, plan: Plan) -> dict[str, Any]:
 
 def main() -> int:
     """Do one part, and leave its outcome in the plan's folder."""
-    from bench.backends import ENVIRONMENT
+    from bench.backends import set_environment
 
     part, plan = sys.argv[1], Plan.load(sys.stdin.readline())
     end_with(sys.stdin)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     found = outcome(part, plan)
     replace_content(Path(plan.outcome(part)), dump(found))
     return 0
