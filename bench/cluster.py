@@ -62,8 +62,8 @@ def joined() -> Iterator[Any]:
     Raises `BackendError` for a cluster that cannot be reached or started, and what `check` does."""
     check()
     if not is_local():
-        with _member() as ray:
-            yield ray
+        with _member() as member:
+            yield member
         return
     own = {
         # Ray's name for it: without a network of nodes a cluster has loopback's address, and listens nowhere else.
