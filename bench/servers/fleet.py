@@ -21,9 +21,9 @@ from bench.errors import BackendError
 from bench.progress import duration, say
 from bench.records import Call, Completion, Prompt
 from bench.servers.alike import PROBE, Sighting, look, unlike
-from bench.servers.answers import completion_in
+from bench.servers.answers import UnusableError, completion_in
 from bench.servers.member import Asked, Member
-from bench.servers.server import CONNECT_SECONDS, GO_ON, FailedError, Server, key_in_environment
+from bench.servers.server import CONNECT_SECONDS, GO_ON, FailedError, Problem, Server, key_in_environment
 from bench.servers.settings import OpenAISettings
 from bench.servers.soft import SoftPrompts
 
@@ -142,19 +142,36 @@ class Client:
                 self._rest(member, "it is left alone")
 
     async def _look(self, member: Member) -> Sighting | FailedError:
-        """What a server is, once it is known to take vectors where there are any."""
-
-        async def ask() -> Sighting:
-            # A server alone is not compared with anything.
-            sighting = await look(member.server) if len(self._members) > 1 else Sighting()
-            if self._soft is not None:
-                await self._soft.try_out(member.server)
-            return sighting
-
+        """What a server is, after as many tries as it needs."""
         try:
-            return await member.server.patiently(ask, seconds=LOOK_SECONDS) or Sighting()
+            sighting = await member.server.patiently(partial(self._see, member), seconds=LOOK_SECONDS)
         except FailedError as error:
             return error
+        member.server.was_down = False
+        return sighting or Sighting()
+
+    async def _see(self, member: Member) -> Sighting:
+        """What a server is, once it is known to take vectors where there are any."""
+        # A server alone is not compared with anything.
+        sighting = await look(member.server) if len(self._members) > 1 else Sighting()
+        if self._soft is not None:
+            await self._soft.try_out(member.server)
+        return sighting
+
+    async def _recognise(self, member: Member) -> None:
+        """Look at a server that may have been started anew since it was last looked at. Raises `FailedError` for one
+        that is another now, and what a failed request raises."""
+        async with member.looked_at:
+            if not member.server.was_down:
+                return
+            try:
+                why, mend = unlike({"before": self._sighting, "now": await self._see(member)}), f". {GO_ON}"
+            except UnusableError as error:
+                why, mend = f"it {error.why}", error.mend
+            if why:
+                problem = Problem(f"was started anew, and is not what it was: {why}", mend, passing=False)
+                raise FailedError(member.server.where, problem, 1)
+            member.server.was_down = False
 
     def _rest(self, member: Member, what: str) -> None:
         """Leave a server alone that failed, and look at it again later."""
@@ -217,7 +234,7 @@ class Client:
     async def _work(self, asked: Asked, member: Member) -> None:
         task = asyncio.current_task()
         assert task is not None
-        answer = partial(self._answer, asked, member.server)
+        answer = partial(self._answer, asked, member)
         try:
             completion = await member.server.patiently(answer, lambda: self._failure is not None)
         except FailedError as error:
@@ -234,8 +251,10 @@ class Client:
             member.open.pop(task, None)
             self._spread()
 
-    async def _answer(self, asked: Asked, server: Server) -> Completion:
+    async def _answer(self, asked: Asked, member: Member) -> Completion:
         """One try."""
+        await self._recognise(member)
+        server = member.server
         if self._soft is not None and asked.call.prompt.slots:
             content = await server.complete(asked.call, await self._soft.body(asked.call, server))
         else:

@@ -31,3 +31,5 @@ class Member:
     open: dict[asyncio.Task[None], Asked] = field(default_factory=dict)
     in_a_row: int = 0
     failed: FailedError | None = None
+    looked_at: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is looked at between two tries of a call."""

@@ -49,6 +49,8 @@ class Problem:
     """Seconds the server asks for."""
     finish: str | None = None
     text: str = ""
+    down: bool = False
+    """The server may have ended, and what answers the next try may be another one."""
 
 
 class FailedError(Exception):
@@ -84,6 +86,8 @@ class Server:
         self._variables = dict(variables)
         self._turns = turns
         self.where = f"the server at {without_credentials(address)}"
+        self.was_down = False
+        """A try has failed since this was last set to False, as it does where a server ends."""
         self._client = self._connect()
 
     def _connect(self) -> Any:
@@ -108,7 +112,8 @@ class Server:
         seconds: float = math.inf,
     ) -> T | None:
         """What `ask` gives, after as many tries as are configured, each of `openai.timeout` and of so many seconds at
-        most; None, without a further try, once it is asked `in_vain`. Raises `FailedError`."""
+        most; None, without a further try, once it is asked `in_vain`. Raises `FailedError`, also what `ask` raises of
+        it."""
         seconds = min(seconds, self._settings.timeout)
         for tried in range(1, self._settings.retries + 2):
             if in_vain():
@@ -116,8 +121,11 @@ class Server:
             try:
                 async with asyncio.timeout(seconds):
                     return await ask()
+            except FailedError:
+                raise
             except Exception as error:  # noqa: BLE001 - told apart there
                 problem = self._problem(error, seconds)
+            self.was_down |= problem.down
             if not problem.passing or tried > self._settings.retries:
                 raise FailedError(self.where, problem, tried)
             await asyncio.sleep(_pause(tried) if problem.pause is None else problem.pause)
@@ -199,9 +207,9 @@ class Server:
             return Problem(why, f"; raise openai.timeout or lower openai.concurrency. {GO_ON}", passing=True)
         if isinstance(error, openai.APIConnectionError) and connected:
             why = f"broke off: {self.brief(error.__cause__ or error)}"
-            return Problem(why, f". {GO_ON}", passing=True)
+            return Problem(why, f". {GO_ON}", passing=True, down=True)
         if isinstance(error, openai.APIConnectionError):
-            return Problem("cannot be reached", f"; is it running? {_proxies()}{GO_ON}", passing=True)
+            return Problem("cannot be reached", f"; is it running? {_proxies()}{GO_ON}", passing=True, down=True)
         if isinstance(error, openai.APIStatusError):
             return self._of_status(error, error.status_code)
         return Problem(f"failed: {self.brief(error)}", f". {GO_ON}", passing=False)
@@ -222,7 +230,7 @@ class Server:
         if pause is not None and pause > LONGEST_RETRY_AFTER:
             why = f"asks to be left alone for {duration(pause)}: {self.brief(error)}"
             return Problem(why, f". {GO_ON}", passing=False)
-        return Problem(f"failed: {self.brief(error)}", f". {GO_ON}", passing, pause=pause)
+        return Problem(f"failed: {self.brief(error)}", f". {GO_ON}", passing, down=status >= 500, pause=pause)
 
     def _refusal_mend(self, why: str) -> str:
         field = self._settings.max_tokens_field

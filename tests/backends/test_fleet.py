@@ -36,6 +36,8 @@ class Member:
         self.left = 10**6
         """How many calls it answers before it has the status `then`."""
         self.then = 0
+        self.anew: dict[str, Any] | None = None
+        """What it tells of itself once it has broken off: it was started again."""
         self.refuses: Sequence[str] = ()
         self.gate = Event()
         """Calls wait for it."""
@@ -97,6 +99,9 @@ class Member:
     def send(self, handler: BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
         if self.status == 0:
             handler.close_connection = True
+            if self.anew is not None:
+                self.about |= self.anew
+                self.status, self.left, self.anew = 200, 10**6, None
             return
         content = json.dumps(body).encode()
         handler.send_response(status)
@@ -319,6 +324,36 @@ def test_a_server_that_comes_back_as_another_is_left_out(capsys: pytest.CaptureF
         assert sorted(answers(backend, 4)) == all_of(4)
         backend.close()
     assert a.answered == []
+
+
+@pytest.mark.parametrize(
+    ("anew", "why"),
+    [
+        ({"fingerprint": "v2"}, "they differ in system fingerprint (before: v1-ab; now: v2)"),
+        ({"model": "huge"}, "it does not serve model 'tiny', but 'huge'"),
+    ],
+)
+def test_a_server_that_is_started_anew_as_another_between_two_tries_gets_no_call(
+    anew: dict[str, Any], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fleet(Member("a", 0.05), Member("b", 0.05)) as (a, b):
+        a.left, a.anew = 3, anew
+        backend = connect(a, b, concurrency=2, retries=5)
+        assert sorted(answers(backend, 16)) == all_of(16)
+        backend.close()
+    assert len(a.answered) <= 3
+    assert f"the server at {a.url} was started anew, and is not what it was: {why}; the others get its " in told(capsys)
+
+
+def test_a_server_that_is_started_anew_between_two_tries_keeps_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    with fleet(Member("a", 0.05), Member("b", 0.05)) as (a, b):
+        a.left, a.anew = 3, {}
+        backend = connect(a, b, concurrency=2, retries=5)
+        assert sorted(answers(backend, 16)) == all_of(16)
+        backend.close()
+    assert len(a.answered) > 3
+    assert a.probed > 1
+    assert told(capsys) == ""
 
 
 def test_a_prompt_that_one_server_refuses_is_asked_of_another() -> None:
