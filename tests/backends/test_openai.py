@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import os
-import signal
+import re
 import socket
 import subprocess
 import sys
@@ -20,8 +20,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
-from urllib.request import urlopen
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ from bench.backends import ENVIRONMENT
 from bench.backends.openai import OpenAIBackend
 from bench.backends.vllm import VLLMBackend
 from bench.chat import Chat
-from bench.config import build
+from bench.config import build, read_config
 from bench.errors import BackendError, ConfigError, PluginError
 from bench.methods.dep import DEP
 from bench.models import resolve_model
@@ -42,63 +41,15 @@ from bench.protocols import Backend
 from bench.records import Call, Completion, Prompt
 from bench.servers.embeddings import embedding_table
 from bench.servers.settings import OpenAISettings
+from bench.store import RunStore
+
+if TYPE_CHECKING:
+    from tests.backends.conftest import VLLMServer
 
 DEMO = "python:bench/demo/model"
 TOKENS = 24
 BUDGET = 1500
 KEY = "sk-never-to-be-seen-0123456789"
-
-
-class Server:
-    """A real vLLM server of the demo's model with the settings of the engine in process."""
-
-    def __init__(self, log: Path) -> None:
-        self.model = resolve_model(DEMO)
-        self.log = log
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        length = str(BUDGET + TOKENS)
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--model", self.model, "--served-model-name", "tiny"]
-        command += ["--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching", "--max-model-len", length]
-        command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--max-num-seqs", "256"]
-        command += ["--disable-log-stats", "--disable-uvicorn-access-log", "--enable-prompt-embeds"]
-        settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        environment = {**os.environ, **settings, "VLLM_NO_USAGE_STATS": "1"}
-        environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=self.log.parent, start_new_session=True
-            )
-        # Half a minute; on a busy machine many times as long.
-        for _ in range(6000):
-            assert self._process.poll() is None, self.log.read_text()[-3000:]
-            try:
-                urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
-            except OSError:
-                time.sleep(0.1)
-            else:
-                return
-        raise AssertionError(f"the server did not start: {self.log.read_text()[-3000:]}")
-
-    def kill(self) -> None:
-        """SIGKILL the server and its engine."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server") / "log")
-    server.start()
-    yield server
-    server.kill()
 
 
 def settings(model: str, **openai: Any) -> dict[str, Any]:
@@ -203,7 +154,7 @@ def assert_those_in_process(seen: dict[Any, Completion], expected: dict[Any, Com
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_texts_are_those_of_the_engine_in_process(
-    server: Server, in_process: Any, temperature: float, concurrency: int
+    server: VLLMServer, in_process: Any, temperature: float, concurrency: int
 ) -> None:
     backend = connect(server.url, concurrency=concurrency)
     seen = answers(backend, calls(temperature))
@@ -214,7 +165,7 @@ def test_texts_are_those_of_the_engine_in_process(
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_texts_of_soft_prompts_are_those_of_the_engine_in_process(
-    server: Server, in_process: Any, temperature: float
+    server: VLLMServer, in_process: Any, temperature: float
 ) -> None:
     backend = soft_backend(server.url)
     seen = answers(backend, by_temperature(temperature))
@@ -225,7 +176,7 @@ def test_texts_of_soft_prompts_are_those_of_the_engine_in_process(
     assert any(seen[key].text != other.text for key, other in others.items()), "vectors count"
 
 
-def test_vectors_that_no_server_may_get(server: Server) -> None:
+def test_vectors_that_no_server_may_get(server: VLLMServer) -> None:
     backend = soft_backend(server.url)
     call = soft_calls(0.0)[2]
     broken = call.vectors.copy()  # type: ignore[union-attr]
@@ -240,21 +191,21 @@ def test_vectors_that_no_server_may_get(server: Server) -> None:
     backend.close()
 
 
-def test_a_server_of_other_weights_takes_no_soft_prompts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_other_weights_takes_no_soft_prompts(server: VLLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is one of Gemma, whose embeddings are multiplied."""
     monkeypatch.setattr("bench.servers.soft.embedding_table", lambda model: 14 * embedding_table(model))
     with pytest.raises(BackendError, match=r"answers a prompt of vectors otherwise than .* tokens: .*use backend=vllm"):
         soft_backend(server.url)
 
 
-def test_a_model_the_server_does_not_have(server: Server) -> None:
+def test_a_model_the_server_does_not_have(server: VLLMServer) -> None:
     backend = connect(server.url, served_model="giant")
     backend.submit(calls(0.0)[0])
     with pytest.raises(BackendError, match=r"does not know model 'giant'.*Set openai\.served_model"):
         next(backend.completed())
 
 
-def test_a_prompt_the_server_refuses(server: Server) -> None:
+def test_a_prompt_the_server_refuses(server: VLLMServer) -> None:
     backend = connect(server.url)
     backend.submit(Call(("a", "review", 0), Prompt("review", "", "long " * 8 * BUDGET), 0, 0.0, 1.0, TOKENS))
     with pytest.raises(BackendError, match=r"^1 of 1 calls .* refused the request: BadRequestError.*context length"):
@@ -900,7 +851,7 @@ import sys
 from pathlib import Path
 from bench.backends.openai import OpenAIBackend
 from bench.chat import Chat
-from bench.config import build
+from bench.config import build, read_config
 from bench.records import Call, Prompt
 server = {"base_url": sys.argv[1], "concurrency": 2}
 config = build({"method": "nonperso", "model": "org/tiny", "backend": "openai", "openai": server})
@@ -932,7 +883,7 @@ def start_run(url: str, config: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_run_survives_the_death_of_its_server(server: Server, tmp_path: Path) -> None:
+def test_a_run_survives_the_death_of_its_server(server: VLLMServer, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     run = settings(DEMO, concurrency=4, retries=1)
     run |= {"dataset": "demo", "limit": 12, "k": 1, "metrics": ["rouge"], "resamples": 20}
@@ -960,6 +911,48 @@ def test_a_run_survives_the_death_of_its_server(server: Server, tmp_path: Path) 
     assert set(keys.values()) == {1}
     for text in (output, errors, more_errors, *(path.read_text() for path in rows.parent.iterdir())):
         assert KEY not in text
+
+
+class Killing:
+    """A run's store that kills a server once it has so many more answers."""
+
+    def __init__(self, store: RunStore, server: VLLMServer, answers: int) -> None:
+        self._server = server
+        self._left = answers
+        self.completion = store.completion
+        self._keep = store.append
+
+    def append(self, call: Call, completion: Completion) -> None:
+        self._keep(call, completion)
+        self._left -= 1
+        if not self._left:
+            self._server.kill()
+
+
+def test_two_servers_of_which_one_is_killed_write_what_one_engine_writes(
+    server: VLLMServer,
+    another_server: VLLMServer,
+    texts_of: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is killed in the middle of DEP; PAG's calls find it dead."""
+    given = {**read_config("demo"), "max_new_tokens": 32, "input_budget": 700, "temperature": 0.8}
+    openai = {"base_url": [server.url, another_server.url], "served_model": "tiny", "concurrency": 2, "retries": 1}
+    methods = ["rag", "dep", "pag"]
+    expected = texts_of(given, methods, 2, tmp_path / "one")
+    stores: list[RunStore] = []
+
+    def killing(store: RunStore) -> Any:
+        stores.append(store)
+        return Killing(store, another_server, 2) if len(stores) == 2 else store
+
+    capsys.readouterr()
+    seen = texts_of({**given, "backend": "openai", "openai": openai}, methods, 2, tmp_path / "two", killing)
+    assert [len(texts) for _, texts, _ in seen] == [6, 6, 12]
+    assert [made for _, *made in seen] == [made for _, *made in expected]
+    said = capsys.readouterr().err
+    assert re.search(rf"the server at {another_server.url} .*the others get its [12] calls: it is left alone", said)
 
 
 def wait_for_rows(results: Path, count: int, process: subprocess.Popen[str]) -> Path:

@@ -24,12 +24,8 @@ from bench.config import RunConfig, build, read_config
 from bench.errors import BackendError, BenchError, ConfigError, PluginError, ResourceError
 from bench.execute import execute, side_by_side, train_adapter
 from bench.job import Job
-from bench.loop import Loop
 from bench.methods.dep import DEP
 from bench.records import Call, Prompt
-from bench.resolved import Inputs
-from bench.store import RunStore
-from bench.timing.subjects import Subject, subjects
 
 Key = tuple[str, str, int]
 
@@ -156,39 +152,15 @@ def test_a_call_that_no_engine_can_take_stops_the_run(ray: Any, tiny_qwen2: Path
             list(backend.completed())
 
 
-def fresh(backend: dict[str, Any], folder: Path) -> list[Subject]:
-    """A method with text alone and one with vectors, of an adapter that was not trained, on the demo."""
-    settings = {**read_config("demo"), "max_new_tokens": 32, "input_budget": 700, "temperature": 0.8, **backend}
-    return subjects(settings, ["rag", "dep"], 2, folder, Inputs())
-
-
-def texts(subject: Subject, engines: Engines, folder: Path) -> dict[Key, str]:
-    """The answers that a run of it keeps."""
-    job = subject.job
-    with RunStore(folder, job.record()) as store:
-        Loop(job.run, store, lambda: subject.engine(engines), job.vectors, job.label).predictions()
-    return rows(folder / "generations.jsonl")
-
-
-def rows(path: Path) -> dict[Key, str]:
-    """The answers in a file, each key once."""
-    found: dict[Key, str] = {}
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        row = json.loads(line)
-        key = (row["instance"], row["stage"], row["index"])
-        assert key not in found
-        found[key] = row["text"]
-    return found
-
-
-def test_two_real_engines_write_what_one_writes(ray: Any, tmp_path: Path) -> None:
+def test_two_real_engines_write_what_one_writes(ray: Any, texts_of: Callable[..., Any], tmp_path: Path) -> None:
     """And a run is the same run wherever it is made."""
+    settings = {**read_config("demo"), "max_new_tokens": 32, "input_budget": 700, "temperature": 0.8}
     made = []
     for name, backend in (("one", {}), ("two", {"backend": "ray", "ray": {"engines": 2}})):
-        with Engines(vectors=True) as engines:
-            of = fresh(backend, tmp_path / name)
-            made.append([(one.job.folder.name, texts(one, engines, tmp_path / name / one.name)) for one in of])
-    assert [len(answers) for _, answers in made[0]] == [6, 6]
+        # A method with text alone and one with vectors.
+        written = texts_of({**settings, **backend}, ["rag", "dep"], 2, tmp_path / name)
+        made.append([(one.job.folder.name, *texts) for one, *texts in written])
+    assert [len(answers) for _, answers, _ in made[0]] == [6, 6]
     assert made[1] == made[0]
 
 
@@ -262,7 +234,9 @@ def within(seconds: float, holds: Callable[[], Any]) -> Any:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
-def test_a_driver_that_is_stopped_leaves_its_rows_and_nothing_else(ray: Any, tmp_path: Path) -> None:
+def test_a_driver_that_is_stopped_leaves_its_rows_and_nothing_else(
+    ray: Any, stored_rows: Callable[[Path], dict[Key, str]], tmp_path: Path
+) -> None:
     """By kill -9, then by Ctrl-C; then the run is completed. Every answer that was kept is kept."""
     results = tmp_path / "results"
     given = {"method": "rag", "limit": 30, "backend": "several", "metrics": ["rouge"], "resamples": 10}
@@ -273,7 +247,7 @@ def test_a_driver_that_is_stopped_leaves_its_rows_and_nothing_else(ray: Any, tmp
     known: dict[Key, str] = {}
 
     def stored() -> dict[Key, str]:
-        return next((rows(path) for path in results.glob("runs/*/generations.jsonl")), {})
+        return next((stored_rows(path) for path in results.glob("runs/*/generations.jsonl")), {})
 
     def started_and_stopped(stop: signal.Signals, code: int) -> None:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:

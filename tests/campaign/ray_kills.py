@@ -4,9 +4,9 @@
     python tests/campaign/ray_kills.py --kills 0 --methods nonperso rag pag dpl pplug dep prompt_tuning copy
 
 A run of PAG with stand-ins for engines is killed, each time an engine or the driver as a coin decides, and started
-again until so many kills are done. What it keeps is compared with a run on one stand-in that nobody killed, and no
-process and no folder of a cluster may be left. With `--methods`, texts of the demo by two vLLM engines are compared
-with one engine's; adapters are fresh.
+again until so many kills are done and it is complete. What it keeps is compared with a run on one stand-in that nobody
+killed, and no process and no folder of a cluster may be left. With `--methods`, texts of the demo by two vLLM engines,
+greedy and sampled, are compared with one engine's; adapters are fresh.
 """
 
 from __future__ import annotations
@@ -21,137 +21,168 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench import cluster_end  # noqa: E402
-from bench.backends import Engines  # noqa: E402
+from bench import cluster, cluster_end  # noqa: E402
+from bench.backends import set_environment  # noqa: E402
 from bench.config import build, read_config  # noqa: E402
 from bench.execute import execute  # noqa: E402
 from bench.job import Job  # noqa: E402
-from bench.loop import Loop  # noqa: E402
-from bench.resolved import Inputs  # noqa: E402
-from bench.store import RunStore  # noqa: E402
-from bench.timing.subjects import subjects  # noqa: E402
+from tests.backends.conftest import Rows, stored_rows, texts_of  # noqa: E402
 from tests.conftest import install_example  # noqa: E402
 
-Rows = dict[tuple[str, str, int], str]
-GIVEN = {"method": "pag", "limit": 20, "metrics": ["rouge"], "resamples": 10}
-PATIENCE = 600.0
+PATIENCE = 1800.0
+METRICS = {"metrics": ["rouge"], "resamples": 10}
 
 
-def rows(folder: Path, problems: list[str]) -> Rows:
-    """The whole rows that a run in a folder of results keeps."""
-    found: Rows = {}
-    for path in folder.glob("runs/*/generations.jsonl"):
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            row = json.loads(line)
-            key = (row["instance"], row["stage"], row["index"])
-            if key in found:
-                problems.append(f"{key} is there twice")
-            found[key] = row["text"]
-    return found
+class Several(Protocol):
+    """The engines of a run that is killed: its settings, those of the run to compare it with, and how many rows there
+    are at most between two kills."""
+
+    settings: dict[str, Any]
+    alone: dict[str, Any]
+    step: int
+
+    def kill_one(self, dice: random.Random, said: str) -> bool:
+        """Kill an engine; False where none may be killed now. `said` is what the driver has said so far."""
+        ...
+
+    def ended(self, said: str) -> str:
+        """What is wrong after a driver's end; "" for nothing."""
+        ...
 
 
-def clusters() -> set[Path]:
-    """The folders of local clusters."""
-    return set(Path("/tmp").glob("bench-ray-*"))
+class Actors:
+    """Stand-ins in Ray actors."""
 
+    step = 12
 
-def engines_of(folders: set[Path]) -> list[int]:
-    """The processes in which engines of some clusters are."""
-    found = []
-    for process in (one for folder in folders for one in cluster_end.members(str(folder))):
-        try:
-            words = Path(f"/proc/{process}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if words.startswith(b"ray::Engine"):
-            found.append(process)
-    return found
+    def __init__(self) -> None:
+        given = {"method": "pag", "limit": 20, **METRICS}
+        self.alone = {**given, "backend": "stand_in"}
+        self.settings = {**given, "backend": "several", "several": {"engines": 2, "restarts": 100}}
+        self.settings |= {"stand_in": {"seconds": 0.25}}
+        self._others = self._clusters()
 
+    def _clusters(self) -> set[Path]:
+        return set(Path("/tmp").glob("bench-ray-*"))
 
-def kill(folder: Path, kills: int, dice: random.Random) -> list[str]:
-    """Kill a run so often; what must not be."""
-    problems: list[str] = []
-    alone = {**GIVEN, "backend": "stand_in", "results": str(folder / "alone")}
-    execute([Job.of(build(read_config("demo"), alone))], lambda _: None, processes=1)
-    whole = rows(folder / "alone", problems)
-    results, others = folder / "several", clusters()
-    given = {**GIVEN, "backend": "several", "results": str(results)}
-    given |= {"several": {"engines": 2, "restarts": 100}, "stand_in": {"seconds": 0.25}}
-    command = [sys.executable, "-m", "bench.cli", "run", "--method", "pag"]
-    for key, value in given.items():
-        command += ["--set", f"{key}={json.dumps(value)}"]
-    done = completed = 0
-    killed = {"engine": 0, "driver": 0}
-    known: Rows = {}
-    while done < kills:
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
-            target = len(known) + dice.randint(1, 12)
-            until = time.monotonic() + PATIENCE
-            while driver.poll() is None and done < kills and time.monotonic() < until:
-                if len(rows(results, problems)) < target:
-                    time.sleep(0.05)
+    def kill_one(self, dice: random.Random, said: str) -> bool:
+        engines = []
+        for folder in self._clusters() - self._others:
+            for process in cluster_end.members(str(folder)):
+                try:
+                    words = Path(f"/proc/{process}/cmdline").read_bytes()
+                except OSError:
                     continue
-                victims = engines_of(clusters() - others)
-                if dice.random() < 0.5 and victims:
-                    os.kill(dice.choice(victims), signal.SIGKILL)
-                    killed["engine"] += 1
-                else:
-                    driver.kill()
-                    driver.wait()
-                    killed["driver"] += 1
-                done += 1
-                target += dice.randint(1, 12)
-            if done >= kills:
-                driver.kill()
-            driver.wait()
-            errors = driver.stderr.read() if driver.stderr else ""
-        if driver.returncode not in (0, -signal.SIGKILL):
-            problems.append(f"exit {driver.returncode}: {errors[-1000:]}")
-            break
+                if words.startswith(b"ray::Engine"):
+                    engines.append(process)
+        if engines:
+            os.kill(dice.choice(engines), signal.SIGKILL)
+        return bool(engines)
+
+    def ended(self, said: str) -> str:
         until = time.monotonic() + 30
-        while (left := clusters() - others) and time.monotonic() < until:
+        while (left := self._clusters() - self._others) and time.monotonic() < until:
             time.sleep(0.1)
-        if left:
-            problems.append(f"left behind: {left}")
-        found = rows(results, problems)
+        return f"left behind: {left}" if left else ""
+
+
+def rows(results: Path) -> Rows:
+    """The whole rows that a run in a folder of results keeps."""
+    return next((stored_rows(path) for path in results.glob("runs/*/generations.jsonl")), {})
+
+
+def kill(folder: Path, kills: int, dice: random.Random, engines: Several) -> list[str]:
+    """Kill a run so often, and let it go on until it is complete; what must not be."""
+    problems: list[str] = []
+    execute([Job.of(build(read_config("demo"), {**engines.alone, "results": str(folder / "alone")}))], lambda _: None)
+    whole = rows(folder / "alone")
+    results, log = folder / "several", folder / "driver.log"
+    command = [sys.executable, "-m", "bench.cli", "run", "--method", engines.settings["method"]]
+    for key, value in (engines.settings | {"results": str(results)}).items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    killed = {"engine": 0, "driver": 0}
+    completed = 0
+    known: Rows = {}
+    while killed["engine"] + killed["driver"] < kills or known:
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT) as driver,
+        ):
+            try:
+                strike(driver, results, log, killed, kills, dice, engines)
+            finally:
+                driver.kill()
+        said = log.read_text(errors="replace")
+        if driver.returncode not in (0, -signal.SIGKILL):
+            return [*problems, f"exit {driver.returncode}: {said[-1000:]}"]
+        if wrong := engines.ended(said):
+            problems.append(wrong)
+        found = rows(results)
         problems += [f"{key} was lost" for key in known if key not in found]
         problems += [f"{key} has another text" for key, text in found.items() if whole.get(key) != text]
         known = found
+        print(f"{killed} kills, {len(known)} rows of {len(whole)}, {completed} runs complete", flush=True)
         if driver.returncode == 0:
             completed += 1
             if found != whole:
                 problems.append(f"a run that is complete has {len(found)} rows of {len(whole)}")
             shutil.rmtree(results)
             known = {}
-        print(f"{killed} kills, {len(known)} rows are there, {completed} runs complete", flush=True)
+    print(f"{killed} kills, {completed} runs of {len(whole)} rows complete in spite of them", flush=True)
     return problems
 
 
-def equal(methods: list[str], folder: Path) -> list[str]:
-    """Compare texts of two engines with one engine's; what must not be."""
-    made: list[dict[str, Rows]] = []
-    for name, backend in (("one", {}), ("two", {"backend": "ray", "ray": {"engines": 2}})):
-        texts: dict[str, Rows] = {}
-        settings = {**read_config("demo"), "max_new_tokens": 64, **backend}
-        with Engines(vectors=True) as engines:
-            for one in subjects(settings, methods, 4, folder / name, Inputs()):
-                job, where = one.job, folder / name / one.name / "runs" / "it"
-                with RunStore(where, job.record()) as store:
-                    Loop(job.run, store, partial(one.engine, engines), job.vectors, job.label).predictions()
-                texts[one.name] = rows(where.parents[1], [])
-        made.append(texts)
-    for method in methods:
-        same = sum(made[1][method].get(key) == text for key, text in made[0][method].items())
-        print(f"{method}: {same} of {len(made[0][method])} texts equal", flush=True)
-    return [f"{method}: other texts" for method in methods if made[0][method] != made[1][method]]
+def strike(
+    driver: subprocess.Popen[bytes],
+    results: Path,
+    log: Path,
+    killed: dict[str, int],
+    kills: int,
+    dice: random.Random,
+    engines: Several,
+) -> None:
+    """Kill engines of a driver, or the driver, until one of the latter is done or it ends by itself."""
+    until = time.monotonic() + PATIENCE
+    target = len(rows(results)) + dice.randint(1, engines.step)
+    victim = dice.choice(["engine", "driver"])
+    while driver.poll() is None:
+        assert time.monotonic() < until, "the driver hangs"
+        time.sleep(0.05)
+        if killed["engine"] + killed["driver"] >= kills or len(rows(results)) < target:
+            continue
+        if victim == "driver":
+            killed[victim] += 1
+            return
+        if engines.kill_one(dice, log.read_text(errors="replace")):
+            killed[victim] += 1
+            target = len(rows(results)) + dice.randint(1, engines.step)
+            victim = dice.choice(["engine", "driver"])
+
+
+def equal(methods: Sequence[str], folder: Path, several: dict[str, Any]) -> list[str]:
+    """Compare texts of one engine with those of several, greedy and sampled; what must not be."""
+    problems = []
+    for temperature in (0.0, 0.8):
+        given = {**read_config("demo"), "max_new_tokens": 64, "temperature": temperature}
+        one = texts_of(given, methods, 4, folder / f"one-{temperature}")
+        others = texts_of({**given, **several}, methods, 4, folder / f"several-{temperature}")
+        for (subject, *expected), (_, *seen) in zip(one, others, strict=True):
+            answers, predictions = expected
+            same = sum(seen[0].get(key) == text for key, text in answers.items())
+            where = f"{subject.name} at temperature {temperature}"
+            print(f"{where}: {same} of {len(answers)} answers equal, {len(predictions)} predictions", flush=True)
+            if seen != expected:
+                problems.append(f"{where}: other texts")
+    return problems
 
 
 def main() -> int:
@@ -165,9 +196,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         install_example(patch, Path(name), "bench-stand-in", "backends")
         if asked.kills:
-            problems += kill(Path(name), asked.kills, random.Random(asked.seed))
+            problems += kill(Path(name), asked.kills, random.Random(asked.seed), Actors())
         if asked.methods:
-            problems += equal(asked.methods, Path(name))
+            set_environment()
+            # Before vLLM imports Ray.
+            with cluster.joined():
+                problems += equal(asked.methods, Path(name), {"backend": "ray", "ray": {"engines": 2}})
     print("\n".join(problems) or "no row lost, doubled or different, no process left")
     return bool(problems)
 
