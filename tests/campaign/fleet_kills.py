@@ -60,7 +60,7 @@ class Fleet:
             return False
         server, pause = dice.choice(self._servers), dice.uniform(0, LONGEST_PAUSE)
         server.kill()
-        self._again = self._pool.submit(lambda: (time.sleep(pause), server.start())[1])
+        self._again = self._pool.submit(_start_after, pause, server)
         return True
 
     def ended(self, said: str) -> str:
@@ -73,6 +73,11 @@ class Fleet:
         self._pool.shutdown(cancel_futures=True)
         for server in self._servers:
             server.kill()
+
+
+def _start_after(seconds: float, server: VLLMServer) -> None:
+    time.sleep(seconds)
+    server.start()
 
 
 def _lost(said: str) -> int:

@@ -103,7 +103,8 @@ def rows(results: Path) -> Rows:
 def kill(folder: Path, kills: int, dice: random.Random, engines: Several) -> list[str]:
     """Kill a run so often, and let it go on until it is complete; what must not be."""
     problems: list[str] = []
-    execute([Job.of(build(read_config("demo"), {**engines.alone, "results": str(folder / "alone")}))], lambda _: None)
+    undisturbed = build(read_config("demo"), {**engines.alone, "results": str(folder / "alone")})
+    execute([Job.of(undisturbed)], lambda _: None, processes=1)
     whole = rows(folder / "alone")
     results, log = folder / "several", folder / "driver.log"
     command = [sys.executable, "-m", "bench.cli", "run", "--method", engines.settings["method"]]
