@@ -88,9 +88,10 @@ def _options(plugin: Any) -> dict[str, Any]:
     """A plugin's options; those that name a model or an encoder by what it is, not by where it lies."""
     options = registry.options_of(plugin)
     for option in ("model", "encoder"):
-        name, mark, settings = str(options.get(option, HASHED_NGRAMS)).partition("?")
+        name, mark, settings = str(options.get(option) or HASHED_NGRAMS).partition("?")
         if name != HASHED_NGRAMS:
-            options[option] = fingerprint(name) + mark + settings
+            tell = served_fingerprint if name in getattr(plugin, "models", ()) else fingerprint
+            options[option] = tell(name) + mark + settings
     return options
 
 

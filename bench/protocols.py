@@ -110,7 +110,8 @@ class Method(Protocol):
 
     Its templates lie beside its file, in `prompts/<method>/<task>/<name>.txt` or, for any task,
     `prompts/<method>/<name>.txt`. A class attribute `prompts_of` names another method whose templates it uses; an
-    attribute `templates` names those of them that it can render with its options (default: all).
+    attribute `templates` names those of them that it can render with its options (default: all). An attribute `models`
+    names the models other than the run's that its prompts ask for (`Prompt.model`; default: none).
     """
 
     properties: ClassVar[Properties]
@@ -239,7 +240,8 @@ class Backend(Protocol):
     `settings` describes its section of the configuration, each field marked with what it can change; its marks decide
     what is part of a run's identity. A backend that runs several engines of another backend names that one in a class
     attribute `spreads`: a run is then that backend's, whose section its engines have, and only where it runs differs.
-    Its attribute `engines`, of an instance, says for how many windows of calls there is room.
+    Its attribute `engines`, of an instance, says for how many windows of calls there is room. A class attribute
+    `other_models = True` says that it takes calls for other models than the run's (`Prompt.model`).
     """
 
     settings: ClassVar[type[Section]]

@@ -97,7 +97,8 @@ class Prompt:
     A soft prompt has `slots`: the placeholders in its text, in the order of the text, e.g. "[HIS_TOKEN_0]", each of
     which a vector takes the place of, and `marks`: tokens that the method adds to the model's tokenizer, in this order.
     `features` are what the method's adapter makes these vectors from. `counts` are whole numbers that are worth summing
-    over a run.
+    over a run. `model` is another model than the run's, by its name on a server, that is to answer; the method declares
+    it (`models` in `bench.protocols.Method`).
     """
 
     stage: str
@@ -109,11 +110,12 @@ class Prompt:
     marks: tuple[str, ...] = field(default=(), compare=False, repr=False)
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, compare=False)
+    model: str | None = None
 
     @property
     def hash(self) -> str:
         """SHA-256 over everything in the prompt that the model sees, as hex; for vectors, over what they are made
-        from (the adapter that makes them is part of a run's identity)."""
+        from (the adapter that makes them is part of a run's identity, and so is the model)."""
         digest = hashlib.sha256()
         for text in (self.system, self.user):
             digest.update(len(text).to_bytes(8, "little"))

@@ -209,15 +209,18 @@ def options_of(plugin: Any) -> dict[str, Any]:
 
 
 def code_of(plugin: Any) -> str:
-    """SHA-256 of the files that define a plugin, its own and `_<name>*.py` beside it: an edited method is another
-    method, old texts are not its own."""
+    """SHA-256 of the files that define a plugin, its own, those beside it of the classes that it inherits from, and
+    `_<name>*.py` beside each: an edited method is another method, old texts are not its own."""
     path = sys.modules[type(plugin).__module__].__file__
     if not path:
         return type(plugin).__qualname__
-    own = Path(path)
-    digest = hashlib.sha256(own.read_bytes())
-    for part in sorted(own.parent.glob(f"_{own.stem}*.py")):
-        digest.update(part.read_bytes())
+    places = (getattr(sys.modules[kind.__module__], "__file__", None) for kind in type(plugin).__mro__)
+    files = dict.fromkeys(Path(place) for place in places if place and Path(place).parent == Path(path).parent)
+    digest = hashlib.sha256()
+    for own in files:
+        digest.update(own.read_bytes())
+        for part in sorted(own.parent.glob(f"_{own.stem}*.py")):
+            digest.update(part.read_bytes())
     return digest.hexdigest()
 
 

@@ -143,12 +143,19 @@ class Run:
 
 
 def _check_fit(run: Run) -> None:
-    """Raise `ConfigError` for a method, a metric or a retriever that needs what the task's data does not have."""
+    """Raise `ConfigError` for a method, a metric or a retriever that needs what the task's data or the backend does not
+    have."""
     config, task = run.config, run.task
     if run.method.properties.inter_user and not task.grouped:
         raise ConfigError(
             f"method {config.method} compares users by what they wrote of the same thing, and the data of task "
             f"{config.task} have nothing that users share; choose a method without peers (bench list methods)"
+        )
+    if (others := getattr(run.method, "models", ())) and not _takes_models(config.backend):
+        able = [name for name in registry.names("backends") if _takes_models(name)]
+        raise ConfigError(
+            f"method {config.method} asks a second model ('{others[0]}'), and backend={config.backend} runs one alone; "
+            f"use {' or '.join(f'backend={name}' for name in able)}, or name no second model"
         )
     if run.method.properties.inter_user and config.peers.before_target and not task.timed:
         raise ConfigError(f"peers.before_target needs times, which the data of task {config.task} do not have")
@@ -163,6 +170,10 @@ def _check_fit(run: Run) -> None:
             f"retriever {config.retriever} needs times, which the data of task {config.task} do not have; choose "
             "another one, e.g. --retriever bm25"
         )
+
+
+def _takes_models(backend: str) -> bool:
+    return getattr(registry.load("backends", backend), "other_models", False) is True
 
 
 def validation_subset(instances: Sequence[Instance], count: int) -> list[Instance]:

@@ -117,6 +117,9 @@ class Work:
             )
         if not prompts:
             raise PluginError(f"method {self._method} yielded no prompts; return the text instead")
+        declared = (None, *getattr(self.run.method, "models", ()))
+        if unknown := [prompt.model for prompt in prompts if prompt.model not in declared]:
+            raise PluginError(f"method {self._method} asks for model '{unknown[0]}', which its 'models' must name")
 
     def _call(self, prompt: Prompt, index: int) -> Call:
         """The call of a prompt, with its own seed."""

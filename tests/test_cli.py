@@ -339,32 +339,33 @@ def test_the_first_prompts_in_a_file(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every instance, as the model would see them; with a tokenizer and nothing else of a model."""
-    fidelity = "official" if method in ("dep", "dpl", "rag") else "paper"
+    fidelity = "official" if method in ("dep", "dpl", "drp", "rag") else "paper"
     home, model = tmp_path / "tokenizer", local_folder("python:bench/demo/model")
     assert model is not None
     shutil.copytree(model, home, ignore=shutil.ignore_patterns("*.safetensors"))
-    if method in ("dep", "pplug"):
+    if method in ("dep", "pplug", "e2p"):
         monkeypatch.setattr("bench.encoders.EmbeddingCache.embed", None)
     path = tmp_path / "new" / "prompts.jsonl"
     arguments = ["run", "--method", method, "--limit", "2", "--model", str(home), "--set", f"fidelity={fidelity}"]
     assert main([*arguments, "--dry-run", "--prompts", str(path)]) == 0
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert capsys.readouterr().out == f"{len(rows)} prompts of 6 instances in {path}\n"
-    calls = {"copy": 0, "dpl": 3}.get(method, 1)
+    calls = {"copy": 0, "dpl": 3, "drp": 3}.get(method, 1)
     assert len(rows) == 6 * calls
     run = Run(build(read_config("demo"), {"method": method, "limit": 2, "fidelity": fidelity}))
     assert [row["instance"] for row in rows] == [one.id for one in run.instances for _ in range(calls)]
     for row in rows:
         assert list(row) == ["instance", "stage", "index", "text", "tokens", "blocks_shown", "slots"]
-        assert row["stage"] == {"dpl": "dpl_difference", "pag": "pag_profile"}.get(method, f"{method}_review")
+        first = {"dpl": "dpl_difference", "drp": "drp_difference", "pag": "pag_profile"}
+        assert row["stage"] == first.get(method, f"{method}_review")
         assert row["text"].startswith("<|im_start|>system\n")
         assert row["text"].endswith("<|im_end|>\n<|im_start|>assistant\n")
         assert ("<|im_end|><|im_start|>" in row["text"]) == (fidelity == "official")
         assert [slot for slot in row["slots"] if slot in row["text"]] == row["slots"]
-        assert bool(row["slots"]) == (method in ("dep", "pplug", "prompt_tuning"))
+        assert bool(row["slots"]) == (method in ("dep", "pplug", "e2p", "prompt_tuning"))
         # Each slot and each mark around one is one token, which the demo's model has for those of DEP.
         plain = len(run.chat.tokenizer(row["text"], add_special_tokens=False)["input_ids"])
-        assert row["tokens"] < plain if method in ("pplug", "prompt_tuning") else row["tokens"] == plain
+        assert row["tokens"] < plain if method in ("pplug", "e2p", "prompt_tuning") else row["tokens"] == plain
     assert len({(row["instance"], row["stage"], row["index"]) for row in rows}) == len(rows)
 
 

@@ -43,7 +43,9 @@ SETTINGS = {
     "meteor": {"tokenizer": "treebank"},
     "dep": {"encoder": "hashed-ngrams", "latent": 16},
     "pplug": {"encoder": "hashed-ngrams"},
+    "e2p": {"encoder": "hashed-ngrams"},
     "dpl": {"encoder": "hashed-ngrams"},
+    "drp": {"encoder": "hashed-ngrams"},
     "train": {
         "epochs": 3,
         "batch_size": 3,
@@ -483,4 +485,4 @@ def test_training_sees_no_target_but_its_own(marked: dict[str, Corpus], tmp_path
         for made in examples:
             ids = [int(token) for place, token in enumerate(made.ids) if place not in made.slots]
             assert "zyzzyva" not in job.run.chat.tokenizer.decode(ids)
-    assert trained == ["dep", "pplug", "prompt_tuning"]
+    assert trained == ["dep", "e2p", "pplug", "prompt_tuning"]

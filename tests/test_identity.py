@@ -347,6 +347,18 @@ def test_an_edited_file_beside_a_method_is_another_run(
     assert moved(before, names(make(shop_config, {"method": "dep"}, corpora=corpora)))
 
 
+def test_an_edited_file_that_methods_share_is_another_run_of_each(
+    shop_config: Path, corpora: Mapping[str, Corpus], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    modules = ("_comparing", "dpl", "drp", "rag")
+    shared, *_ = [copied(f"bench.methods.{name}", tmp_path / "methods", monkeypatch) for name in modules]
+    methods = modules[1:]
+    before = [make(shop_config, {"method": name}, corpora=corpora).folder for name in methods]
+    edit(shared)
+    after = [make(shop_config, {"method": name}, corpora=corpora).folder for name in methods]
+    assert [one != two for one, two in zip(before, after, strict=True)] == [True, True, False]
+
+
 def test_an_edited_retriever_counts_where_it_is_in_use(
     shop_config: Path, corpora: Mapping[str, Corpus], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -381,8 +393,8 @@ def moved(before: Names, after: Names) -> bool:
     return changed
 
 
-METHODS = ("nonperso", "rag", "pag", "dpl", "dep", "pplug", "prompt_tuning")
-TRAINED = ("dep", "pplug", "prompt_tuning")
+METHODS = ("nonperso", "rag", "pag", "dpl", "drp", "dep", "pplug", "e2p", "prompt_tuning")
+TRAINED = ("dep", "pplug", "e2p", "prompt_tuning")
 
 
 @dataclass
@@ -418,9 +430,14 @@ def test_the_trained_methods_are_those_with_an_adapter(shelf: Shelf) -> None:
     [
         ("dpl", {"clusters": 3}, None),
         ("dpl", {"min_peers": 1}, None),
+        ("drp", {"clusters": 3}, None),
+        ("drp", {"differences": "raw"}, None),
         ("dep", {"latent": 9}, True),
         ("dep", {"vectors": "shuffled"}, False),
         ("pplug", {"max_history": 3}, True),
+        ("e2p", {"max_history": 3}, True),
+        ("e2p", {"pooling": "unit_mean"}, True),
+        ("e2p", {"vectors": "shuffled"}, False),
         ("prompt_tuning", {"length": 3}, True),
     ],
 )
@@ -442,7 +459,7 @@ def test_the_marks_of_a_method_count(shelf: Shelf, monkeypatch: pytest.MonkeyPat
 
 # -- templates -----------------------------------------------------------------------------------------------------
 
-SHOWS_HISTORY = {"rag", "pag", "dpl", "dep", "prompt_tuning"}
+SHOWS_HISTORY = {"rag", "pag", "dpl", "drp", "dep", "prompt_tuning"}
 NOTHING: set[str] = set()
 
 
@@ -468,11 +485,15 @@ def own(folder: Path, place: str, text: str) -> dict[str, str]:
         ("dpl/reviews/peer", {"dpl"}),
         ("dpl/reviews/item", {"dpl"}),
         ("dpl/reviews/write", {"dpl"}),
+        ("drp/reviews/difference", {"drp"}),
+        ("drp/reviews/validate", {"drp"}),
+        ("drp/reviews/item", {"drp"}),
         ("pag/reviews/profile", {"pag"}),
         ("pag/reviews/write", {"pag"}),
         ("rag/reviews/write", {"rag"}),
         ("nonperso/reviews/write", {"nonperso"}),
         ("pplug/reviews/write", {"pplug"}),
+        ("e2p/reviews/write", {"e2p"}),
         ("prompt_tuning/reviews/write", {"prompt_tuning"}),
         ("dep/reviews/write", {"dep"}),
         ("dep/reviews/guidance", {"dep"}),
@@ -553,7 +574,7 @@ def test_general_shipped_templates_do_not_count_where_the_task_has_its_own(shelf
     before = shelf.names()
     soft = ("his", "diff", "released_his", "released_diff")
     general = [path for path in (methods / "prompts").glob("*/*.txt") if path.stem not in soft]
-    assert len(general) == 16
+    assert len(general) == 23
     for path in general:
         edit(path)
     assert shelf.moved(before) == NOTHING

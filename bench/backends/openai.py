@@ -17,11 +17,12 @@ from bench.servers.soft import SoftPrompts
 
 class OpenAIBackend(Client):
     """The language model of a run on servers, which apply the model's own chat template; to prompts of vectors it is
-    applied here, and only a vLLM server takes them."""
+    applied here, and only a vLLM server takes them. The same servers have the other models that prompts ask for."""
 
     settings: ClassVar[type[Section]] = OpenAISettings
     takes_vectors: ClassVar[bool] = True
     applies_template: ClassVar[bool] = False
+    other_models: ClassVar[bool] = True
     timing: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, config: RunConfig, chat: Chat, vectors: bool) -> None:
@@ -48,7 +49,10 @@ class OpenAIBackend(Client):
                 f"{self.where} may take {', '.join(sorted(found))} in a text for marks of its chat template (first in "
                 f"{call.key[0]}): a server cannot be told that it is text; backend=vllm can"
             )
-        super().submit(call, self._chat.count(call.prompt) if tokens is None else tokens)
+        if tokens is None and call.prompt.model is None:
+            # How many another model's tokenizer makes is not known.
+            tokens = self._chat.count(call.prompt)
+        super().submit(call, tokens)
 
     @classmethod
     def check(cls, config: RunConfig) -> None:

@@ -10,7 +10,8 @@ groups:
       - {label: RAG with BM25, set: {method: rag, retriever: bm25}}
 notes: []
 
-`rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not.
+`rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not;
+`more_groups` and `more_notes` then stand behind its groups and notes.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class Experiment(Section):
     notes: tuple[str, ...] = ()
     other_methods: str | None = None
     """Name of the group of registered methods that no row names."""
+    left_out: tuple[str, ...] = ()
+    """Methods that stand in no row of that group either."""
 
     @model_validator(mode="after")
     def _complete(self) -> Experiment:
@@ -147,10 +150,14 @@ class Experiment(Section):
         return self.model_copy(update={"groups": tuple(groups)})
 
     def with_other_methods(self) -> Experiment:
-        """The experiment with a row for each registered method that it does not name, if it asks for them."""
+        """The experiment with a row for each registered method that it does not name, if it asks for them. Raises
+        `ConfigError` where it leaves out one that there is not."""
         # A list: what a row says may be of any type.
         named = [(row.set or {}).get("method") for group in self.groups for row in group.rows]
-        others = [name for name in registry.names("methods") if name not in named]
+        known = registry.names("methods")
+        if unknown := [name for name in self.left_out if name not in known]:
+            raise ConfigError(f"left_out: there is no method '{unknown[0]}'{registry.near_match(unknown[0], known)}")
+        others = [name for name in known if name not in (*named, *self.left_out)]
         if not self.other_methods or not others:
             return self
         rows = tuple(RowSpec(label=name, set={"method": name}) for name in others)
@@ -188,8 +195,14 @@ def read_experiment(name: str) -> tuple[str, Experiment]:
 
 
 def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a shipped experiment with that of another file over it."""
+    """The content of a shipped experiment with that of another file over it. Raises `ConfigError`."""
     if name not in experiment_names():
         near = registry.near_match(name, experiment_names())
         raise ConfigError(f"rows_of: there is no shipped experiment '{name}'{near} See: bench list experiments")
-    return yaml_text.read(FOLDER / f"{name}.yaml") | content  # type: ignore[no-any-return]
+    whole: dict[str, Any] = yaml_text.read(FOLDER / f"{name}.yaml")
+    for key in ("groups", "notes"):
+        more = content.pop(f"more_{key}", [])
+        if not isinstance(more, list):
+            raise ConfigError(f"more_{key} must be a list, as {key} is")
+        whole[key] = [*whole.get(key, []), *more]
+    return whole | content

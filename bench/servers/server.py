@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 import math
 import os
 import random
@@ -139,7 +140,7 @@ class Server:
         if self._variables:
             extra["chat_template_kwargs"] = self._variables
         response = await self._client.chat.completions.with_raw_response.create(
-            model=self.model,
+            model=call.prompt.model or self.model,
             messages=self._turns(call.prompt),
             temperature=call.temperature,
             top_p=call.top_p,
@@ -219,8 +220,10 @@ class Server:
         if status == 401:
             return Problem("refused the key", "; set the environment variable OPENAI_API_KEY", passing=False)
         if status == 404:
-            why = f"does not know model '{self.model}' or the path: {self.brief(error)}"
-            mend = ". Set openai.served_model to the name it serves; a base URL usually ends in /v1"
+            asked = _model_in(error.request.content) or self.model
+            why = f"does not know model '{asked}' or the path: {self.brief(error)}"
+            setting = "openai.served_model" if asked == self.model else "the method's second model"
+            mend = f". Set {setting} to the name it serves; a base URL usually ends in /v1"
             return Problem(why, mend, passing=False)
         if status in (400, 413, 422):
             why = f"refused the request: {self.brief(error)}"
@@ -269,6 +272,14 @@ def key_in_environment() -> str:
             "the environment variable OPENAI_API_KEY holds characters that no key has; set it to the key alone"
         )
     return key
+
+
+def _model_in(body: bytes) -> str | None:
+    """The model that a request asked for; None for a request that names none."""
+    try:
+        return str(json.loads(body)["model"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _pause(tried: int) -> float:

@@ -999,6 +999,56 @@ def test_a_thought_is_neither_quoted_nor_scored(shop_config: Path) -> None:
     assert (summary.empty_answers, summary.empty_predictions) == ({}, 0)
 
 
+def run_drp(url: str, config: Path) -> Any:
+    """Of the shop's validation split, where one user's review has a peer, with a second model."""
+    options = {"encoder": "hashed-ngrams", "min_peers": 1, "model": "second"}
+    server = {"base_url": url, "retries": 0}
+    settings = {"split": "val", "metrics": ["rouge"], "openai": server, "drp": options}
+    return bench.run("drp", str(config), backend="openai", **settings)
+
+
+def test_a_second_model_is_asked_for_by_its_name(shop_config: Path) -> None:
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        # Its tokenizer makes a few tokens where the run's makes hundreds.
+        usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11} if body["model"] == "second" else None
+        send(handler, 200, answer("<think>hm</think>a list", usage=usage))
+
+    with stand_in(reply) as server:
+        summary = run_drp(server.url, shop_config)
+    asked = Counter((body["model"], _stage(body)) for body in server.asked)
+    compared = asked["second", "find"]
+    run_model = next(model for model, _ in asked if model != "second")
+    assert compared > 0
+    assert asked == {
+        ("second", "find"): compared,
+        ("second", "check"): compared,
+        (run_model, "summarize"): 3,
+        (run_model, "generate"): 3,
+    }
+    assert summary.shortened_calls == 0
+    (folder,) = (shop_config.parent / "results" / "runs").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["identity"]["method_options"]["model"] == record["config"]["options"]["drp"]["model"] == "second"
+
+
+def _stage(body: dict[str, Any]) -> str:
+    """Told by what the system turn asks for."""
+    words = ("check each feature", "find the features", "summarize", "generate")
+    return next(word for word in words if word in body["messages"][0]["content"]).split()[0]
+
+
+def test_a_second_model_that_the_server_does_not_have_is_named(shop_config: Path) -> None:
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        known = body["model"] != "second"
+        send(handler, 200 if known else 404, answer("fine") if known else {"error": {"message": "no such model"}})
+
+    with (
+        stand_in(reply) as server,
+        pytest.raises(BackendError, match=r"does not know model 'second' .*Set the method's second model to the name"),
+    ):
+        run_drp(server.url, shop_config)
+
+
 def test_answers_without_text_are_counted_by_stage_and_named(
     shop_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

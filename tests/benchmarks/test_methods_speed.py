@@ -24,7 +24,7 @@ from bench.resolved import Inputs
 from bench.store import RunStore
 
 LIMIT, ROUNDS = 5, 3
-CALLS = {"nonperso": 1, "rag": 1, "pag": 2, "dpl": 5}
+CALLS = {"nonperso": 1, "rag": 1, "pag": 2, "dpl": 5, "drp": 8}
 """LLM calls of an instance, with the demo's three history reviews."""
 
 

@@ -422,7 +422,8 @@ def test_every_number_of_the_papers_tables_has_its_cell(name: str) -> None:
     rows = [row for group in experiment.groups for row in group.rows]
     if experiment.content != "scores" or experiment.figure is not None or name == "style":
         return
-    reported = {(row, metric) for table, row, _, metric in read_numbers() if table == table_id}
+    of_paper = experiment.paper_table or table_id
+    reported = {(row, metric) for table, row, _, metric in read_numbers() if table == of_paper}
     sizes = [experiment.paper_size] if experiment.paper_size else ["7B", "32B"]
     found = set()
     for row in (row for row in rows if row.paper):
@@ -435,7 +436,7 @@ def test_every_number_of_the_papers_tables_has_its_cell(name: str) -> None:
 
 def test_what_is_shipped() -> None:
     tables = [f"table{number}" for number in range(1, 11)]
-    assert experiment_names() == [*tables, "style", "figure2", "figure3", "figure5", "figure7"]
+    assert experiment_names() == [*tables, "table1_extended", "style", "figure2", "figure3", "figure5", "figure7"]
     assert all(title_of(name) == read_experiment(name)[1].title for name in experiment_names())
 
 
@@ -458,6 +459,27 @@ def test_rows_of_another_experiment(tmp_path: Path) -> None:
     _, whole = read_experiment(str(write(tmp_path, {"rows_of": "table9", "columns": ["bleu"]})))
     _, shipped = read_experiment("table9")
     assert (whole.groups, whole.title, whole.columns) == (shipped.groups, shipped.title, ("bleu",))
+
+
+def test_groups_and_notes_behind_those_of_another_experiment(tmp_path: Path) -> None:
+    more = {"more_groups": [{"name": "Mine", "rows": RANKED}], "more_notes": ["Mine."]}
+    _, whole = read_experiment(str(write(tmp_path, {"rows_of": "table9", **more})))
+    _, shipped = read_experiment("table9")
+    assert whole.groups[:-1] == shipped.groups
+    assert (whole.groups[-1].name, whole.groups[-1].labels) == ("Mine", ["RAG", "Copy"])
+    assert whole.notes == (*shipped.notes, "Mine.")
+
+
+def test_table_1_extended_is_table_1_and_two_methods() -> None:
+    (_, table), (_, extended) = read_experiment("table1"), read_experiment("table1_extended")
+    assert extended.groups[:-1] == table.groups
+    added = [(row.set or {})["method"] for row in extended.groups[-1].rows]
+    assert added == ["drp", "e2p"] == list(table.left_out)
+    assert (extended.columns, extended.notes[:-1]) == (table.columns, table.notes)
+    # Every built-in method stands in the one; in the other all but these two.
+    for experiment in (table, extended):
+        assert experiment.with_other_methods().groups[-1].labels == ["whisper"]
+    assert [row.label for group in extended.for_model("x-32B").groups for row in group.rows][-1] == "DRP"
 
 
 def test_files_that_would_be_overwritten(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
@@ -520,6 +542,12 @@ def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: 
         (
             CONTENT | {"groups": [{"rows": [row | {"except_models": "qwen"} for row in RANKED]}]},
             r"the experiment 'A small comparison' has no row for model .*: see its except_models",
+        ),
+        ({"rows_of": "table9", "more_groups": 3}, r"more_groups must be a list, as groups is"),
+        ({"more_groups": []} | CONTENT, r"small\.yaml: more_groups: there is no such key"),
+        (
+            CONTENT | {"other_methods": "Others", "left_out": ["wisper"]},
+            r"left_out: there is no method 'wisper'; did you mean 'whisper'\?",
         ),
         ({"rows_of": "tabel1"}, r"rows_of: there is no shipped experiment 'tabel1'; did you mean 'table1'\?"),
         (

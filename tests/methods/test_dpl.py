@@ -19,7 +19,8 @@ from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.data.peers import Peers
 from bench.errors import ConfigError
-from bench.methods.dpl import DPL, representatives
+from bench.methods._comparing import representatives
+from bench.methods.dpl import DPL
 from bench.protocols import Method, Retriever
 from bench.records import Instance, Prompt, Record
 from bench.retrievers.recency import Recency

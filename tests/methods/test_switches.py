@@ -20,7 +20,14 @@ from bench.work import Work
 DIMENSION = 16
 """Of the made-up vectors."""
 PROJECTORS = [f"align_mlp_{kind}.{layer}" for kind in ("his", "diff") for layer in (0, 2)]
-PLUGINS = {"dep": "methods", "dpl": "methods", "pplug": "methods", "recency": "retrievers", "rouge": "metrics"}
+PLUGINS = {
+    "dep": "methods",
+    "dpl": "methods",
+    "drp": "methods",
+    "pplug": "methods",
+    "recency": "retrievers",
+    "rouge": "metrics",
+}
 
 
 def all_switches() -> dict[str, tuple[Any, Any]]:
@@ -103,6 +110,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "dep.aux_reduction": ("dep", {}, {"aux_reduction"}),
     "dpl.item_descriptions": ("dpl", {}, set()),
     "dpl.ties": ("dpl", {}, {"text"}),
+    "drp.differences": ("drp", {}, set()),
     "pplug.mask_padding": ("pplug", {}, {"vectors"}),
     "pplug.init_instruction": ("pplug", {}, {"start of the instruction"}),
     "recency.ties": ("rag", {}, {"order", "text"}),

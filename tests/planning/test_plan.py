@@ -28,7 +28,7 @@ from bench.resolved import Inputs, Run
 from bench.softprompt.trained import ImportedAdapter
 from bench.work import Work
 
-BEFORE = ("nonperso", "rag", "pag", "dpl", "copy")
+BEFORE = ("nonperso", "rag", "pag", "dpl", "drp", "copy")
 """Methods without an adapter."""
 
 
@@ -36,7 +36,8 @@ BEFORE = ("nonperso", "rag", "pag", "dpl", "copy")
 def settings(shop_config: Path, scripted: Any) -> dict[str, Any]:
     """The shop with a scripted backend whose answers have 5 of at most 8 tokens, which are bytes here."""
     content: dict[str, Any] = yaml.safe_load(shop_config.read_text(encoding="utf-8"))
-    content |= {"scripted": {"text": "so-so"}, "dpl": {"encoder": "hashed-ngrams", "min_peers": 1}}
+    content |= {"scripted": {"text": "so-so"}}
+    content |= {name: {"encoder": "hashed-ngrams", "min_peers": 1} for name in ("dpl", "drp")}
     shop_config.write_text(yaml.safe_dump(content), encoding="utf-8")
     return content
 
@@ -75,7 +76,8 @@ def test_a_run_asks_what_was_planned(method: str, settings: dict[str, Any], scri
     ran(settings, method)
     chat = Run(build(settings, {"method": method})).chat
     tokens = sum(chat.count(call.prompt) for call in scripted.calls)
-    assert row.need.calls == len(scripted.calls) == {"nonperso": 3, "rag": 3, "pag": 6, "dpl": 6, "copy": 0}[method]
+    calls = {"nonperso": 3, "rag": 3, "pag": 6, "dpl": 6, "drp": 6, "copy": 0}[method]
+    assert row.need.calls == len(scripted.calls) == calls
     assert row.need.new_tokens == 5 * len(scripted.calls)
     assert row.need.most_new_tokens == 8 * len(scripted.calls)
     assert tokens <= row.need.most_prompt_tokens

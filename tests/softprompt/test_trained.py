@@ -318,9 +318,10 @@ def test_a_damaged_imported_adapter_says_to_import_it_again(tmp_path: Path) -> N
 
 def test_methods_and_their_options_are_read_without_torch() -> None:
     code = (
-        "import sys, bench.methods.dep, bench.methods.pplug, bench.methods.prompt_tuning\n"
+        "import sys, bench.methods.dep, bench.methods.e2p, bench.methods.pplug, bench.methods.prompt_tuning\n"
         "from bench.config import build\n"
         "sections = {'dep': {'latent': 8}, 'pplug': {'max_history': 3}, 'prompt_tuning': {'length': 4}}\n"
+        "sections |= {'e2p': {'max_history': 3}}\n"
         "for method in sections: build({'method': method}, sections)\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )

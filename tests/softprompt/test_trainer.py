@@ -128,7 +128,7 @@ def books(demo: dict[str, Corpus]) -> dict[str, Corpus]:
 
 
 def run_of(method: str, results: Path, books: dict[str, Corpus], **settings: Any) -> Run:
-    options = {method: ENCODER} if method in ("dep", "pplug") else {}
+    options = {method: ENCODER} if method in ("dep", "pplug", "e2p") else {}
     return Run(build(BOOKS, {"method": method, "results": str(results)}, options, settings), Inputs(books))
 
 
@@ -164,7 +164,7 @@ def engine_input(books: dict[str, Corpus], tmp_path: Path) -> Iterator[EngineInp
 def test_training_sees_the_tokens_of_inference_then_the_real_review(
     tmp_path: Path, books: dict[str, Corpus], engine_input: EngineInput
 ) -> None:
-    for method in ("dep", "pplug", "prompt_tuning"):
+    for method in ("dep", "pplug", "e2p", "prompt_tuning"):
         run = run_of(method, tmp_path, books, split="train")
         for instance in run.instances[7:40:8]:
             prompt = first_prompt(run, instance)
