@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,23 +14,12 @@ NAME = "demo-rag-recency"
 CHEAP = ("rouge", "bleu")
 
 Row = dict[str, Any]
-
-
-def edit_json(path: Path, change: Callable[[Row], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def edit_rows(path: Path, change: Callable[[list[Row]], list[Row] | None]) -> None:
-    """Change the rows of a file in place, or give others."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    changed = change(rows)
-    path.write_text("".join(json.dumps(row) + "\n" for row in (rows if changed is None else changed)))
+Rewrite = Callable[[Path, Callable[[Any], Any]], None]
+Sign = Callable[[Path, str, str], None]
 
 
 @pytest.fixture
-def goldens(tmp_path: Path) -> Path:
+def goldens(tmp_path: Path, rewrite: Rewrite) -> Path:
     """A folder with the shipped golden, of whose metrics and options only two cheap metrics are left."""
     golden = shutil.copytree(GOLDENS / NAME, tmp_path / "golden" / NAME)
 
@@ -43,9 +31,9 @@ def goldens(tmp_path: Path) -> Path:
             for column in scores.keys() - {"rouge1", "rougeL", "bleu"}:
                 del scores[column]
 
-    edit_json(golden / "summary.json", cheap)
-    edit_json(golden / "run.json", lambda record: record["config"].update(metrics=CHEAP, options={}))
-    edit_rows(golden / "scores.jsonl", lambda rows: [row for row in rows if row["metric"] in CHEAP])
+    rewrite(golden / "summary.json", cheap)
+    rewrite(golden / "run.json", lambda record: record["config"].update(metrics=CHEAP, options={}))
+    rewrite(golden / "scores.jsonl", lambda rows: [row for row in rows if row["metric"] in CHEAP])
     return tmp_path / "golden"
 
 
@@ -58,3 +46,21 @@ def golden(goldens: Path) -> Path:
 def run(golden: Path, tmp_path: Path) -> Path:
     """A run that made the golden's texts: the same files."""
     return shutil.copytree(golden, tmp_path / "run")
+
+
+@pytest.fixture
+def sign(rewrite: Rewrite) -> Sign:
+    """Stores a golden or a run as if it was scored under other signatures: sign(folder, part, other part)."""
+
+    def write(folder: Path, part: str, other: str) -> None:
+        def rows(rows: list[Row]) -> list[Row]:
+            return [row | {"signature": row["signature"].replace(part, other)} for row in rows]
+
+        def summary(summary: Row) -> None:
+            signatures = summary["signatures"]
+            signatures.update({name: signature.replace(part, other) for name, signature in signatures.items()})
+
+        rewrite(folder / "scores.jsonl", rows)
+        rewrite(folder / "summary.json", summary)
+
+    return write

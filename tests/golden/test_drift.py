@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,8 @@ from bench.scoring import text_hash
 NAME = "demo-rag-recency"
 
 Row = dict[str, Any]
-
-
-def edit_json(path: Path, change: Callable[[Row], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def edit_rows(path: Path, change: Callable[[list[Row]], list[Row] | None]) -> None:
-    """Change the rows of a file in place, or give others."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    changed = change(rows)
-    path.write_text("".join(json.dumps(row) + "\n" for row in (rows if changed is None else changed)))
+Rewrite = Callable[[Path, Callable[[Any], Any]], None]
+Sign = Callable[[Path, str, str], None]
 
 
 def instances(folder: Path) -> list[str]:
@@ -66,13 +54,13 @@ def test_the_same_run_is_green_and_what_was_compared_is_said(run: Path, golden: 
     assert "1 time in 10,000, and beyond 0.25% of the score" in said[0]
 
 
-def scale(run: Path, metric: str, entries: slice, factor: float) -> None:
+def scale(rewrite: Rewrite, run: Path, metric: str, entries: slice, factor: float) -> None:
     def change(rows: list[Row]) -> None:
         for row in rows:
             if row["metric"] == metric:
                 row["statistics"][entries] = (np.array(row["statistics"][entries]) * factor).tolist()
 
-    edit_rows(run / "scores.jsonl", change)
+    rewrite(run / "scores.jsonl", change)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +69,9 @@ def scale(run: Path, metric: str, entries: slice, factor: float) -> None:
     [("rouge", slice(0, 1), "rouge1"), ("rouge", slice(1, 2), "rougeL"), ("bleu", slice(0, 4), "bleu")],
 )
 def test_half_a_percent_in_one_metric_is_told(
-    run: Path, golden: Path, metric: str, entries: slice, column: str
+    run: Path, golden: Path, rewrite: Rewrite, metric: str, entries: slice, column: str
 ) -> None:
-    scale(run, metric, entries, 1.005)
+    scale(rewrite, run, metric, entries, 1.005)
     findings = check(run, golden)
     assert findings
     for finding in findings:
@@ -93,9 +81,10 @@ def test_half_a_percent_in_one_metric_is_told(
         assert "standard errors, better): more than chance explains" in finding
 
 
-def score_with(name: str, *folders: Path) -> None:
+def score_with(rewrite: Rewrite, name: str, *folders: Path) -> None:
     """Add a metric to what runs are scored with."""
     metric = create("metrics", name, {})
+    signature = metric.signature()
     for folder in folders:
         predictions = finished(folder).predictions
         pairs = Batch([row.prediction for row in predictions], [row.reference for row in predictions])
@@ -103,23 +92,24 @@ def score_with(name: str, *folders: Path) -> None:
             {
                 "instance": row.instance,
                 "metric": name,
-                "signature": metric.signature(),
+                "signature": signature,
                 "texts": text_hash(row),
                 "statistics": statistics,
             }
             for row, statistics in zip(predictions, metric.rows(pairs).tolist(), strict=True)
         ]
-        with (folder / "scores.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        edit_json(folder / "summary.json", lambda summary: summary["signatures"].update({name: metric.signature()}))
+        rewrite(folder / "scores.jsonl", lambda old, new=rows: [*old, *new])
+        rewrite(folder / "summary.json", lambda summary: summary["signatures"].update({name: signature}))
 
 
 @pytest.mark.usefixtures("example")
 @pytest.mark.parametrize(("factor", "verdict"), [(1.1, "worse"), (0.9, "better")])
-def test_where_lower_is_better_more_is_worse(run: Path, golden: Path, factor: float, verdict: str) -> None:
+def test_where_lower_is_better_more_is_worse(
+    run: Path, golden: Path, rewrite: Rewrite, factor: float, verdict: str
+) -> None:
     """The example's `size`: the shorter the better."""
-    score_with("size", run, golden)
-    scale(run, "size", slice(0, 1), factor)
+    score_with(rewrite, "size", run, golden)
+    scale(rewrite, run, "size", slice(0, 1), factor)
     findings = check(run, golden)
     assert [finding.split()[1] for finding in findings] == ["size"] * 3
     for finding in findings:
@@ -127,21 +117,21 @@ def test_where_lower_is_better_more_is_worse(run: Path, golden: Path, factor: fl
         assert f" standard errors, {verdict}): more than chance explains" in finding
 
 
-def test_a_score_that_is_neither_good_nor_bad_has_no_verdict(run: Path, golden: Path) -> None:
-    score_with("length", run, golden)
-    scale(run, "length", slice(0, 1), 1.1)
+def test_a_score_that_is_neither_good_nor_bad_has_no_verdict(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    score_with(rewrite, "length", run, golden)
+    scale(rewrite, run, "length", slice(0, 1), 1.1)
     ratios = [finding for finding in check(run, golden) if finding.split()[1] == "length_ratio"]
     assert len(ratios) == 3
     assert all(" standard errors): more than chance explains" in finding for finding in ratios)
 
 
-def test_a_change_below_the_minimum_is_no_finding(run: Path, golden: Path) -> None:
-    scale(run, "rouge", slice(0, 1), 0.998)
+def test_a_change_below_the_minimum_is_no_finding(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    scale(rewrite, run, "rouge", slice(0, 1), 0.998)
     assert check(run, golden) == []
     assert len(check(run, golden, minimum=0.0015)) == 3
 
 
-def test_a_change_within_chance_is_no_finding(run: Path, golden: Path) -> None:
+def test_a_change_within_chance_is_no_finding(run: Path, golden: Path, rewrite: Rewrite) -> None:
     """Half of the texts better by a tenth and half as much worse, but for one: larger than the minimum, not certain."""
 
     def change(rows: list[Row]) -> None:
@@ -149,63 +139,62 @@ def test_a_change_within_chance_is_no_finding(run: Path, golden: Path) -> None:
         for number, row in enumerate(chosen):
             row["statistics"][0] *= 1.1 if number % 2 else 0.9
 
-    edit_rows(run / "scores.jsonl", change)
+    rewrite(run / "scores.jsonl", change)
     said: list[str] = []
     assert drift.check_run(run, golden, said.append, minimum=0) == []
     assert "+0.0 standard errors" not in said[1]
 
 
-def test_a_changed_signature_is_told(run: Path, golden: Path) -> None:
-    for path in (run / "summary.json", run / "scores.jsonl"):
-        path.write_text(path.read_text().replace("stem:no", "stem:porter"))
-    scale(run, "rouge", slice(0, 2), 2.0)
+def test_a_changed_signature_is_told(run: Path, golden: Path, rewrite: Rewrite, sign: Sign) -> None:
+    sign(run, "stem:no", "stem:porter")
+    scale(rewrite, run, "rouge", slice(0, 2), 2.0)
     (finding,) = check(run, golden)
     assert finding.startswith("rouge: the signature changed: stem:no -> stem:porter (was rouge|types"), (
         "scores under other signatures are not compared"
     )
 
 
-def test_a_metric_that_was_not_scored_is_told(run: Path, golden: Path) -> None:
-    edit_json(run / "summary.json", lambda summary: summary["signatures"].pop("bleu"))
+def test_a_metric_that_was_not_scored_is_told(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "summary.json", lambda summary: summary["signatures"].__delitem__("bleu"))
     assert check(run, golden) == ["bleu: there are no scores of it, only rouge"]
 
 
-def test_a_score_that_its_metric_does_not_give_is_told(run: Path, golden: Path) -> None:
-    edit_json(run / "summary.json", lambda summary: summary["scores"]["Books"].pop("bleu"))
+def test_a_score_that_its_metric_does_not_give_is_told(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "summary.json", lambda summary: summary["scores"]["Books"].__delitem__("bleu"))
     assert check(run, golden) == ["bleu: Books has no bleu, which the golden has"]
 
 
-def test_missing_instances_are_named_and_more_take_no_part(run: Path, golden: Path) -> None:
+def test_missing_instances_are_named_and_more_take_no_part(run: Path, golden: Path, rewrite: Rewrite) -> None:
     names = instances(golden)
 
     def change(rows: list[Row]) -> None:
         rows[7]["instance"] = "Books/test/NOBODY"
 
-    edit_rows(run / "predictions.jsonl", change)
-    edit_rows(run / "scores.jsonl", lambda rows: [*rows, *({**row, "instance": "Books/test/NOBODY"} for row in rows)])
+    rewrite(run / "predictions.jsonl", change)
+    rewrite(run / "scores.jsonl", lambda rows: [*rows, *({**row, "instance": "Books/test/NOBODY"} for row in rows)])
     found = check(run, golden)
     assert found[0] == f"instances missing in the run: {names[7]}"
     assert not [line for line in found if "unknown" in line]
-    edit_rows(run / "predictions.jsonl", lambda rows: rows[9:])
+    rewrite(run / "predictions.jsonl", lambda rows: rows[9:])
     first, *_ = check(run, golden)
     assert first == f"instances missing in the run: {', '.join(names[:5])} and 4 more"
 
 
-def test_one_missing_instance_is_all_that_is_told(run: Path, golden: Path) -> None:
-    edit_rows(run / "predictions.jsonl", lambda rows: rows[:-1])
+def test_one_missing_instance_is_all_that_is_told(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "predictions.jsonl", lambda rows: rows[:-1])
     assert check(run, golden) == [f"instances missing in the run: {instances(golden)[-1]}"]
 
 
-def test_swapped_predictions_do_not_fit_their_scores(run: Path, golden: Path) -> None:
-    edit_rows(run / "predictions.jsonl", swap)
+def test_swapped_predictions_do_not_fit_their_scores(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "predictions.jsonl", swap)
     names = instances(run)
     assert check(run, golden) == [
         f"instances whose stored scores were not made from the texts in predictions.jsonl: {names[1]}, {names[4]}"
     ]
 
 
-def test_a_reference_that_is_not_the_goldens_is_told(run: Path, golden: Path) -> None:
-    edit_rows(run / "predictions.jsonl", rewrite_reference)
+def test_a_reference_that_is_not_the_goldens_is_told(run: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "predictions.jsonl", rewrite_reference)
     assert check(run, golden)[0] == f"instances with another reference than the golden's: {instances(golden)[2]}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -28,21 +27,12 @@ from bench.protocols import Array
 
 GOLDENS = Path(__file__).parents[2] / "results" / "golden"
 NAME = "demo-rag-recency"
+SCHEMA1 = Path(__file__).parents[1] / "schema1" / "runs"
 
 Row = dict[str, Any]
-
-
-def edit_json(path: Path, change: Callable[[Row], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def edit_rows(path: Path, change: Callable[[list[Row]], list[Row] | None]) -> None:
-    """Change the rows of a file in place, or give others."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    changed = change(rows)
-    path.write_text("".join(json.dumps(row) + "\n" for row in (rows if changed is None else changed)))
+Rewrite = Callable[[Path, Callable[[Any], Any]], None]
+Sign = Callable[[Path, str, str], None]
+Age = Callable[[Path, int], None]
 
 
 def instances(folder: Path) -> list[str]:
@@ -72,7 +62,8 @@ def test_the_shipped_goldens_are_small_and_tell_nothing_of_a_machine() -> None:
             "scores.jsonl",
             "summary.json",
         ]
-        assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
+        # 96 texts and 768 rows of scores, each with a checksum.
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 350_000
         record = (folder / "run.json").read_text()
         assert '"/' not in record
         assert "://" not in record
@@ -93,12 +84,8 @@ def test_another_version_of_a_package_is_told(goldens: Path, monkeypatch: pytest
     assert finding.endswith("|version:9.9)")
 
 
-def test_a_stored_signature_that_was_changed_is_told(goldens: Path, golden: Path) -> None:
-    def change(text: str) -> str:
-        return text.replace("tok:13a", "tok:intl")
-
-    for path in (golden / "summary.json", golden / "scores.jsonl"):
-        path.write_text(change(path.read_text()))
+def test_a_stored_signature_that_was_changed_is_told(goldens: Path, golden: Path, sign: Sign) -> None:
+    sign(golden, "tok:13a", "tok:intl")
     (finding,) = check_goldens(goldens, silent)
     assert "bleu: the signature changed: tok:intl -> tok:13a" in finding
 
@@ -136,21 +123,21 @@ def test_a_row_may_differ_by_a_millionth(
         assert f"rouge: 1 of {len(instances(golden))} rows differ, most that of {instances(golden)[3]}" in findings[0]
 
 
-def test_a_score_of_the_same_rows_that_moved_is_told(goldens: Path, golden: Path) -> None:
+def test_a_score_of_the_same_rows_that_moved_is_told(goldens: Path, golden: Path, rewrite: Rewrite) -> None:
     def change(summary: Row) -> None:
         summary["scores"]["Books"]["bleu"]["value"] += 2e-6
         summary["scores"]["CDs_and_Vinyl"]["rougeL"]["low"] -= 2e-6
 
-    edit_json(golden / "summary.json", change)
+    rewrite(golden / "summary.json", change)
     rouge, bleu = check_goldens(goldens, silent)
     assert "rouge: the score of the same rows changed: CDs_and_Vinyl rougeL was 0." in rouge
     assert "bleu: the score of the same rows changed: Books bleu was " in bleu
 
 
 def test_a_score_that_is_stored_and_no_longer_given_is_told(
-    goldens: Path, golden: Path, monkeypatch: pytest.MonkeyPatch
+    goldens: Path, golden: Path, monkeypatch: pytest.MonkeyPatch, rewrite: Rewrite
 ) -> None:
-    edit_json(
+    rewrite(
         golden / "summary.json",
         lambda summary: summary["scores"]["Books"].update(rouge2={"value": 0.1, "low": 0, "high": 1}),
     )
@@ -177,8 +164,8 @@ def rewrite_reference(rows: list[Row]) -> None:
     rows[2]["reference"] += " Indeed."
 
 
-def test_two_swapped_predictions_are_told(goldens: Path, golden: Path) -> None:
-    edit_rows(golden / "predictions.jsonl", swap)
+def test_two_swapped_predictions_are_told(goldens: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(golden / "predictions.jsonl", swap)
     names = instances(golden)
     foreign, rouge, bleu = check_goldens(goldens, silent)
     assert foreign.endswith(
@@ -188,8 +175,8 @@ def test_two_swapped_predictions_are_told(goldens: Path, golden: Path) -> None:
         assert f"{metric}: 2 of {len(names)} rows differ, most that of " in finding
 
 
-def test_a_changed_reference_is_told(goldens: Path, golden: Path) -> None:
-    edit_rows(golden / "predictions.jsonl", rewrite_reference)
+def test_a_changed_reference_is_told(goldens: Path, golden: Path, rewrite: Rewrite) -> None:
+    rewrite(golden / "predictions.jsonl", rewrite_reference)
     findings = check_goldens(goldens, silent)
     assert all(instances(golden)[2] in finding for finding in findings)
     assert len(findings) == 3
@@ -211,21 +198,21 @@ def test_a_file_that_is_not_there_is_damage(goldens: Path, golden: Path, name: s
         check_goldens(goldens, silent)
 
 
-def test_a_golden_that_lacks_an_instance_is_damaged(goldens: Path, golden: Path) -> None:
+def test_a_golden_that_lacks_an_instance_is_damaged(goldens: Path, golden: Path, rewrite: Rewrite) -> None:
     missing = instances(golden)[6]
-    edit_rows(golden / "predictions.jsonl", lambda rows: rows[:6] + rows[7:])
+    rewrite(golden / "predictions.jsonl", lambda rows: rows[:6] + rows[7:])
     with pytest.raises(StoreError, match=f"damaged: its predictions.jsonl has no {missing}. Take it"):
         check_goldens(goldens, silent)
-    edit_rows(golden / "scores.jsonl", lambda rows: [row for row in rows if row["instance"] != missing])
+    rewrite(golden / "scores.jsonl", lambda rows: [row for row in rows if row["instance"] != missing])
     with pytest.raises(StoreError, match=r"damaged: its predictions.jsonl holds \d+ instances, its summary.json tells"):
         check_goldens(goldens, silent)
 
 
-def test_a_damaged_golden_hides_no_other(run: Path, goldens: Path, golden: Path) -> None:
+def test_a_damaged_golden_hides_no_other(run: Path, goldens: Path, golden: Path, rewrite: Rewrite) -> None:
     damaged = goldens / "another"
     shutil.copytree(golden, damaged)
     (damaged / "run.json").write_text("{}")
-    edit_rows(golden / "predictions.jsonl", rewrite_reference)
+    rewrite(golden / "predictions.jsonl", rewrite_reference)
     said: list[str] = []
     with pytest.raises(StoreError, match="golden another is damaged"):
         check_goldens(goldens, said.append)
@@ -238,10 +225,50 @@ def test_a_gate_without_goldens_is_no_gate(tmp_path: Path) -> None:
         check_goldens(tmp_path / "none", silent)
 
 
+# -- goldens of older schemas, whose files have no checksums -----------------------------------------------------------
+
+
+def test_what_the_first_schema_wrote_is_scored_again(tmp_path: Path, rewrite: Rewrite) -> None:
+    goldens = shutil.copytree(SCHEMA1, tmp_path / "golden")
+    assert check_goldens(goldens, silent) == []
+    (golden,) = golden_folders(goldens)
+    rewrite(golden / "predictions.jsonl", rewrite_reference)
+    findings = check_goldens(goldens, silent)
+    assert findings
+    assert all(instances(golden)[2] in finding for finding in findings)
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_an_older_golden_holds_a_run_of_today(
+    run: Path, goldens: Path, golden: Path, rewrite: Rewrite, age: Age, schema: int
+) -> None:
+    age(golden, schema)
+    assert check_goldens(goldens, silent) == []
+    assert check_run(run, golden, silent) == []
+    rewrite(golden / "predictions.jsonl", rewrite_reference)
+    assert f"with another reference than the golden's: {instances(run)[2]}" in check_run(run, golden, silent)[0]
+    assert "is replaced" in bless(run, goldens)[0]
+    assert read_golden(golden).record == read_golden(run).record
+
+
+def test_an_older_run_becomes_a_golden_of_its_schema(
+    run: Path, goldens: Path, golden: Path, rewrite: Rewrite, age: Age
+) -> None:
+    age(run, 1)
+    bless(run, goldens)
+    assert read_golden(golden).record.schema_version == 1
+    assert check_goldens(goldens, silent) == []
+    rewrite(run / "scores.jsonl", lambda rows: rows[:-1])
+    with pytest.raises(
+        StoreError, match=r"has no row of bleu for .*older schema \(1\): move its folder away, then run"
+    ):
+        bless(run, goldens)
+
+
 # -- finding a golden --------------------------------------------------------------------------------------------------
 
 
-def test_the_golden_of_a_run_is_found_by_its_kind(run: Path, goldens: Path, golden: Path) -> None:
+def test_the_golden_of_a_run_is_found_by_its_kind(run: Path, goldens: Path, golden: Path, rewrite: Rewrite) -> None:
     assert find_golden(finished(run), goldens) == golden
     shutil.copytree(golden, goldens / "another")
     with pytest.raises(
@@ -251,7 +278,7 @@ def test_the_golden_of_a_run_is_found_by_its_kind(run: Path, goldens: Path, gold
     assert find_golden(finished(run), goldens, "another") == goldens / "another"
     with pytest.raises(ConfigError, match=f"no golden 'absent' in .*; there are: another, {NAME}"):
         find_golden(finished(run), goldens, "absent")
-    edit_json(run / "run.json", lambda record: record["config"].update(method="pag"))
+    rewrite(run / "run.json", lambda record: record["config"].update(method="pag"))
     with pytest.raises(ConfigError, match=r"no golden in .* is of demo pag recency"):
         find_golden(finished(run), goldens)
 
@@ -335,16 +362,18 @@ def test_a_blessing_killed_between_its_renames_leaves_the_old_golden(
     assert [path.name for path in goldens.iterdir()] == [NAME]
 
 
-def test_what_tells_of_the_machine_is_left_out_of_the_options_too(run: Path, goldens: Path, golden: Path) -> None:
+def test_what_tells_of_the_machine_is_left_out_of_the_options_too(
+    run: Path, goldens: Path, golden: Path, rewrite: Rewrite
+) -> None:
     options = {"bleu": {}, "judge": {"openai": {"base_url": "http://127.0.0.1:8000", "served_model": "m"}}}
-    edit_json(run / "summary.json", lambda summary: summary.update(metric_options=options, fidelity="paper"))
+    rewrite(run / "summary.json", lambda summary: summary.update(metric_options=options, fidelity="paper"))
     bless(run, goldens)
     stored = read_golden(golden).summary
     assert stored.metric_options == {"bleu": {}, "judge": {"openai": {"served_model": "m"}}}
     assert stored.fidelity == "paper"
 
 
-def test_blessing_tells_what_changes(run: Path, goldens: Path, golden: Path) -> None:
+def test_blessing_tells_what_changes(run: Path, goldens: Path, golden: Path, rewrite: Rewrite, sign: Sign) -> None:
     about = f"golden {NAME} is replaced: {len(instances(run))} instances, rouge, bleu; {finished(run).name}"
     assert bless(run, goldens) == [about, "nothing in it changes"]
     scores = finished(golden).summary.scores["Books"]
@@ -354,10 +383,9 @@ def test_blessing_tells_what_changes(run: Path, goldens: Path, golden: Path) -> 
     def change(summary: Row) -> None:
         summary["scores"]["Books"]["rouge1"]["value"] = value + 0.01
 
-    edit_json(run / "summary.json", change)
-    for path in (golden / "summary.json", golden / "scores.jsonl"):
-        path.write_text(path.read_text().replace("tok:13a", "tok:intl"))
-    edit_rows(golden / "predictions.jsonl", lambda rows: [rows[0] | {"prediction": "Another text."}, *rows[1:]])
+    rewrite(run / "summary.json", change)
+    sign(golden, "tok:13a", "tok:intl")
+    rewrite(golden / "predictions.jsonl", lambda rows: [rows[0] | {"prediction": "Another text."}, *rows[1:]])
     lines = bless(run, goldens)
     assert lines[0] == about
     assert lines[1].startswith("bleu: the signature changed: tok:intl -> tok:13a")
@@ -373,57 +401,56 @@ def test_a_damaged_golden_can_be_replaced(run: Path, goldens: Path, golden: Path
     assert check_goldens(goldens, silent) == []
 
 
-def unfinished(run: Path) -> None:
+def unfinished(run: Path, _: Rewrite) -> None:
     (run / "summary.json").unlink()
 
 
-def without_a_row(run: Path) -> None:
-    edit_rows(run / "scores.jsonl", lambda rows: rows[:-1])
+def without_a_row(run: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "scores.jsonl", lambda rows: rows[:-1])
 
 
-def of_other_texts(run: Path) -> None:
-    edit_rows(run / "predictions.jsonl", swap)
+def of_other_texts(run: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "predictions.jsonl", swap)
 
 
-def of_another_version(run: Path) -> None:
-    for path in (run / "summary.json", run / "scores.jsonl"):
-        path.write_text(path.read_text().replace("tok:13a", "tok:intl"))
+def without_metrics(run: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "summary.json", lambda summary: summary["signatures"].clear())
 
 
-def without_metrics(run: Path) -> None:
-    edit_json(run / "summary.json", lambda summary: summary["signatures"].clear())
-
-
-def with_a_local_metric(run: Path) -> None:
+def with_a_local_metric(run: Path, rewrite: Rewrite) -> None:
     def change(summary: Row) -> None:
         summary["signatures"]["bertscore"] = "bertscore|layer:6"
         summary["metric_options"] = {"bertscore": {"model": "/models/led"}}
 
-    edit_json(run / "summary.json", change)
+    rewrite(run / "summary.json", change)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (unfinished, "is not complete; run its command again"),
-        (without_a_row, r"has no row of bleu for .*older schema \(1\): move its folder away, then run"),
+        (without_a_row, r"has no row of bleu for .*\. Run its command again, which mends it"),
         (of_other_texts, r"cannot be blessed: instances whose stored scores were not made .* again to score it"),
-        (
-            of_another_version,
-            "cannot be blessed: bleu: the signature changed: tok:intl -> tok:13a .* again to score it",
-        ),
         (without_metrics, "cannot be blessed: it is not scored"),
         (with_a_local_metric, "cannot be blessed: bertscore.model is /models/led, a place on this machine alone"),
     ],
 )
 def test_what_cannot_be_blessed_leaves_the_golden_alone(
-    run: Path, goldens: Path, golden: Path, change: Callable[[Path], None], message: str
+    run: Path, goldens: Path, golden: Path, rewrite: Rewrite, change: Callable[[Path, Rewrite], None], message: str
 ) -> None:
     before = {path.name: path.read_bytes() for path in golden.iterdir()}
-    change(run)
+    change(run, rewrite)
     with pytest.raises(BenchError, match=message):
         bless(run, goldens)
     assert {path.name: path.read_bytes() for path in golden.iterdir()} == before
+
+
+def test_scores_of_another_version_are_not_blessed(run: Path, goldens: Path, sign: Sign) -> None:
+    sign(run, "tok:13a", "tok:intl")
+    with pytest.raises(
+        StoreError, match=r"cannot be blessed: bleu: the signature changed: tok:intl -> tok:13a .* again"
+    ):
+        bless(run, goldens)
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", ".hidden", "", "a b", "a/b"])
@@ -443,14 +470,16 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_blessing_that_fails_half_way_leaves_the_old_golden(run: Path, goldens: Path, golden: Path) -> None:
+def test_a_blessing_that_fails_half_way_leaves_the_old_golden(
+    run: Path, goldens: Path, golden: Path, rewrite: Rewrite
+) -> None:
     before = {path.name: path.read_bytes() for path in golden.iterdir()}
 
     def louder(rows: list[Row]) -> None:
         for row in rows:
             row["statistics"] = [entry * 1.1 for entry in row["statistics"]]
 
-    edit_rows(run / "scores.jsonl", louder)
+    rewrite(run / "scores.jsonl", louder)
     assert len(before["predictions.jsonl"]) > 60_000
     with room_for(60_000), pytest.raises(StoreError, match=r"predictions\.jsonl cannot be written: .* make room"):
         bless(run, goldens)
@@ -461,7 +490,7 @@ def test_a_blessing_that_fails_half_way_leaves_the_old_golden(run: Path, goldens
     np.testing.assert_array_equal(finished(golden).rows("rouge"), finished(run).rows("rouge"))
 
 
-def test_a_golden_stays_with_its_kind_of_run(run: Path, golden: Path, tmp_path: Path) -> None:
-    edit_json(run / "run.json", lambda record: record["config"].update(method="pag"))
+def test_a_golden_stays_with_its_kind_of_run(run: Path, golden: Path, tmp_path: Path, rewrite: Rewrite) -> None:
+    rewrite(run / "run.json", lambda record: record["config"].update(method="pag"))
     with pytest.raises(ConfigError, match=f"golden {golden.name} is of .*, the run of .* pag.*; give another --name"):
         bless(run, golden.parent, golden.name)

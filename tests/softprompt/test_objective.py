@@ -81,7 +81,8 @@ def test_losses_and_gradients_are_those_of_a_straight_forward_pass(
     for parameter, gradient in wanted.items():
         scale = float(gradient.abs().max())
         assert scale > 1e-4, "the test would not see a gradient that is missing"
-        torch.testing.assert_close(got[parameter], gradient, rtol=0, atol=5e-5 * max(scale, 1.0), msg=parameter)
+        # The demo's model in float32 is up to 8e-5 of it away from itself in float64.
+        torch.testing.assert_close(got[parameter], gradient, rtol=0, atol=1e-4 * scale, msg=parameter)
 
 
 @pytest.mark.parametrize("name", ["tiny", "demo"])
