@@ -161,7 +161,7 @@ class TrainConfig(Section):
     validation: Annotated[Limit, GENERATION] = 512
     """How many validation instances choose the epoch."""
     select_by: Annotated[str, GENERATION] = "meteor"
-    """The score that chooses the epoch."""
+    """The score that chooses the epoch. Default: the task's."""
     tokens_per_batch: Annotated[Tokens, RUNTIME] = 8192
     """Tokens that go through the model at once, padding included; a longer instance goes alone."""
     checkpoint_every: Annotated[Limit, RUNTIME] = 10
@@ -175,6 +175,7 @@ class RunConfig(Section):
     """What is to be written; the data set has to be of this task."""
     method: Annotated[str, DATA]
     retriever: Annotated[str, RETRIEVAL] = "recency"
+    """Default: the task's."""
     fidelity: Annotated[Literal["paper", "official"], GENERATION] = "paper"
     """Which of the two the switches follow where the paper and its authors' released code differ."""
     seed: Annotated[Seed, DATA] = 0
@@ -414,6 +415,8 @@ def build(*layers: Mapping[str, Any]) -> RunConfig:
     settings: dict[str, Any] = {}
     for layer in layers:
         settings = merge(settings, layer)
+    task = registry.load("tasks", str(settings.get("task", RunConfig.model_fields["task"].default)))
+    settings = merge(getattr(task, "settings", {}), settings)
     fields = [name for name in RunConfig.model_fields if name != "options"]
     for key, value in settings.items():
         if isinstance(key, str):
@@ -421,7 +424,6 @@ def build(*layers: Mapping[str, Any]) -> RunConfig:
     options = {key: _section_for(key, settings.pop(key), fields) for key in list(settings) if key not in fields}
     for name, values in options.items():
         _check_section(name, values)
-    task = registry.load("tasks", str(settings.get("task", RunConfig.model_fields["task"].default)))
     defaults = {"metrics": task.metrics, "max_new_tokens": task.max_new_tokens}
     try:
         config = RunConfig(**(defaults | settings), options=options)

@@ -57,6 +57,11 @@ class Context:
         """Vectors of `texts`, shape (n, d), kept on disk between runs."""
         return self.embedder(texts, encoder)
 
+    def answer(self, record: Record) -> str:
+        """What the user answered in a record, as the task has it (`bench.protocols.Task`)."""
+        own = getattr(self.task, "answer", None)
+        return record.text if own is None else str(own(record))
+
     def retrieve(self, instance: Instance, candidates: Sequence[Record] | None = None) -> list[Record]:
         """The k records the retriever ranks highest, best first; from the whole profile unless `candidates` are
         given. Raises `PluginError` for a method that does not declare `retrieval_augmented`."""

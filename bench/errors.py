@@ -2,6 +2,7 @@
 
     BenchError                  bad input or a broken environment; the CLI prints it and exits with code 2
     ├── ConfigError             a configuration key or value that cannot be used
+    │   └── MisfitError         a method, retriever or metric that the data of a task cannot serve
     ├── DataError               a data set that is missing, malformed or inconsistent
     ├── PluginError             an unknown method, retriever or metric, or one that breaks its protocol
     ├── ResourceError           something outside the repository is missing (WordNet, a model, a package)
@@ -20,6 +21,10 @@ class BenchError(Exception):
 
 class ConfigError(BenchError):
     """A configuration key or value that cannot be used."""
+
+
+class MisfitError(ConfigError):
+    """A method, a retriever or a metric that needs what the data of a task do not have."""
 
 
 class DataError(BenchError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, backend_settings_of, settings_of
+from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, RunConfig, backend_settings_of, settings_of
 from bench.encoders import HASHED_NGRAMS
 from bench.models import fingerprint, served_fingerprint
 from bench.resolved import Run
@@ -101,6 +101,8 @@ def readable_name(run: Run) -> str:
     parts = [config.method]
     if run.retriever is not None:
         parts += [config.retriever, f"k{config.k}"]
+    # Of several tasks the same folder, or "demo", may hold the data.
+    parts += [config.task] if config.task != RunConfig.model_fields["task"].default else []
     parts.append(Path(config.dataset).name)
     if run.method.properties.calls_model:
         parts.append(Path(config.model.partition("@")[0]).name)

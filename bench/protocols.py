@@ -44,6 +44,8 @@ class Properties:
     """It compares the user with peers."""
     calls_model: bool = True
     """It asks a language model at all."""
+    repeats: bool = False
+    """It repeats an earlier answer of the user (`Task.answer`)."""
 
 
 class Task(Protocol):
@@ -51,14 +53,21 @@ class Task(Protocol):
 
     Templates lie beside the task's file, in `prompts/<task>/`: `block.txt`, a record as a history block; `given.txt`,
     what is known of the target; `instruction.txt`, one sentence. Methods' general templates take in the latter two.
+
+    A record's `text` is what the user wrote there: it is embedded, compared with peers', and cut first where a prompt
+    is too long. What the user *answered* there, the like of what is to be predicted, may be something else, e.g. the
+    rating of a review: a method `answer(record)` gives it as a text (without one: the record's text); a class attribute
+    `answered = False` says that records hold no answer. `settings` are values of the configuration where it says
+    nothing: the retriever, the score that chooses an epoch (`train.select_by`), options of metrics. A method
+    `sample(folder)` writes data of 50 invented users, in a layout of the task: its "demo".
     """
 
     target: ClassVar[str]
     """What is written, in one word: "review". It names the last stage of a method, e.g. rag_review."""
     grouped: ClassVar[bool]
     """Whether records and instances have a `group`, so that a user has peers."""
-    timed: ClassVar[bool]
-    """Whether they have a `timestamp`."""
+    timed: ClassVar[bool | None]
+    """Whether they have a `timestamp`; None: some data of the task do."""
     long_fields: ClassVar[tuple[str, ...]]
     """Names in `fields` and `given` whose texts may be cut where a prompt is too long for the input budget, in this
     order; a record's own text is cut before them."""
@@ -89,7 +98,11 @@ class Task(Protocol):
 
 
 class Layout(Protocol):
-    """A form in which data sets lie in folders."""
+    """A form in which data sets lie in folders.
+
+    A class attribute `tasks`, a pattern of names such as "lamp-*", says that data of this form serve several tasks:
+    `task` is then an option, the name of one of them.
+    """
 
     task: ClassVar[str]
     """Name of the task whose instances it makes."""

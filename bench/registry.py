@@ -1,8 +1,8 @@
 """Names to plugins: tasks, layouts of data, methods, retrievers, metrics and backends.
 
-A built-in is found by its file name (`dep` is the one plugin in `methods/dep.py`) and imported on first use; an
-outsider's plugin by its entry point in the group `bench.methods`, `bench.retrievers` and so on. Listing names imports
-no plugin.
+A built-in is found by its file name (`dep` is the one plugin in `methods/dep.py`) and imported on first use; a task's
+name has hyphens where its file has underscores (`lamp-3` in `tasks/lamp_3.py`). An outsider's plugin is found by its
+entry point in the group `bench.methods`, `bench.retrievers` and so on. Listing names imports no plugin.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _builtin_names(group: str) -> tuple[str, ...]:
     package = importlib.util.find_spec(HOMES[group])
     assert package is not None
     files = (module.name for module in pkgutil.iter_modules(package.submodule_search_locations))
-    return tuple(sorted(name for name in files if not name.startswith("_")))
+    names = (name for name in files if not name.startswith("_"))
+    return tuple(sorted(name.replace("_", "-") if group == "tasks" else name for name in names))
 
 
 def _outside(group: str) -> dict[str, importlib.metadata.EntryPoint]:
@@ -140,7 +141,7 @@ def load(group: str, name: str) -> type[Any]:
 
 def _builtin(group: str, name: str) -> type[Any]:
     """The one public class of a built-in's file, or the one of several that is what the group asks for."""
-    module = importlib.import_module(f"{HOMES[group]}.{name}")
+    module = importlib.import_module(f"{HOMES[group]}.{name.replace('-', '_')}")
     classes = [
         cls
         for cls_name, cls in inspect.getmembers(module, inspect.isclass)

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from bench.data.corpus import Corpus
 from bench.data.load import load
 from bench.data.peers import Peers
 from bench.encoders import EmbeddingCache
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, MisfitError
+from bench.progress import say
 from bench.protocols import Method, Metric, Retriever, Task
 from bench.records import Instance
 
@@ -96,6 +97,9 @@ class Run:
             self.instances = validation_subset(self.instances, validation)
         if not self.instances:
             raise DataError(f"data set '{config.dataset}' has no {config.split} instances")
+        _check_times(self)
+        if self.retriever is not None and config.retriever == getattr(self.task, "settings", {}).get("retriever"):
+            _tell(f"task {config.task}: {config.retriever} chooses the history, the task's default (--retriever)")
         self.contexts = {category: self._context(corpus) for category, corpus in self.corpora.items()}
 
     def _plugin(self, group: str, name: str) -> Any:
@@ -106,7 +110,7 @@ class Run:
         return Context(
             task=self.task,
             # Without the texts to predict: no method or retriever can reach them.
-            corpus=replace(corpus, references={}),
+            corpus=replace(corpus, references={}, target_texts={}),
             method=config.method,
             templates=self.templates,
             chat=self.chat,
@@ -143,11 +147,16 @@ class Run:
 
 
 def _check_fit(run: Run) -> None:
-    """Raise `ConfigError` for a method, a metric or a retriever that needs what the task's data or the backend does not
-    have."""
+    """Raise `MisfitError` for a method, a metric or a retriever that needs what the task's data does not have,
+    `ConfigError` for a method that needs what the backend does not have."""
     config, task = run.config, run.task
+    if run.method.properties.repeats and not getattr(task, "answered", True):
+        raise MisfitError(
+            f"method {config.method} repeats what the user answered before, and the records of task {config.task} hold "
+            "no answers; choose another method (bench list methods)"
+        )
     if run.method.properties.inter_user and not task.grouped:
-        raise ConfigError(
+        raise MisfitError(
             f"method {config.method} compares users by what they wrote of the same thing, and the data of task "
             f"{config.task} have nothing that users share; choose a method without peers (bench list methods)"
         )
@@ -158,18 +167,36 @@ def _check_fit(run: Run) -> None:
             f"use {' or '.join(f'backend={name}' for name in able)}, or name no second model"
         )
     if run.method.properties.inter_user and config.peers.before_target and not task.timed:
-        raise ConfigError(f"peers.before_target needs times, which the data of task {config.task} do not have")
+        raise MisfitError(f"peers.before_target needs times, which the data of task {config.task} do not have")
     for name, metric in run.metrics.items():
         if getattr(metric, "grouped", False) and not task.grouped:
-            raise ConfigError(
+            raise MisfitError(
                 f"metric {name} tells users from their peers, and the data of task {config.task} have nothing that "
                 "users share; leave it out, e.g. --set metrics=[rouge]"
             )
-    if run.retriever is not None and getattr(run.retriever, "timed", False) and not task.timed:
-        raise ConfigError(
-            f"retriever {config.retriever} needs times, which the data of task {config.task} do not have; choose "
-            "another one, e.g. --retriever bm25"
-        )
+    if run.retriever is not None and getattr(run.retriever, "timed", False) and task.timed is False:
+        raise _timeless(config)
+
+
+def _check_times(run: Run) -> None:
+    """Raise `MisfitError` for a retriever that needs times on data without, where it takes a look at them to know."""
+    if run.retriever is None or not getattr(run.retriever, "timed", False) or run.task.timed is not None:
+        return
+    if any(record.timestamp is None for instance in run.instances for record in instance.profile):
+        raise _timeless(run.config)
+
+
+def _timeless(config: RunConfig) -> MisfitError:
+    return MisfitError(
+        f"retriever {config.retriever} needs times, which the data of task {config.task} do not have; choose another "
+        "one, e.g. --retriever bm25"
+    )
+
+
+@cache
+def _tell(sentence: str) -> None:
+    """Once: a run is resolved several times."""
+    say(sentence)
 
 
 def _takes_models(backend: str) -> bool:

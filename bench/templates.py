@@ -5,7 +5,9 @@ A method's template is looked up for the run's task first, `prompts/<method>/<ta
 history block), `given` (what is known of the target) and `instruction` (one sentence). A file that begins with
 `=== system` is a prompt of two parts, the other one after `=== user`; any other is a part of prompts. The new line that
 ends a part's last line is not of its text: a blank line there makes the text end with one. `{{name}}` is replaced once
-by a value: braces inside review texts stay as they are.
+by a value: braces inside review texts stay as they are. What stands between `{{#name}}` and `{{/name}}` is left out
+where that value is empty, e.g. the heading of a history that a user does not have; a mark that has a line to itself
+leaves no line behind.
 
 Another wording is another folder of such files (`--set prompts=FOLDER`, with `<method>/[<task>/]<name>.txt` and
 `<task>/<name>.txt`, the latter for a task's own alone); files that are missing there come from the plugins. A method
@@ -28,6 +30,8 @@ from bench.errors import ConfigError
 from bench.progress import say
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_SECTION = re.compile(r"\{\{#(?P<name>\w+)\}\}(?P<line>\n)?(?P<text>.*?)\{\{/(?P=name)\}\}(?(line)\n?)", re.DOTALL)
+_MARK = re.compile(r"\{\{[#/](\w+)\}\}")
 _NO_PARTS = "the file needs '=== system' as its first line and, below it, a line '=== user'"
 _PARTS = re.compile(r"\A=== system\n(?P<system>.*?)\n=== user\n(?P<user>.*)\Z", re.DOTALL)
 _OF_TASK = {"history": "block", "given": "given", "instruction": "instruction"}
@@ -39,7 +43,10 @@ _OF_BLOCK = {"number", "index", "text"}
 
 
 def fill(template: str, values: Mapping[str, str], where: str) -> str:
-    """Replace every `{{name}}` of `template` by `values[name]`. Raises `ConfigError` for a name without a value."""
+    """Replace every `{{name}}` of `template` by `values[name]`, without the sections of names whose value is empty.
+    Raises `ConfigError` for a name without a value."""
+    if _sectioned(template):
+        template = _without_empty(template, values)
     # Every other piece is a name.
     pieces = _pieces(template).copy()
     try:
@@ -49,6 +56,20 @@ def fill(template: str, values: Mapping[str, str], where: str) -> str:
             f"prompt {where}: no value for {{{{{error.args[0]}}}}} (known here: {', '.join(sorted(values))})"
         ) from None
     return "".join(pieces)
+
+
+def _without_empty(template: str, values: Mapping[str, str]) -> str:
+    """A template with the text of its sections but for those whose value is empty; sections may stand in sections."""
+
+    def kept(section: re.Match[str]) -> str:
+        return _without_empty(section["text"], values) if values.get(section["name"]) else ""
+
+    return _SECTION.sub(kept, template)
+
+
+@lru_cache(1024)
+def _sectioned(template: str) -> bool:
+    return _SECTION.search(template) is not None
 
 
 @lru_cache(1024)
@@ -112,7 +133,7 @@ class _Template:
 
     @property
     def placeholders(self) -> set[str]:
-        return set(_PLACEHOLDER.findall(self.text))
+        return {*_PLACEHOLDER.findall(self.text), *_MARK.findall(self.text)}
 
 
 def load(method: Any, method_name: str, task: Any, task_name: str, folder: Path | None = None) -> Templates:
@@ -215,6 +236,11 @@ def _checked(own: Mapping[str, _Template], shipped: Mapping[str, _Template], fol
             raise ConfigError(f"prompts: {path} replaces no template{near} There are: {', '.join(sorted(shipped))}")
         if shipped[name].is_prompt and not one.is_prompt:
             raise ConfigError(f"prompts: {path}: {_NO_PARTS}")
+        if (alone := _MARK.search(_without_empty(one.text, dict.fromkeys(one.placeholders, "x")))) is not None:
+            raise ConfigError(
+                f"prompts: {path}: {alone[0]} stands alone; a section begins with {{{{#{alone[1]}}}}} and ends with "
+                f"{{{{/{alone[1]}}}}}"
+            )
         known = _known(name, shipped)
         if unknown := sorted(one.placeholders - known):
             there = f"there are: {', '.join(sorted(known))}" if known else "it can have none"

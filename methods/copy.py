@@ -1,4 +1,4 @@
-"""copy (control): the user's last record, verbatim. What any method must beat."""
+"""copy (control): the user's last answer, verbatim. What any method must beat."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from bench.records import Instance
 
 @dataclass(frozen=True)
 class Copy:
-    """No model call: repeats the text of the last record of the profile."""
+    """No model call: repeats what the user answered in the last record of the profile (for a review: its text), nothing
+    where the profile is empty."""
 
     properties: ClassVar[Properties] = Properties(
-        retrieval_augmented=False, embedded=False, inter_user=False, calls_model=False
+        retrieval_augmented=False, embedded=False, inter_user=False, calls_model=False, repeats=True
     )
 
     def steps(self, instance: Instance, context: Context) -> Steps:
         yield from ()
-        return instance.profile[-1].text if instance.profile else ""
+        return context.answer(instance.profile[-1]) if instance.profile else ""

@@ -21,7 +21,8 @@ class DPL(Comparing):
     A review can be compared if at least `min_peers` others reviewed its item; the retriever chooses K of these, apart
     from the K blocks. The own review and its peers' are put into `clusters` clusters by the vectors of `encoder`. With
     nothing to compare the list of differences is empty; a list that takes more than half of the budget is cut at its
-    end, the retriever's last choices.
+    end, the retriever's last choices. Where the profile's prompt has nothing to ask about, as for a user without a
+    history, it is not asked.
 
     Two options are switches between the paper and the released code (docs/fidelity.md): with `item_descriptions` the
     profile's prompt repeats each item's description beside its difference, and with `ties=float32` the nearest of a
@@ -54,8 +55,7 @@ class DPL(Comparing):
             for (record, _), answer in zip(compared, answers, strict=True)
         ]
         history = context.retrieve(instance)
-        (summary,) = yield [
-            context.prompt("profile", instance, history=history, texts={"differences": "\n".join(differences)})
-        ]
+        profile = context.prompt("profile", instance, history=history, texts={"differences": "\n".join(differences)})
+        (summary,) = (yield [profile]) if profile.user else [""]
         (text,) = yield [context.prompt("write", instance, history=history, texts={"summary": summary})]
         return text

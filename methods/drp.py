@@ -33,7 +33,8 @@ class DRP(Comparing):
 
     A list without text, or with the word None alone, is no difference: it is not checked, and left out of the profile's
     prompt. An answer is without text if it is empty or a thought that does not end. Without any difference (a user
-    without a history, or without peers) that part of the profile's prompt is empty and two calls are made, as DPL does.
+    without peers) that part of the profile's prompt is empty; where it has nothing to ask about at all, as for a user
+    without a history, it is not asked. Both are as in DPL.
     A list of differences that takes more than half of the budget is cut at its end, the retriever's last choices.
 
     From the paper: the stages, the seed dimensions, features with definition and difference, K = 8 with 4 peers. Ours,
@@ -91,9 +92,8 @@ class DRP(Comparing):
             ]
         differences = [item_part("item", record, answer, context) for record, _, answer in told]
         history = context.retrieve(instance)
-        (summary,) = yield [
-            context.prompt("profile", instance, history=history, texts={"differences": "\n".join(differences)})
-        ]
+        profile = context.prompt("profile", instance, history=history, texts={"differences": "\n".join(differences)})
+        (summary,) = (yield [profile]) if profile.user else [""]
         (text,) = yield [context.prompt("write", instance, history=history, texts={"summary": summary})]
         return text
 

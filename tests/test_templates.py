@@ -83,6 +83,14 @@ def test_a_placeholder_without_a_value() -> None:
         fill("{{x}}", {"b": "", "a": ""}, "t")
 
 
+def test_a_section_is_left_out_where_its_value_is_empty() -> None:
+    template = "a\n{{#x}}\n[X]:\n{{x}}\n{{/x}}\nb{{#y}} and {{y}}{{#x}}, {{x}}{{/x}}{{/y}}."
+    assert fill(template, {"x": "", "y": "Y"}, "t") == "a\nb and Y."
+    assert fill(template, {"x": "X", "y": ""}, "t") == "a\n[X]:\nX\nb."
+    # What a value holds is never taken for a mark.
+    assert fill(template, {"x": "{{#y}}", "y": "{{/x}}"}, "t") == "a\n[X]:\n{{#y}}\nb and {{/x}}, {{#y}}."
+
+
 # -- what is shipped ---------------------------------------------------------------------------------------------
 
 
@@ -370,6 +378,9 @@ def test_a_method_with_the_templates_of_none(register: Register, monkeypatch: py
         ("rag", "rag/block", "{{text}} {{stars}}", r"no value \{\{stars\}\}; there are: .*rating"),
         ("rag", "reviews/block", "{{output_title}}", r"there is no value \{\{output_title\}\}"),
         ("dep", "dep/guidance", "{{output_title}}", r"there is no value \{\{output_title\}\}"),
+        ("rag", "rag/write", "=== system\nx\n=== user\n{{#histori}}y{{/histori}}", r"no value \{\{histori\}\}; there"),
+        ("rag", "rag/write", "=== system\nx\n=== user\n{{#history}}{{history}}", r"\{\{#history\}\} stands alone; a"),
+        ("rag", "rag/write", "=== system\n{{/given}}\n=== user\nx", r"\{\{/given\}\} stands alone; a section begins"),
         ("rag", "reviews/given", "{{summary}}", r"no value \{\{summary\}\}; there are: item_description, item_title"),
         ("rag", "reviews/given", "{{history}}", r"no value \{\{history\}\}"),
         ("rag", "reviews/instruction", "{{item_title}}", r"no value \{\{item_title\}\}; it can have none"),

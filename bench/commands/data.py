@@ -1,8 +1,9 @@
-"""bench data prepare, fetch and stats."""
+"""bench data prepare, fetch, stats and demo."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from bench.commands.options import add_results
 from bench.data.raw.columns import QUOTING, TIMES
@@ -21,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         actions.add_parser("fetch", help="bring published data, or a category's raw files, from the hub to a folder")
     )
     _add_stats(actions.add_parser("stats", help="sizes beside the paper's (Table 4), and how far a run can be trusted"))
+    _add_demo(actions.add_parser("demo", help="write a task's invented data to a folder, in its published layout"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -111,7 +113,9 @@ def _add_fetch(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=fetch)
     parser.add_argument("dataset", nargs="?", metavar="ID", help="data set on the hub (default: SnowCharmQ/DPL-main)")
     parser.add_argument("--raw", metavar="CATEGORY", help="bring raw files of Amazon Reviews 2023 instead, e.g. Books")
-    parser.add_argument("--category", action="append", metavar="NAME", help="one category; repeatable (default: all)")
+    parser.add_argument(
+        "--category", action="append", metavar="NAME", help="one category, or folder; repeatable (default: all)"
+    )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit; MAIN,META where the two differ")
     parser.add_argument(
         "--out", type=path_of, required=True, metavar="FOLDER", help="where to; may hold more of the same revision"
@@ -125,7 +129,10 @@ def fetch(arguments: argparse.Namespace) -> None:
     from bench.progress import say
 
     out = arguments.out
-    if arguments.raw is None:
+    if arguments.raw is None and not (arguments.dataset or HUB).endswith("-main"):
+        fetch.fetch_files(arguments.dataset, out, arguments.category, arguments.revision, say)
+        show(f"kept in {out}, as it lies on the hub\nuse it: bench run --task TASK --dataset {out} ...")
+    elif arguments.raw is None:
         fetch.fetch(arguments.dataset or HUB, out, arguments.category, arguments.revision, say)
         show(f"kept in {out}\nuse it: bench run --dataset {out} ...")
     elif arguments.dataset or arguments.category:
@@ -151,3 +158,19 @@ def stats(arguments: argparse.Namespace) -> None:
 
     for line in data_statistics(arguments.dataset, arguments.config, arguments.results, arguments.task):
         show(line)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action=demo)
+    parser.add_argument("--task", required=True, help="whose data: lamp-3, ... (bench list tasks)")
+    parser.add_argument(
+        "--out", type=path_of, metavar="FOLDER", help="where to; must not be there (default: demo-TASK in this folder)"
+    )
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """Write the data that `--dataset demo` is for a task, and print the command that goes on with them."""
+    from bench.data.load import write_sample
+
+    out = write_sample(arguments.task, arguments.out or Path(f"demo-{arguments.task}"))
+    show(f"kept in {out}\nuse it: bench run --task {arguments.task} --dataset {out} ...")

@@ -44,13 +44,16 @@ class Corpus:
     """One category of a data set.
 
     `instances` maps a split's name to its instances in a fixed order; `references` maps an instance's id to the text
-    that the user really wrote. `groups` holds the ids of all groups that the data knows, also those without a record.
+    that the user really wrote. Where a record of the target would have another text, `target_texts` maps the id to it:
+    who predicts the rating of a review knows the review. `groups` holds the ids of all groups that the data knows, also
+    those without a record.
     `notes` are sentences that a table made from this data has to carry (where it comes from, what it stands in for).
     """
 
     category: str
     instances: Mapping[str, tuple[Instance, ...]]
     references: Mapping[str, str] = field(repr=False)
+    target_texts: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     groups: frozenset[str] = field(default=frozenset(), repr=False)
     notes: tuple[str, ...] = ()
 
@@ -68,6 +71,10 @@ class Corpus:
     def reference(self, instance: Instance) -> str:
         """The text the user really wrote; never shown to a method."""
         return self.references[instance.id]
+
+    def target_text(self, instance: Instance) -> str:
+        """The text that a record of the target has or would have; no peer's record may have it."""
+        return self.target_texts.get(instance.id, self.references[instance.id])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,6 +12,9 @@
     OUT/<category>.jsonl, OUT/meta_<category>.jsonl
     OUT/fetched.json      the same, with the one source "raw"
 
+`fetch_files` brings the JSON and Parquet files of any other data set at their own places, e.g. LongLaMP's, whose
+categories are the folders that they lie in, with the one source "files".
+
 A category appears when it is complete; a folder holds data of one commit. Whoever needs a token has it where
 `huggingface_hub` looks for it: it is neither read nor written here, and no code of a repository is run.
 """
@@ -251,3 +254,48 @@ def _add(out: Path, sources: Sources, category: str, files: Mapping[str, Any]) -
     there = record.get("categories", {})
     record = {"sources": sources, "categories": there | {category: files}, "packages": packages}
     write_origin(out / FETCHED, record)
+
+
+# Data that are kept as they lie on the hub.
+
+
+def fetch_files(name: str, out: Path, folders: Sequence[str] | None, revision: str | None, progress: Progress) -> None:
+    """Bring the JSON and Parquet files of any other data set into `out`, at their own places, or those in `folders`
+    of it alone. Raises as `fetch` does, and `DataError` for a data set without such files."""
+    repository = hub.Repository("dataset", name, "fetch its files by hand into a folder of their places")
+    record = read_origin(out / FETCHED)
+    sources = {"files": {"id": name, "commit": _commit(repository, revision, record)}}
+    _check_sources(out, record, sources)
+    by_folder: dict[str, list[str]] = {}
+    for path in sorted(repository.files(sources["files"]["commit"])):
+        if path.endswith((".parquet", ".json", ".jsonl")) and not Path(path).name.startswith("."):
+            by_folder.setdefault(path.rpartition("/")[0], []).append(path)
+    if not by_folder:
+        raise DataError(f"{_at(sources['files'])} has no .parquet, .json or .jsonl file")
+    for folder in chosen(name, folders, list(by_folder)):
+        if folder in record.get("categories", {}):
+            _check_files(out, record["categories"][folder])
+            progress(f"{folder or name}: already there, {_at(sources['files'])}")
+            continue
+        progress(f"{folder or name}: fetching {_at(sources['files'])}")
+        _fetch_folder(out, folder, by_folder[folder], repository, sources)
+
+
+def _fetch_folder(out: Path, folder: str, paths: Sequence[str], repository: hub.Repository, sources: Sources) -> None:
+    for path in paths:
+        if (out / path).exists():
+            raise DataError(f"{out / path} exists but was not fetched; move it away or fetch into another folder")
+    # Files that were brought before a connection broke stay here for the next try.
+    partial = out / ".fetching"
+    files = {}
+    with writing(out):
+        for path in paths:
+            found = repository.file(path, sources["files"]["commit"], partial)
+            if found is None:
+                raise DataError(f"{_at(sources['files'])} has no file {path}")
+            files[path] = _described(found)
+        for path in paths:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (partial / path).rename(out / path)
+        _add(out, sources, folder, files)
+        shutil.rmtree(partial)

@@ -23,9 +23,9 @@ class Peers:
         trained = corpus.longest_profiles("train") if corpus.instances.get("train") else ()
         later = [i for split, instances in corpus.instances.items() if split != "train" for i in instances]
         # Of users as of texts: a target of the user's own.
-        own = {(i.user_id, corpus.references[i.id]) for i in (*trained, *later)}
-        texts = {corpus.references[i.id] for i in chain(corpus.instances.get("train", ()), later)}
-        self._trained = {(i.user_id, corpus.references[i.id]) for i in trained}
+        own = {(i.user_id, corpus.target_text(i)) for i in (*trained, *later)}
+        texts = {corpus.target_text(i) for i in chain(corpus.instances.get("train", ()), later)}
+        self._trained = {(i.user_id, corpus.target_text(i)) for i in trained}
 
         def stays(record: Record) -> bool:
             if all_targets:

@@ -76,6 +76,10 @@ class Trust:
     peers_median: float | None
     """Peers' records of the group, over the newest `NEWEST` profile reviews of all test instances."""
     without_peers: Proportion
+    without_history: Proportion
+    """Test instances with an empty profile."""
+    peers_of_target: Proportion
+    """Test instances whose group has a peer's record."""
     tied_users: Proportion
     """Users with two records of the same time."""
     tied_targets: Proportion
@@ -104,7 +108,7 @@ def trust(corpus: Corpus, others: Iterable[Corpus] = (), advance: Callable[[], N
     by_same, by_others = _repeats(records.values())
     found: Counter[str] = Counter()
     for instance in test:
-        found.update(_copies(corpus.reference(instance), instance, pool))
+        found.update(_copies(corpus.target_text(instance), instance, pool))
         advance()
     return Trust(
         items=len(corpus.groups),
@@ -114,6 +118,10 @@ def trust(corpus: Corpus, others: Iterable[Corpus] = (), advance: Callable[[], N
         peers_mean=float(np.mean(peers)) if peers else None,
         peers_median=float(np.median(peers)) if peers else None,
         without_peers=Proportion(peers.count(0), len(peers)),
+        without_history=Proportion(sum(not instance.profile for instance in test), len(test)),
+        peers_of_target=Proportion(
+            sum(bool(pool.of_group(instance.group, but=(instance.user_id,))) for instance in test), len(test)
+        ),
         tied_users=Proportion(sum(map(_has_tie, records.values())), len(records)),
         tied_targets=Proportion(sum(map(_target_is_tied, test)), len(test)),
         repeats_by_same_user=Proportion(by_same, total),
@@ -138,7 +146,7 @@ def records_by_user(corpus: Corpus) -> dict[str, list[Record]]:
     records = {user: list(instance.profile) for user, instance in longest_profiles(_instances(corpus)).items()}
     known = {user: {_key(record) for record in written} for user, written in records.items()}
     for instance in _instances(corpus):
-        target = Record(instance.user_id, corpus.reference(instance), {}, instance.group, instance.timestamp)
+        target = Record(instance.user_id, corpus.target_text(instance), {}, instance.group, instance.timestamp)
         if _key(target) not in known[instance.user_id]:
             known[instance.user_id].add(_key(target))
             records[instance.user_id].append(target)

@@ -48,7 +48,7 @@ def data_statistics(
     task = task or (REVIEWS if settings is None else build(settings, {"method": "rag"}).task)
     registry.load("tasks", task)
     corpora = load_all(datasets, task)
-    return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name), task)
+    return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name, task), task)
 
 
 def statistics_of(
@@ -68,7 +68,7 @@ def statistics_of(
     rows = table4(corpora)
     measured = _measure(corpora)
     notes = [note for corpus in corpora.values() for note in corpus.notes]
-    notes += [demo_floors()] if DEMO in datasets else []
+    notes += [demo_floors()] if DEMO in datasets and task == REVIEWS else []
     drawable = sum(len(corpus.split("val")) for corpus in corpora.values())
     budget = None if run is None else _budget(run.config)
     tables = [
@@ -82,7 +82,7 @@ def statistics_of(
 
 def _words(task: str) -> Words:
     kind = registry.load("tasks", task)
-    return Words(kind.target, kind.grouped, kind.timed)
+    return Words(kind.target, kind.grouped, bool(kind.timed))
 
 
 def load_all(datasets: Sequence[str], task: str = REVIEWS) -> dict[str, Corpus]:
@@ -101,9 +101,10 @@ def load_all(datasets: Sequence[str], task: str = REVIEWS) -> dict[str, Corpus]:
     return corpora
 
 
-def _suffix(datasets: Sequence[str], config_name: str | None) -> str:
+def _suffix(datasets: Sequence[str], config_name: str | None, task: str) -> str:
     """Tables of several configurations and data sets lie side by side; the demo's carries the plain name."""
     parts = [Path(config_name).stem] if config_name not in (None, DEMO) else []
+    parts += [task] if list(datasets) == [DEMO] and task != REVIEWS else []
     parts += [Path(dataset).resolve().name for dataset in datasets] if list(datasets) != [DEMO] else []
     return "".join("-" + re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in parts)
 

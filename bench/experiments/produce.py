@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import RunConfig, build, merge
-from bench.errors import BenchError, ConfigError
+from bench.errors import BenchError, ConfigError, MisfitError
 from bench.execute import execute
 from bench.experiments.data import statistics_of
 from bench.experiments.properties import properties_table
-from bench.experiments.scores import RowRuns, assemble, check_columns, check_paper
+from bench.experiments.scores import RowRuns, assemble, assemble_tasks, check_columns, check_paper
 from bench.experiments.spec import Experiment, RowSpec, read_experiment
 from bench.experiments.texts import texts_of
 from bench.finished import finished
@@ -56,8 +56,8 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     planned = _planned(experiments, configs, options.seeds, jobs)
     execute(jobs.by_folder())
     printed: list[str] = []
-    for name, rows in planned.items():
-        printed += _write(table_ids[name], experiments[name], rows, list(configs.values()), options, jobs.inputs)
+    for name, parts in planned.items():
+        printed += _write(table_ids[name], experiments[name], parts, list(configs.values()), options, jobs.inputs)
     return printed
 
 
@@ -69,14 +69,16 @@ def jobs_of_rows(
     experiments = _read(names)
     jobs = _Jobs(inputs)
     labelled = []
-    for name, rows in _planned(experiments, configs, seeds, jobs).items():
-        several = Counter(label for label, _ in {(row.spec.label, row.group.name) for row in rows})
-        for row in rows:
-            label = row.spec.label
+    for name, parts in _planned(experiments, configs, seeds, jobs).items():
+        several = Counter(
+            label for label, _ in {(row.spec.label, row.group.name) for _, rows in parts.values() for row in rows}
+        )
+        for task, row in ((task, row) for task, (_, rows) in parts.items() for row in rows):
+            label = f"{task} {row.spec.label}".strip()
             if experiments[name].figure is not None and row.spec.is_number:
                 # A number on its axis.
                 label = f"{name} {label}"
-            elif several[label] > 1 and row.group.name:
+            elif several[row.spec.label] > 1 and row.group.name:
                 label = f"{row.group.name}, {label}"
             labelled.append((label, row.jobs))
     jobs.by_folder()
@@ -107,6 +109,10 @@ def _read(names: Sequence[str]) -> dict[str, Experiment]:
 
 
 # ---- the plan
+
+
+Parts = Mapping[str, tuple[Experiment, list[RowRuns]]]
+"""An experiment's rows with what it says of them, by task; of one that names no tasks under ""."""
 
 
 class _Jobs:
@@ -144,7 +150,7 @@ class _Jobs:
 
 def _planned(
     experiments: Mapping[str, Experiment], configs: Mapping[str, Settings], seeds: int, jobs: _Jobs
-) -> dict[str, list[RowRuns]]:
+) -> dict[str, Parts]:
     """The rows of experiments, by their ids. Raises `ConfigError`."""
     if seeds < 1:
         raise ConfigError(f"{seeds} seeds were asked for; ask for at least 1")
@@ -155,15 +161,23 @@ def _planned(
             f"{seeds:,} seeds of {made} rows are {seeds * made:,} runs with adapters of their own, which is months of "
             f"work; ask for at most {MOST_SEEDS:,} seeds"
         )
-    planned = {name: _plan(experiment, configs, seeds, jobs) for name, experiment in experiments.items()}
-    for name, rows in planned.items():
-        for row in (row for row in rows if row.jobs):
-            check_columns(name, experiments[name], row.jobs[0])
+    planned: dict[str, Parts] = {}
+    for name, experiment in experiments.items():
+        whole = experiment.with_other_methods()
+        parts = {task: whole.of_task(task) for task in experiment.tasks} or {"": experiment}
+        planned[name] = {task: (part, _plan(part, configs, seeds, jobs, bool(task))) for task, part in parts.items()}
+    for name, planned_parts in planned.items():
+        for part, rows in planned_parts.values():
+            for row in (row for row in rows if row.jobs):
+                check_columns(name, part, row.jobs[0])
     return planned
 
 
-def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, jobs: _Jobs) -> list[RowRuns]:
-    """The rows of an experiment under each configuration, with the jobs that they need."""
+def _plan(
+    experiment: Experiment, configs: Mapping[str, Settings], seeds: int, jobs: _Jobs, some_misfit: bool
+) -> list[RowRuns]:
+    """The rows of an experiment under each configuration, with the jobs that they need; `some_misfit`: a method that
+    the task's data cannot serve has none, and is no error."""
     if experiment.content in ("data", "properties"):
         return []
     whole = experiment.with_other_methods()
@@ -177,8 +191,16 @@ def _plan(experiment: Experiment, configs: Mapping[str, Settings], seeds: int, j
             name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
             shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)
             for row in group.rows:
-                made = [] if row.set is None else [jobs.get(_seeded(base, row, n), row.label) for n in range(seeds)]
-                planned.append(RowRuns(row, shown, number, tuple(made), jobs.read))
+                made: list[Job] = []
+                misfit = ""
+                try:
+                    if row.set is not None:
+                        made = [jobs.get(_seeded(base, row, n), row.label) for n in range(seeds)]
+                except MisfitError as error:
+                    if not some_misfit:
+                        raise
+                    misfit = str(error).partition(";")[0]
+                planned.append(RowRuns(row, shown, number, tuple(made), misfit, jobs.read))
     return planned
 
 
@@ -206,13 +228,14 @@ def _seeded(base: Settings, row: RowSpec, number: int) -> dict[str, Any]:
 def _write(
     table_id: str,
     experiment: Experiment,
-    rows: list[RowRuns],
+    parts: Parts,
     settings: Sequence[Settings],
     options: Options,
     inputs: Inputs,
 ) -> list[str]:
     """Write the files of an experiment whose runs are there; what to print."""
     config = _common(settings[0])
+    rows = [row for _, of_task in parts.values() for row in of_task]
     folder = config.results / "tables"
     if experiment.content == "data":
         if any(_common(other).dataset != config.dataset for other in settings):
@@ -227,7 +250,11 @@ def _write(
         labels = [f"{row.spec.label} ({_model_name(row.config.model)})" if several else row.spec.label for row in rows]
         texts = texts_of(table_id, experiment, dict(zip(labels, rows, strict=True)))
         return [side_by_side.plain(texts), *_wrote(side_by_side.write(texts, folder))]
-    table = assemble(table_id, experiment, rows, options.paper, options.significance)
+    shown = options.paper, options.significance
+    if experiment.tasks:
+        table = assemble_tasks(table_id, experiment, parts, *shown)
+    else:
+        table = assemble(table_id, experiment, rows, *shown)
     if experiment.figure is None:
         return [plain(table), *_wrote(write_table(table, folder))]
     drawing = experiment.figure

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench import uniqueness
 from bench.config import RunConfig
+from bench.data.load import DEMO, REVIEWS
 from bench.errors import ConfigError, DataError
 from bench.experiments.spec import SIZE, Experiment, RowSpec
 from bench.finished import FinishedRun, finished
@@ -23,19 +24,22 @@ from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
 from bench.report.names import category_name, plural
-from bench.report.table import Cell, Group, Key, Row, Table, rankings
+from bench.report.table import MISSING, Cell, Group, Key, Row, Table, rankings
 from bench.statistics import Difference, holm, interval, paired
 
 
 @dataclass(frozen=True)
 class RowRuns:
-    """A row and the jobs of its runs, one a seed; none for a difference of two rows. Rows of the same `model` number
+    """A row and the jobs of its runs, one a seed; none for a difference of two rows and for a method that the task's
+    data cannot serve. Rows of the same `model` number
     are of the same configuration file."""
 
     spec: RowSpec
     group: Group
     model: int
     jobs: tuple[Job, ...]
+    misfit: str = ""
+    """Why there are none: what the task's data do not have."""
     read: Callable[[Path], FinishedRun] = finished
     """Reads a run's folder; rows of several tables may share what was read."""
 
@@ -98,6 +102,68 @@ def assemble(
     each ranked row is tested against the best of its column. Raises `ConfigError` for rows with other instances than
     the first row's.
     """
+    return _adjusted(_assembled(table_id, experiment, rows, paper, significance))
+
+
+def assemble_tasks(
+    table_id: str,
+    experiment: Experiment,
+    parts: Mapping[str, tuple[Experiment, Sequence[RowRuns]]],
+    paper: bool = False,
+    significance: bool = False,
+) -> Table:
+    """One table of an experiment's parts by task, side by side; else as `assemble`. Raises `ConfigError`."""
+    tables = {
+        task: _assembled(table_id, part, rows, paper, significance)
+        for task, (part, rows) in parts.items()
+        if any(row.jobs for row in rows)
+    }
+    if not tables:
+        raise ConfigError(f"{table_id}: none of its methods can be run on one of its tasks")
+    heads = {
+        (task, category): task if len(table.categories) == 1 else f"{task}: {category}"
+        for task, table in tables.items()
+        for category in table.categories
+    }
+    first = next(iter(tables.values()))
+    rows = []
+    for place, row in enumerate(first.rows):
+        cells = {
+            (heads[task, category], column): cell
+            for task, table in tables.items()
+            for (category, column), cell in table.rows[place].cells.items()
+        }
+        rows.append(replace(row, cells=cells))
+    notes = []
+    for task, table in tables.items():
+        notes += [
+            note if all(note in other.notes for other in tables.values()) else f"{task}: {note}" for note in table.notes
+        ]
+    joined = replace(
+        first,
+        categories=tuple(heads.values()),
+        columns=(),
+        columns_of={head: tables[task].columns for (task, _), head in heads.items()},
+        rows=rows,
+        notes=[*_misfits(parts), *dict.fromkeys(notes)],
+    )
+    return _adjusted(joined)
+
+
+def _misfits(parts: Mapping[str, tuple[Experiment, Sequence[RowRuns]]]) -> list[str]:
+    """Why rows have a dash, a sentence a row and reason."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for task, (_, rows) in parts.items():
+        for row in rows:
+            if row.misfit:
+                tasks.setdefault((row.spec.label, row.misfit.replace(f"task {task}", "the task")), []).append(task)
+    return [f"{MISSING} {label} cannot be run on {', '.join(names)}: {why}." for (label, why), names in tasks.items()]
+
+
+def _assembled(
+    table_id: str, experiment: Experiment, rows: Sequence[RowRuns], paper: bool, significance: bool
+) -> Table:
+    """A table whose cells have p as they are, not yet adjusted for how many there are."""
     scored = [row for row in rows if row.jobs]
     for row in scored:
         if row.users != scored[0].users:
@@ -106,7 +172,7 @@ def assemble(
                 "rows of a table the same data, split and limit"
             )
     panels, panel_notes = _panels(experiment, scored)
-    cells = [{} if row.spec.minus else _cells(row, panels, experiment) for row in rows]
+    cells = [_cells(row, panels, experiment) if row.jobs else {} for row in rows]
     for index, row in enumerate(rows):
         if row.spec.minus:
             first, second = (rows.index(term) for term in _terms(row, rows))
@@ -129,7 +195,7 @@ def assemble(
         ],
         groups=list({row.group.name: row.group for row in rows}.values()),
     )
-    return _tested(table, rows, panels) if significance else _with_ps(table, {})
+    return _with_ps(table, _ps(table, rows, panels) if significance else {})
 
 
 _OTHER_DATA = "Paper: of the paper's data and models, not of these; figures of other data and models have to differ."
@@ -267,8 +333,8 @@ def _difference(a: RowRuns, b: RowRuns, panel: str, name: str, panels: Panels) -
     return paired(aggregate, rows_a, rows_b, users, resamples=a.config.resamples)[name]
 
 
-def _tested(table: Table, rows: Sequence[RowRuns], panels: Panels) -> Table:
-    """The table with the adjusted p of each comparison with the best of a column, and of each difference."""
+def _ps(table: Table, rows: Sequence[RowRuns], panels: Panels) -> dict[tuple[int, Key], float]:
+    """The p of each comparison with the best of a column, and of each difference, by row and key."""
     ps = {(i, key): cell.p for i, row in enumerate(table.rows) for key, cell in row.cells.items() if cell.p is not None}
     for indices in rankings(table):
         for place in (place for place in table.places if place.column.better):
@@ -279,8 +345,13 @@ def _tested(table: Table, rows: Sequence[RowRuns], panels: Panels) -> Table:
             best = (max if place.column.better == "higher" else min)(values, key=lambda index: values[index])
             for index in values.keys() - {best}:
                 ps[index, key] = _difference(rows[best], rows[index], *key, panels).p
-    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
-    return _with_ps(table, adjusted)
+    return ps
+
+
+def _adjusted(table: Table) -> Table:
+    """The table with its p adjusted for how many there are."""
+    ps = {(i, key): cell.p for i, row in enumerate(table.rows) for key, cell in row.cells.items() if cell.p is not None}
+    return _with_ps(table, dict(zip(ps, holm(list(ps.values())), strict=True)))
 
 
 def _with_ps(table: Table, ps: Mapping[tuple[int, Key], float]) -> Table:
@@ -303,6 +374,8 @@ def _add_paper(
     everywhere: bool,
 ) -> bool:
     """Put the paper's figures into the cells of a row. Whether any of them is of other data or another model."""
+    if row.misfit:
+        return False
     config = row.config if row.jobs else _terms(row, rows)[0].config
     model = re.fullmatch(r"Qwen2\.5-(7B|32B)-Instruct", Path(config.model.partition("@")[0]).name)
     size = model[1] if model else None
@@ -333,14 +406,21 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     notes = [*settings, *_shown(rows, labels), *_training(rows, labels)]
     empty, cut = sum(not text.prediction for text in texts), sum(text.cut_off for text in texts)
     limits = " or ".join(dict.fromkeys(str(run.config.max_new_tokens) for run in runs))
-    notes.append(f"Empty predictions score 0 ({empty} in this table); {cut} texts were cut off at {limits} new tokens.")
     columns = rows[0].finished[0].columns
+    lower = any(columns[name][1].better == "lower" for name in experiment.columns)
+    scored = "are answers that cannot be read" if lower else "score 0"
+    notes.append(
+        f"Empty predictions {scored} ({empty} in this table); {cut} texts were cut off at {limits} new tokens."
+    )
     metrics = {columns[name][0] for name in experiment.columns}
     notes += [note for row in rows for run in row.finished for note in run.summary.answer_notes]
     told = [run.summary.metric_notes for row in rows for run in row.finished]
     notes += [note for of_run in told for name, note in of_run.items() if name in metrics]
     notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]
-    if any(run.config.dataset == "demo" for run in runs):
+    cold = sum(not runs[0].by_id[name].profile for name in shown)
+    if cold:
+        notes.append(f"{cold:,} of {len(shown):,} instances are of users without a history.")
+    if any(run.config.dataset == DEMO and run.config.task == REVIEWS for run in runs):
         from bench.data.stats import demo_floors
 
         notes.append(demo_floors())

@@ -10,6 +10,7 @@ groups:
       - {label: RAG with BM25, set: {method: rag, retriever: bm25}}
 notes: []
 
+`tasks: {lamp-3: [mae, rmse], lamp-4: [rouge1]}` in the place of columns runs the rows on several tasks.
 `rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not;
 `more_groups` and `more_notes` then stand behind its groups and notes.
 """
@@ -95,6 +96,9 @@ class Experiment(Section):
     """What it shows: scores of runs, the texts of one instance, what methods are made of, or sizes of the data."""
     columns: tuple[str, ...] = ()
     """Names of scores."""
+    tasks: Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]], Field(default_factory=dict)]
+    """In the place of columns: tasks, each with its own. The rows are run on each, and a row whose method a task's
+    data cannot serve has a dash there."""
     groups: tuple[GroupSpec, ...] = ()
     rank_together: bool = False
     """Whether the best of a column is that of all ranked groups, not of each."""
@@ -118,8 +122,10 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Experiment:
-        if self.content == "scores" and not self.columns:
-            raise ValueError("'columns' must name at least one score")
+        if self.content == "scores" and bool(self.columns) == bool(self.tasks):
+            raise ValueError("'columns' must name at least one score, or 'tasks' tasks with theirs")
+        if self.tasks and (self.content != "scores" or self.figure or self.categories or self.users != "all"):
+            raise ValueError("'tasks' are for a table of scores of all categories and users")
         if self.content != "data" and not self.groups:
             raise ValueError("'groups' must hold at least one group of rows")
         labels = [row.label for group in self.groups for row in group.rows if row.set is not None]
@@ -148,6 +154,14 @@ class Experiment(Section):
         if not groups:
             raise ConfigError(f"the experiment '{self.title}' has no row for model {model}: see its except_models")
         return self.model_copy(update={"groups": tuple(groups)})
+
+    def of_task(self, task: str) -> Experiment:
+        """What an experiment of several tasks says of one."""
+        groups = []
+        for group in self.groups:
+            rows = [row.model_copy(update={"set": row.set and {**row.set, "task": task}}) for row in group.rows]
+            groups.append(group.model_copy(update={"rows": tuple(rows)}))
+        return self.model_copy(update={"columns": self.tasks[task], "tasks": {}, "groups": tuple(groups)})
 
     def with_other_methods(self) -> Experiment:
         """The experiment with a row for each registered method that it does not name, if it asks for them. Raises

@@ -119,11 +119,13 @@ def _measures(words: Words) -> list[dict[str, str]]:
             **({"items": "Items"} if grouped else {}),
             "reviews": several.capitalize(),
             "in_other_categories": "Users of other categories too",
+            "without_history": "Test instances without a history",
         },
         {
             **({"peers_mean": f"Peers of a history {one}, mean"} if grouped else {}),
             **({"peers_median": f"Peers of a history {one}, median"} if grouped else {}),
             **({"without_peers": f"History {several} without peers"} if grouped else {}),
+            **({"peers_of_target": "Test targets with peers"} if grouped else {}),
             BLOCKS: "History blocks that fit the input budget, mean",
         },
         {

@@ -78,7 +78,7 @@ def html(table: Table) -> str:
     marked, places = marks(table), table.places
     heads = ["<th scope='col'></th>"]
     heads += [
-        f"<th scope='colgroup' colspan='{len(table.columns)}'>{escape_html(category_name(category))}</th>"
+        f"<th scope='colgroup' colspan='{len(table.of_category(category))}'>{escape_html(category_name(category))}</th>"
         for category in table.categories
     ]
     names = ["Method", *(escape_html(head(place.column)) for place in places)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from bench.errors import DataError
@@ -101,6 +101,8 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str]
     groups: Sequence[Group]
+    columns_of: Mapping[str, Sequence[Column]] = field(default_factory=dict)
+    """The columns of categories that have others than `columns`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.id):
@@ -127,7 +129,7 @@ class Table:
 
     def of_category(self, category: str) -> list[Place]:
         """The columns of one category."""
-        return [Place(category, column) for column in self.columns]
+        return [Place(category, column) for column in self.columns_of.get(category, self.columns)]
 
     @property
     def grouped(self) -> list[tuple[Group, list[tuple[int, Row]]]]:

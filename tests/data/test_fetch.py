@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from bench.data.load import load
+from bench.data.load import load, write_sample
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyzSECRET"
 MAIN, META, RAW = "owner/DPL-main", "owner/DPL-meta", "McAuley-Lab/Amazon-Reviews-2023"
@@ -354,9 +354,40 @@ def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     assert "the hub has no data set owner/other-main" in fails(hub, "owner/other-main", "--out", out)
     assert "is gated: ask for access" in fails(hub, GATED, "--out", out)
     assert "has no revision 'v9'; give a branch" in fails(hub, MAIN, "--revision", "v9", "--out", out)
-    assert "the name has to end in '-main'" in fails(hub, "owner/DPL", "--out", out)
+    assert "the hub has no data set owner/DPL" in fails(hub, "owner/DPL", "--out", out)
     assert "'a b-main' is not the id of a data set" in fails(hub, "a b-main", "--out", out)
     assert not Path(out).exists()
+
+
+def test_files_at_their_own_places(hub: Hub, tmp_path: Path) -> None:
+    """A data set of another form, LongLaMP's, is brought as it lies on the hub, and read."""
+    other, commit = "owner/LongLaMP", "9" * 40
+    hub.head[other] = commit
+    home = hub.folder / other / commit
+    write_sample("longlamp-topic", home)
+    (home / "README.md").write_text("# It\n")
+    (home / "product_review_user").mkdir()
+    (home / "product_review_user" / "test.jsonl").write_text("{}\n")
+    out = tmp_path / "out"
+    hub.cut = "test-00000"
+    assert "could not be fetched" in fails(hub, other, "--category", "topic_writing_user", "--out", str(out))
+    assert not (out / "topic_writing_user").exists()
+    hub.cut = None
+    told = succeeds(hub, other, "--category", "topic_writing_user", "--out", str(out))
+    assert f"topic_writing_user: fetching {other} at revision {commit[:12]}" in told
+    names = [f"topic_writing_user/{split}-00000-of-00001.parquet" for split in ("test", "train", "val")]
+    assert left(out) == ["fetched.json", *names]
+    record = json.loads((out / "fetched.json").read_text())
+    assert record["sources"] == {"files": {"id": other, "commit": commit}}
+    assert set(record["categories"]["topic_writing_user"]) == set(names)
+    assert "already there" in succeeds(hub, other, "--category", "topic_writing_user", "--out", str(out))
+    assert len(load(str(out), None, task="longlamp-topic")["topic_writing_user"].split("test")) == 16
+    assert "has no category 'topic_user'; did you mean" in fails(
+        hub, other, "--category", "topic_user", "--out", str(out)
+    )
+    for path in files(home):
+        path.rename(path.with_suffix(".csv"))
+    assert "has no .parquet, .json or .jsonl file" in fails(hub, other, "--out", str(tmp_path / "more"))
 
 
 def test_a_hub_that_cannot_be_reached(hub: Hub, tmp_path: Path) -> None:

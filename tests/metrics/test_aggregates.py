@@ -10,15 +10,19 @@ import pytest
 
 from bench.batch import Batch
 from bench.errors import DataError
+from bench.metrics.accuracy import Accuracy
 from bench.metrics.copying import Copying
 from bench.metrics.distinct import Distinct
 from bench.metrics.identification import Identification
 from bench.metrics.judge import Judge
 from bench.metrics.length import Length
+from bench.metrics.macro_f1 import MacroF1
+from bench.metrics.mae import MAE
+from bench.metrics.rmse import RMSE
 from bench.protocols import Array
 
-METRICS = [Length(), Distinct(), Copying(), Identification(), Judge()]
-ids = [type(metric).__name__ for metric in METRICS]
+METRICS = [Length(), Distinct(), Copying(), Identification(), Judge(), Accuracy(), MacroF1(), MAE(), RMSE()]
+ids = [type(metric).__module__.rpartition(".")[2] for metric in METRICS]
 
 
 def drawn(metric: Any, count: int = 20) -> Array:
@@ -32,6 +36,10 @@ def drawn(metric: Any, count: int = 20) -> Array:
             rows[:, column] = generator.integers(90, size=count)
         elif name == "copied":
             rows[:, column] = generator.integers(9, size=count)
+        elif name in ("reference", "prediction"):
+            rows[:, column] = generator.integers(3, size=count)
+        elif name == "labels":
+            rows[:, column] = 4
     return rows
 
 
@@ -55,7 +63,7 @@ def test_weights_count_rows(metric: Any) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=ids)
 def test_nothing_to_aggregate_is_an_error(metric: Any) -> None:
-    name = type(metric).__name__.lower()
+    name = type(metric).__module__.rpartition(".")[2]
     with pytest.raises(DataError, match=f"{name}: there are no rows to aggregate"):
         metric.aggregate(np.zeros((0, len(metric.statistics))))
     with pytest.raises(DataError, match=f"{name}: a resample gives every row the weight 0"):
@@ -68,4 +76,4 @@ def test_no_predictions_give_no_rows_and_no_reference_is_refused(
 ) -> None:
     assert metric.rows(Batch([], [], lambda: background_with([]))).shape == (0, len(metric.statistics))
     with pytest.raises(ValueError, match="argument"):
-        metric.rows(Batch(["one", "two"], ["one"], lambda: background_with([["past"], ["gone"]])))
+        metric.rows(Batch(["1", "2"], ["1"], lambda: background_with([["past"], ["gone"]])))

