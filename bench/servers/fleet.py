@@ -29,8 +29,9 @@ from bench.servers.soft import SoftPrompts
 
 PATIENCE = 20
 """How many calls in a row may be refused before it is the server that refuses, and not a prompt that is at fault."""
-LOOK_SECONDS = 60.0
-"""How long what is asked of a server before it gets calls may take, all together."""
+LOOK_SECONDS = 180.0
+"""How long what is asked of a server before it gets calls may take, all together: its first prompt of vectors took one
+that shares two cores with ten other processes more than a minute."""
 FIRST_REST = 5.0
 LONGEST_REST = 300.0
 """Seconds until a server that failed is looked at again: twice as many each time."""

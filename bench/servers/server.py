@@ -205,7 +205,10 @@ class Server:
         connected = not type(error.__cause__).__name__.startswith(("Connect", "Proxy"))
         if isinstance(error, TimeoutError | openai.APITimeoutError) and connected:
             why = f"did not answer within {seconds:g} s"
-            return Problem(why, f"; raise openai.timeout or lower openai.concurrency. {GO_ON}", passing=True)
+            mend = "raise openai.timeout or lower openai.concurrency"
+            if seconds < self._settings.timeout:
+                mend = "its log may say why"
+            return Problem(why, f"; {mend}. {GO_ON}", passing=True)
         if isinstance(error, openai.APIConnectionError) and connected:
             why = f"broke off: {self.brief(error.__cause__ or error)}"
             return Problem(why, f". {GO_ON}", passing=True, down=True)
