@@ -157,7 +157,7 @@ def test_what_is_refused(setting: dict[Any, Any], message: str) -> None:
     [
         ({"backend": "vlm"}, "there is no backend 'vlm'; did you mean 'vllm'? There are: openai, ray, vllm, scripted"),
         ({"backend": "vlm", "chat_template": "official"}, "there is no backend 'vlm'; did you mean 'vllm'?"),
-        ({"task": "review"}, "there is no task 'review'; did you mean 'reviews'? There are: reviews"),
+        ({"task": "review"}, "there is no task 'review'; did you mean 'reviews'? There are: lamp-1, "),
     ],
 )
 def test_a_task_or_a_backend_that_is_not_there(setting: dict[str, str], message: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from bench.data.layouts import _rows
 from bench.data.load import load
+from bench.data.peers import Peers
 from bench.errors import DataError
 
 
@@ -305,6 +306,21 @@ def test_what_is_wrong_with_pgraphrag_is_named(rows: Any, message: str, tmp_path
     write(tmp_path / "gap_test.json", rows)
     with pytest.raises(DataError, match=message):
         load(str(tmp_path), None, task="pgraphrag-text")
+
+
+def test_pgraphrag_s_peers_stay_in_their_split(tmp_path: Path) -> None:
+    """The same product was reviewed by users of all splits."""
+    for split in ("train", "dev", "test"):
+        rows = []
+        for user in ("a", "b"):
+            texts = [f"{split} {user} target", f"{split} {user} past"]
+            profile = [{"rating": 3, "title": "t", "text": text, "pid": "P"} for text in texts]
+            rows.append({"id": f"{split} {user}", "profile": profile})
+        write(tmp_path / f"gap_{split}.json", rows)
+    (corpus,) = load(str(tmp_path), None, task="pgraphrag-title").values()
+    first, _ = corpus.split("test")
+    peers = Peers(corpus).of_group(first.profile[0].group, but=(first.user_id,))
+    assert [peer.text for peer in peers] == ["test b past"]
 
 
 # ---- JSON, a few rows at a time
