@@ -438,7 +438,7 @@ def test_what_is_shipped() -> None:
     tables = [f"table{number}" for number in range(1, 11)]
     assert experiment_names() == [
         *tables,
-        *("lamp", "style", "figure2", "figure3", "figure5", "figure7", "longlamp", "pgraphrag"),
+        *("table1_extended", "lamp", "style", "figure2", "figure3", "figure5", "figure7", "longlamp", "pgraphrag"),
     ]
     assert all(title_of(name) == read_experiment(name)[1].title for name in experiment_names())
 
