@@ -18,7 +18,7 @@ from bench.config import build
 from bench.data.load import load, write_sample
 from bench.errors import ConfigError, DataError, MisfitError
 from bench.records import Instance
-from bench.resolved import Run
+from bench.resolved import Inputs, Run
 from bench.results import Prediction, rows_of
 
 FAMILIES = ("lamp", "longlamp", "pgraphrag")
@@ -162,9 +162,15 @@ def test_the_default_retriever_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 # ---- prompts, and users without a history
 
 
-def prompts(task: str, method: str, tmp_path: Path, cold: bool, config: Path) -> list[Any]:
+@pytest.fixture(scope="module")
+def inputs() -> Inputs:
+    """Each task's data are made once."""
+    return Inputs()
+
+
+def prompts(task: str, method: str, cold: bool, config: Path, inputs: Inputs) -> list[Any]:
     """The prompts of the first test instance with a history, which it loses if `cold`."""
-    run = Run(build(yaml.safe_load(config.read_text()), {"task": task, "dataset": "demo", "method": method}))
+    run = Run(build(yaml.safe_load(config.read_text()), {"task": task, "dataset": "demo", "method": method}), inputs)
     instance = next(one for one in run.instances if one.profile)
     if cold:
         instance = dataclasses.replace(instance, profile=())
@@ -189,11 +195,11 @@ def fits(task: str, method: str) -> bool:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_method_on_every_task(task: str, shop_config: Path, tmp_path: Path) -> None:
+def test_every_method_on_every_task(task: str, shop_config: Path, inputs: Inputs) -> None:
     """No prompt has a heading over nothing, with a history and without, and without one nothing of it is said."""
     for method in (name for name in METHODS if fits(task, name)):
         for cold in (False, True):
-            *asked, text = prompts(task, method, tmp_path, cold, shop_config)
+            *asked, text = prompts(task, method, cold, shop_config, inputs)
             if method == "copy":
                 assert (asked, bool(text)) == ([], not cold)
                 continue
@@ -212,7 +218,7 @@ def test_every_method_on_every_task(task: str, shop_config: Path, tmp_path: Path
             if cold:
                 # One call, and of the user nothing: the question as Non-Perso asks it, and the vectors for everybody.
                 (prompt,) = asked
-                (bare, _) = prompts(task, "nonperso", tmp_path, True, shop_config)
+                (bare, _) = prompts(task, "nonperso", True, shop_config, inputs)
                 assert prompt.system == bare.system
                 said = prompt.user
                 for slot in prompt.slots:
