@@ -173,4 +173,4 @@ def demo(arguments: argparse.Namespace) -> None:
     from bench.data.load import write_sample
 
     out = write_sample(arguments.task, arguments.out or Path(f"demo-{arguments.task}"))
-    show(f"kept in {out}\nuse it: bench run --task {arguments.task} --dataset {out} ...")
+    show(f"written to {out}\nuse it: bench run --task {arguments.task} --dataset {out} ...")
