@@ -164,7 +164,7 @@ def _planned(
     planned: dict[str, Parts] = {}
     for name, experiment in experiments.items():
         whole = experiment.with_other_methods()
-        parts = {task: whole.of_task(task) for task in experiment.tasks} or {"": experiment}
+        parts = {task: whole.of_task(task) for task in experiment.tasks} or {"": whole}
         planned[name] = {task: (part, _plan(part, configs, seeds, jobs, bool(task))) for task, part in parts.items()}
     for name, planned_parts in planned.items():
         for part, rows in planned_parts.values():
@@ -180,13 +180,12 @@ def _plan(
     the task's data cannot serve has none, and is no error."""
     if experiment.content in ("data", "properties"):
         return []
-    whole = experiment.with_other_methods()
     models = [_common(base).model for base in configs.values()]
     names = [_model_name(model) for model in models]
     planned = []
     for number, (config, base) in enumerate(configs.items()):
         heading = names[number] if names.count(names[number]) == 1 else f"{names[number]} ({Path(config).stem})"
-        for group in whole.for_model(models[number]).groups:
+        for group in experiment.for_model(models[number]).groups:
             # Sizes are ranked apart, as in the paper's Table 1.
             name = group.name if len(configs) == 1 else " / ".join(filter(None, [heading, group.name]))
             shown = Group(name, group.ranked, str(number) if experiment.rank_together else None)

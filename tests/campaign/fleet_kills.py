@@ -12,7 +12,6 @@ adapters are fresh.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -24,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.backends.conftest import VLLMServer  # noqa: E402
-from tests.campaign.ray_kills import METRICS, equal, kill  # noqa: E402
+from tests.campaign.ray_kills import METRICS, arguments, equal, kill  # noqa: E402
 
 LONGEST_PAUSE = 10.0
 """Seconds until a server that was killed is started again, at most."""
@@ -92,11 +91,7 @@ def _back(said: str) -> int:
 
 def main() -> int:
     """The exit code: 1 if anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--methods", nargs="*", default=[])
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    asked = arguments(__doc__)
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         fleet = Fleet(Path(name))

@@ -186,13 +186,18 @@ def equal(methods: Sequence[str], folder: Path, several: dict[str, Any]) -> list
     return problems
 
 
-def main() -> int:
-    """The exit code: 1 if anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.Namespace:
+    """What a campaign of kills is asked for on the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The exit code: 1 if anything was found."""
+    asked = arguments(__doc__)
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         install_example(patch, Path(name), "bench-stand-in", "backends")

@@ -1,16 +1,18 @@
-"""Made-up reviews in the form of the published data sets, and runs of the product over them."""
+"""The chat template of a tiny model; made-up reviews in the form of the published data sets, and runs over them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.chat import Chat
 from bench.config import build
 from bench.data.corpus import Corpus
 from bench.records import Instance
@@ -89,6 +91,12 @@ def _corpus_of(data: Published) -> Corpus:
 
 
 _NAMES = ("rating", "title", "text", "timestamp")
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_qwen2: Path) -> Chat:
+    """Its conversations as tokens."""
+    return Chat(str(tiny_qwen2))
 
 
 @pytest.fixture

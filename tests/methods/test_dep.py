@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,11 +72,6 @@ class Embedder:
         assert encoder == "BAAI/bge-m3"
         self.calls.append(list(texts))
         return np.array([self.vectors[text] for text in texts], np.float32)
-
-
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
 
 
 def context(

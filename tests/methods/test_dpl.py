@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,11 +58,6 @@ def random_vectors(texts: Sequence[str], encoder: str) -> Floats:
     """The same vector for the same text."""
     rows = [np.random.default_rng(derive_seed(text)).normal(size=6) for text in texts]
     return np.array(rows, np.float32)
-
-
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
 
 
 class Embedder:

@@ -57,11 +57,6 @@ def vectors_by_name(texts: Sequence[str], encoder: str) -> NDArray[np.float32]:
     return np.array([table[text.split()[0]] for text in texts], np.float32)
 
 
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
-
-
 def context(
     chat: Chat,
     k: int = 2,

@@ -52,11 +52,6 @@ class Embedder:
         return np.array([[number, 2 * number + 1] for number in numbers], np.float32)
 
 
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
-
-
 def context(chat: Chat, embedder: Embedder | None = None, budget: int = 10_000, method: str = "e2p") -> Context:
     """Without a retriever and without peers: the method needs neither."""
     return Context(

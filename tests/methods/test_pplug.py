@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +47,6 @@ class Embedder:
         assert encoder == "BAAI/bge-m3"
         self.calls.append(list(texts))
         return np.array([[number, len(text)] for number, text in enumerate(texts)], np.float32)
-
-
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
 
 
 def context(chat: Chat, embedder: Embedder | None = None, budget: int = 10_000, method: str = "pplug") -> Context:

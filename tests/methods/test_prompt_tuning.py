@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +27,6 @@ ITEMS = {asin: Item(asin, f"Title {asin}", f"About {asin}.") for asin in ("A0", 
 PROFILE = tuple(reviews.review("me", ITEMS["A1"], 4.0, "t", f"text {number}", number) for number in range(5))
 TARGET = reviews.review("me", ITEMS["A0"], 5.0, "T", "the review to write", 99)
 ME = reviews.instance("c", "test", TARGET, PROFILE)
-
-
-@pytest.fixture(scope="module")
-def chat(tiny_qwen2: Path) -> Chat:
-    return Chat(str(tiny_qwen2))
 
 
 def context(chat: Chat, k: int = 2, budget: int = 10_000, method: str = "prompt_tuning") -> Context:
