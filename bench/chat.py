@@ -275,6 +275,17 @@ class Chat:
         """How many `answer_ids` there are."""
         return len(self.answer_ids(text, limit, ends))
 
+    def answer_spans(self, text: str, limit: int, ends: bool = False) -> list[tuple[int, int]]:
+        """Where in `text` each of its `answer_ids` stands, as start and end; the end of the turn stands behind it.
+        Tokens of one character have the same place. Raises `ConfigError` for a tokenizer that does not tell."""
+        ids, spans = self._controls.placed(text)
+        if ids != self._text_ids(text):
+            raise ConfigError(
+                f"the tokenizer of {self.model} does not tell where its tokens stand in a text; use one with a "
+                "tokenizer.json"
+            )
+        return [*spans, (len(text), len(text))][: len(self.answer_ids(text, limit, ends))]
+
     def count_text(self, text: str) -> int:
         """How many tokens a text alone takes."""
         return len(self._text_ids(text))
@@ -452,19 +463,29 @@ class _Controls:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which nothing is a control token."""
-        return self._encode(text)
+        if self._bare is None:
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            return ids
+        return list(self._bare.encode(text, add_special_tokens=False).ids)
+
+    def placed(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The same with the place of each token in the text; nothing where the tokenizer does not tell."""
+        if self._bare is None:
+            return [], []
+        encoded = self._bare.encode(text, add_special_tokens=False)
+        return list(encoded.ids), list(encoded.offsets)
 
     @cached_property
-    def _encode(self) -> Callable[[str], list[int]]:
+    def _bare(self) -> Any:
+        """A tokenizer of tokenizers without the control tokens; None where there is none."""
         fast = getattr(self._tokenizer, "backend_tokenizer", None)
         if fast is None:
-            return lambda text: self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            return None
         from tokenizers import Tokenizer
 
         content = json.loads(fast.to_str())
         content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].strip()]
-        bare = Tokenizer.from_str(json.dumps(content))
-        return lambda text: bare.encode(text, add_special_tokens=False).ids
+        return Tokenizer.from_str(json.dumps(content))
 
 
 def _seen(prompt: Prompt) -> tuple[str, str, str, tuple[str, ...], tuple[str, ...]]:

@@ -93,6 +93,13 @@ def _temperature(value: float) -> float:
     return value
 
 
+def _bounds(value: tuple[float, float]) -> tuple[float, float]:
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError("write two numbers above 0, the smaller one first, e.g. [0.5, 5]")
+    return value
+
+
 def _resampling(value: int) -> str:
     hours, gigabytes = value * 1000 * SECONDS_A_DRAW / 3600, value * 8 / 1e9
     return f"so many take about {hours:,.1f} hours and {gigabytes:,.0f} GB for each score of 1,000 users"
@@ -153,6 +160,11 @@ class TrainConfig(Section):
     whole_batches: Annotated[bool | None, TRAINING] = None
     """Whether the schedule counts whole batches alone, floor(n / batch_size) steps an epoch, so that training ends
     so many steps before the end of its last epoch. A switch."""
+    loss: Annotated[Literal["plain", "history"], TRAINING] = "plain"
+    """How much each token of a review counts: all alike, or by how much the user's history changes its probability
+    (`bench.softprompt.influence`)."""
+    loss_clip: Annotated[tuple[float, float], AfterValidator(_bounds), TRAINING] = (0.5, 5.0)
+    """With `loss=history`: the least and the largest influence (nats) that a token counts with."""
     vocabulary: Annotated[Literal["model", "tokenizer"] | None, TRAINING] = None
     """Over which rows of the language model's output the softmax goes: all, or those that the tokenizer, with a
     method's own tokens, has a token for. A switch."""

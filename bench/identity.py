@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.config import DATA, GENERATION, PEERS, RETRIEVAL, TRAINING, Kind, RunConfig, backend_settings_of, settings_of
+from bench.config import (
+    DATA,
+    GENERATION,
+    PEERS,
+    RETRIEVAL,
+    TRAINING,
+    Kind,
+    RunConfig,
+    TrainConfig,
+    backend_settings_of,
+    settings_of,
+)
 from bench.encoders import HASHED_NGRAMS
 from bench.models import fingerprint, served_fingerprint
 from bench.resolved import Run
@@ -28,18 +39,41 @@ def run_identity(run: Run, adapter: Mapping[str, Any] | None) -> Identity:
     return identity | {"settings": settings}
 
 
-def training_identity(training: Run, learning_rate: float) -> Identity:
-    """Everything that can change the weights after each epoch; `training` is the run whose prompts are trained on."""
+def training_identity(training: Run, learning_rate: float, influence: str | None = None) -> Identity:
+    """Everything that can change the weights after each epoch; `training` is the run whose prompts are trained on,
+    `influence` a hash of what its texts' tokens are weighted by."""
     identity = _identity(training, [TRAINING])
-    identity["settings"] |= {
-        "input_budget": training.config.budget,
-        "chat_template": training.config.template,
-        "chat_template_kwargs": training.config.chat_template_kwargs,
-        "train.learning_rate": learning_rate,
-    }
+    identity["settings"] |= _prompt_settings(training.config) | {"train.learning_rate": learning_rate}
     # What it amounts to stands under k.
     identity["settings"].pop("train.k")
+    if influence is not None:
+        return identity | {"influence": influence}
+    # As it was before there was a choice: adapters keep their names.
+    for name in ("train.loss", "train.loss_clip"):
+        identity["settings"].pop(name)
     return identity
+
+
+def influence_identity(prompted: Run, training: TrainConfig) -> Identity:
+    """Everything that can change how much the history changes the log-probability of a training text; `prompted` is the
+    run whose prompts show the history, `training` has every switch set."""
+    identity = _identity(prompted, [])
+    # The seed is the random retriever's.
+    names = ("dtype", "max_target_tokens", "cut_target_ends", "seed")
+    identity["settings"] |= _prompt_settings(prompted.config) | {name: getattr(training, name) for name in names}
+    return identity
+
+
+def _prompt_settings(config: RunConfig) -> dict[str, Any]:
+    """What changes the prompts of a training beside retriever, peers and templates."""
+    settings = {
+        "input_budget": config.budget,
+        "chat_template": config.template,
+        "chat_template_kwargs": config.chat_template_kwargs,
+    }
+    if config.switch("overlong") == "whole":
+        settings["longest_prompt"] = config.longest_prompt
+    return settings
 
 
 def selection_identity(training: Run, trained: Mapping[str, Any]) -> Identity:

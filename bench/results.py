@@ -251,6 +251,13 @@ class TrainingStep(Stored):
     seconds: float
 
 
+class InfluenceRow(Stored):
+    """A row of influence.jsonl: how much the history changes the log-probability (nats) of each token of a text."""
+
+    instance: str
+    nats: list[float]
+
+
 class Selection(File):
     """selection.json: the epoch whose adapter is used, by its score on the validation subset; `weights` is the SHA-256
     of that epoch's."""

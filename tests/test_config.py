@@ -119,6 +119,7 @@ def test_every_field_of_a_backend_is_marked(backend: str) -> None:
         ({"seed": 2**63}, "seed: must be a whole number of at most 63 bits, got one of 64"),
         ({"judge": {"seed": -1}}, "judge.seed: must be at least 0, got -1"),
         ({"k": 10**8}, "k: must be at most 1,000,000: no user has so many reviews, got 100000000"),
+        ({"train": {"loss_clip": [0, 1]}}, "train.loss_clip: write two numbers above 0, the smaller one first"),
         ({"train": {"k": 10**8}}, "train.k: must be at most 1,000,000: no user has so many reviews, got 100000000"),
         ({"max_new_tokens": 10**9}, "max_new_tokens: must be at most 10,000,000: no model takes so many tokens, got"),
         ({"input_budget": 10**9}, "input_budget: must be at most 10,000,000: no model takes so many tokens, got"),

@@ -91,6 +91,8 @@ OTHER: dict[str, Any] = {
     "train.cut_target_ends": True,
     "train.whole_batches": True,
     "train.vocabulary": "tokenizer",
+    "train.loss": "history",
+    "train.loss_clip": [0.1, 2],
     "train.dtype": "bfloat16",
     "train.validation": 3,
     "train.select_by": "bleu",
@@ -172,6 +174,8 @@ def test_identity_covers_exactly_what_can_change_a_text(
     base: dict[str, Any] = {"backend": backend} if backend in ("openai", "ray") else {}
     if name.startswith(("train.", "peers.")):
         base = {"method": "dep", "dep": {"encoder": "hashed-ngrams"}}
+    if name == "train.loss_clip":
+        base |= {"train": {"loss": "history"}}
     before = make(shop_config, base, corpora=corpora).folder
     after = make(shop_config, base, nested(name, OTHER[name]), corpora=corpora).folder
     assert (before == after) == (name in NO_TEXT)
@@ -199,6 +203,7 @@ def test_identity_covers_exactly_what_can_change_a_text(
         ("rag", {"peers": {"before_target": True}, "train": {"epochs": 1, "validation": 1}}),
         ("dep", {"train": {"k": 2}}),
         ("dep", {"train": {"learning_rate": 1e-5}}),
+        ("dep", {"train": {"loss_clip": [0.1, 2]}}),
     ],
 )
 def test_what_cannot_matter_for_a_run_does_not_enter(
@@ -208,6 +213,27 @@ def test_what_cannot_matter_for_a_run_does_not_enter(
     after = make(shop_config, {"method": method}, setting, corpora=corpora)
     assert before.identity == after.identity
     assert before.folder == after.folder
+
+
+@pytest.mark.parametrize("setting", [{"overlong": "whole"}, {"overlong": "whole", "max_new_tokens": 9}])
+def test_an_adapter_is_another_one_where_its_long_prompts_are(
+    setting: dict[str, Any], shop_config: Path, corpora: Mapping[str, Corpus]
+) -> None:
+    base = {"method": "prompt_tuning"}
+    adapters = [make(shop_config, base, one, corpora=corpora).trains for one in ({}, {"overlong": "whole"}, setting)]
+    found = [adapter.folder for adapter in adapters if adapter is not None]
+    assert found[0] not in found[1:]
+    assert (found[1] == found[2]) == (len(setting) == 1)
+
+
+def test_weights_of_tokens_hang_on_the_retriever_whatever_the_method(
+    shop_config: Path, corpora: Mapping[str, Corpus]
+) -> None:
+    """E2P's prompt shows no history, the weights of its tokens come from one."""
+    for loss in ("plain", "history"):
+        base = {"method": "e2p", "e2p": {"encoder": "hashed-ngrams"}, "train": {"loss": loss}}
+        changed = [make(shop_config, base, one, corpora=corpora).folder for one in ({}, {"retriever": "bm25"})]
+        assert (changed[0] == changed[1]) == (loss == "plain")
 
 
 def test_vllm_settings_do_not_enter_where_a_server_answers(shop_config: Path, corpora: Mapping[str, Corpus]) -> None:

@@ -256,6 +256,9 @@ class _Planner:
         tokens = sum(lengths) * len(pool) / max(len(looked_at), 1)
         per_epoch, steps = schedule(count, adapter.training.config.training)
         left = 0.0 if trained else max(tokens * steps / max(per_epoch, 1) - _trained_on(adapter), 0.0)
+        if not trained and adapter.influence is not None and not adapter.influence.path.exists():
+            # Twice forwards without a gradient: about the work of an epoch.
+            left += tokens
         epochs = math.ceil(steps / max(per_epoch, 1))
         validation = _together([self.counted(job.validation(epoch)) for epoch in range(1, epochs + 1)])
         shown = adapter.training.config

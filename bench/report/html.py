@@ -16,8 +16,9 @@ from bench.errors import ConfigError, StoreError
 from bench.files import replace_content
 from bench.finished import FinishedRun, checked, find_run, read_each, run_folders, said
 from bench.places import without_paths
+from bench.report import weighed
 from bench.report.instances import viewer
-from bench.report.labels import data_names, places_of
+from bench.report.labels import data_names, labels, places_of
 from bench.report.leaderboard import comparable, leaderboard
 from bench.report.markup import escape_html
 from bench.report.stored import figures, read_text, tables
@@ -41,11 +42,14 @@ def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances:
     places = {str(results), str(results.resolve()), *places_of(runs)}
     data = dict(zip([run.name for run in runs], data_names(runs), strict=True))
     boards = [leaderboard(group, data[group[0].name]) for group in comparable(runs)]
+    rerun = [run.config.model_copy(update={"results": results}) for run in runs]
+    weights = weighed.page(list(zip(labels(runs), rerun, strict=True)), places)
     sections = [
         ("leaderboard", "Leaderboard", [*boards, _left_out(left_out, places)]),
         ("tables", "Tables", tables(results / "tables", places)),
         ("figures", "Figures", figures(results / "figures")),
         ("timing", "Timing", tables(results / "tables", places, timing=True)),
+        ("weights", "Token weights", weights),
         ("instances", "Instances", [viewer(runs, results, instances, places)]),
     ]
     page = _page([section for section in sections if section[2]], runs, list(dict.fromkeys(data.values())))

@@ -65,7 +65,12 @@ def _markdown_cell(cell: Cell | None, place: Place, mark: Mark | None) -> str:
 
 def escape_html(text: str) -> str:
     """Text as HTML that shows it, also within an attribute's quotation marks."""
-    return html_format.escape(_CONTROL.sub("\ufffd", " ".join(text.split())))
+    return escape_spaced(" ".join(text.split()))
+
+
+def escape_spaced(text: str) -> str:
+    """The same for text whose white space counts."""
+    return html_format.escape(_CONTROL.sub("\ufffd", text))
 
 
 def html_notes(notes: Sequence[str]) -> str:

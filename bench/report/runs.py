@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from bench.errors import ConfigError
 from bench.finished import config_of, find_run, finished, read_each, read_record, run_folders
+from bench.records import Instance
+from bench.report.heat import terminal
 from bench.report.names import plural
+from bench.report.weighed import WeighedTexts, weighed_texts
+from bench.resolved import Run
 from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
 from bench.shards import shards_in
 
@@ -66,6 +70,7 @@ def show_run(results: str, part: str) -> str:
         schema = record.schema_version
         lines.append(f"of an older schema ({schema}; this version writes {SCHEMA}): it is read and not gone on with")
     lines += ["", *(f"{name}: {value}" for name, value in record.identity["settings"].items())]
+    lines += _adapter(folder, record)
     summary = _summary(folder)
     if summary is None:
         return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])
@@ -79,18 +84,38 @@ def show_run(results: str, part: str) -> str:
     return "\n".join(lines)
 
 
+def _adapter(folder: Path, record: RunRecord) -> list[str]:
+    """Where to look at the weights of the tokens that a run's adapter was trained on, if they have some."""
+    if record.config.get("train", {}).get("loss", "plain") == "plain":
+        return []
+    texts = weighed_texts(_rebuilt(folder, record))
+    if texts is None or not texts.instances:
+        return []
+    first = texts.instances[0].id
+    return ["", f"weights of the tokens that it was trained on: bench show {folder.name} --instance {first}"]
+
+
+def _rebuilt(folder: Path, record: RunRecord) -> Run:
+    """The run of a folder, as it was asked for."""
+    return Run(config_of(record).model_copy(update={"results": folder.absolute().parents[1]}))
+
+
 def show_instance(results: str, part: str, instance_part: str) -> str:
     """One instance of a run: profile, prompts, answers, prediction, reference and scores. The prompts are rendered
     anew and matched with the stored answers by their hash. Raises `ConfigError` and `StoreError`."""
     from bench.loop import replay
-    from bench.resolved import Run
     from bench.store import read_generations
 
     folder = find_run(Path(results), part)
     stored = read_record(folder)
-    run = Run(config_of(stored).model_copy(update={"results": folder.absolute().parents[1]}))
+    run = _rebuilt(folder, stored)
     ids = [instance.id for instance in run.instances]
-    found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
+    found = _named(ids, instance_part)
+    if not found and (texts := weighed_texts(run)) is not None:
+        trained_on = {instance.id: instance for instance in texts.instances}
+        if len(names := _named(list(trained_on), instance_part)) == 1:
+            return _weighed(texts, trained_on[names[0]])
+        ids, found = [*ids, *trained_on], names
     if len(found) != 1:
         some = ", ".join(found[:5]) if found else f"the first are {', '.join(ids[:3])}"
         raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
@@ -111,6 +136,19 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     reference = run.corpora[instance.category].reference(instance)
     lines += [f"\n=== reference\n{reference}", "\n=== scores", *_scores(folder, instance.id)]
     return "\n".join(lines)
+
+
+def _named(ids: Sequence[str], part: str) -> list[str]:
+    """The ids that a part may mean: the one that it is, else all that it is in."""
+    return [name for name in ids if name == part] or [name for name in ids if part in name]
+
+
+def _weighed(texts: WeighedTexts, instance: Instance) -> str:
+    """A text that an adapter was trained on, with the weights of its tokens."""
+    facts = [f"{label}: {value}" for label, value in texts.facts(instance).items()]
+    return "\n".join(
+        [instance.id, *facts, "\n=== trained on, with the weights of its tokens", terminal(texts.pieces(instance))]
+    )
 
 
 def _facts(facts: Mapping[str, str]) -> str:

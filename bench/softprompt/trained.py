@@ -24,6 +24,7 @@ from bench.work import first_prompt
 if TYPE_CHECKING:
     import torch
 
+    from bench.softprompt.influence import Influence, Nats
     from bench.softprompt.marks import Vectors
     from bench.softprompt.objective import Example
     from bench.softprompt.trainer import TrainingJob
@@ -46,7 +47,17 @@ class TrainedAdapter:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that can change the weights after each epoch."""
-        return training_identity(self.training, self.learning_rate)
+        influence = None if self.influence is None else self.influence.identity
+        return training_identity(self.training, self.learning_rate, influence)
+
+    @cached_property
+    def influence(self) -> Influence | None:
+        """What the tokens of its training texts are weighted by; None where all count alike."""
+        if self.training.config.train.loss == "plain":
+            return None
+        from bench.softprompt.influence import Influence
+
+        return Influence(self.training)
 
     @cached_property
     def folder(self) -> Path:
@@ -229,9 +240,18 @@ class TrainedAdapter:
             aux_reduction=self.method.aux_reduction,
             adapter=partial(fresh_adapter, self.training),
             examples=self.examples,
+            token_weights=None if self.influence is None else self._token_weights,
             vocabulary=lambda: self.training.chat.vocabulary(self.method.marks),
             marks=lambda rows: self.training.chat.mark_ids(self.method.marks, rows),
         )
+
+    def _token_weights(self, model: Any) -> list[Nats]:
+        from bench.softprompt.influence import token_weights
+
+        assert self.influence is not None
+        settings = self.training.config.train
+        found = self.influence.of(self.instances, model, settings.tokens_per_batch)
+        return [token_weights(nats, settings.loss_clip) for nats in found]
 
     def draw(self) -> None:
         """Draw the losses by step and, once they are there, the validation scores by epoch."""

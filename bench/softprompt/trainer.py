@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import machine
@@ -88,7 +89,8 @@ class TrainingJob:
 
     `adapter` makes a fresh one for a language model's hidden size, `examples` gives the training examples in a fixed
     order, `vocabulary`, called after it, how many tokens the tokenizer has then, `marks` the ids of the method's marks
-    that an embedding table of so many rows has no row for; all are called only if there is work to do. Every switch of
+    that an embedding table of so many rows has no row for; all are called only if there is work to do. `token_weights`
+    gives, for the frozen model, how much each target token of the examples counts; None: all alike. Every switch of
     `config` is set. `aux_reduction` says how the method's own losses combine over the instances of a step.
     """
 
@@ -102,6 +104,7 @@ class TrainingJob:
     examples: Callable[[], Sequence[Example]]
     vocabulary: Callable[[], int]
     marks: Callable[[int], Mapping[str, int]]
+    token_weights: Callable[[Any], Sequence[NDArray[np.float32]]] | None = None
 
 
 def train(job: TrainingJob) -> None:
@@ -148,7 +151,7 @@ class _Training:
         self.model = frozen_model(job.model, getattr(torch, self.config.dtype), accelerator.device)
         # What the first process embeds the others find on disk.
         with accelerator.main_process_first():
-            self.examples = [one for one in job.examples() if len(one.slots)]
+            self.examples = [one for one in self._weighted() if len(one.slots)]
             if not self.examples:
                 raise DataError(
                     f"training {job.label}: no training instance has a prompt with a soft token to learn from"
@@ -178,6 +181,14 @@ class _Training:
         self.adapter, self.optimizer = accelerator.prepare(self.bare, optimizer)
         if checkpoint:
             self._restore_moments(checkpoint)
+
+    def _weighted(self) -> Sequence[Example]:
+        """The training examples, their tokens weighted if the job says so."""
+        examples = self.job.examples()
+        if self.job.token_weights is None:
+            return examples
+        weights = self.job.token_weights(self.model)
+        return [replace(one, weights=of) for one, of in zip(examples, weights, strict=True)]
 
     def _give_marks(self) -> None:
         """Let the model have vectors for the marks of the method that it has no embeddings for: those that the

@@ -192,6 +192,8 @@ def time_training(adapter: TrainedAdapter, folder: Path, warmup: int, repeats: i
         folder=folder,
         config=job.config.model_copy(update={"epochs": warmup + repeats}),
         examples=partial(adapter.examples, chosen),
+        # Found once, and no part of a step.
+        token_weights=None,
     )
     measures_memory = memory.forget_peak()
     trainer.train(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,27 @@ def test_a_padded_batch_is_its_examples_one_by_one(name: str, frozen: Any, proje
         alone = [losses(model, adapter, [example]) for example in examples]
     torch.testing.assert_close(together.generation, torch.cat([one.generation for one in alone]), rtol=2e-5, atol=0)
     torch.testing.assert_close(together.own, torch.cat([one.own for one in alone]), rtol=0, atol=1e-6)
+
+
+def test_weighted_tokens_count_as_their_weights_say(frozen: Any, projection: Any, made_up: Any) -> None:
+    """Against transformers' logits, token by token; one example has no weights."""
+    model = frozen("tiny")
+    adapter = fresh(projection, model)
+    examples = examples_of("middle", made_up)
+    draw = np.random.default_rng(0)
+    weighted = [replace(one, weights=draw.random(one.target_tokens).astype(np.float32)) for one in examples[:2]]
+    found = losses(model, adapter, [*weighted, examples[2]]).generation.detach()
+    for one, loss in zip([*weighted, examples[2]], found, strict=True):
+        (vectors,), _ = adapter([{name: torch.from_numpy(value) for name, value in one.features.items()}])
+        ids = torch.from_numpy(one.ids.astype(np.int64))
+        ids[one.slots.tolist()] = 0
+        embedded = model.get_input_embeddings()(ids).index_put((torch.from_numpy(one.slots.astype(np.int64)),), vectors)
+        log_p = model(inputs_embeds=embedded[None]).logits[0].log_softmax(-1)
+        terms = [-log_p[place - 1, ids[place]] for place in range(one.targets, len(ids))]
+        weights = [1.0] * len(terms) if one.weights is None else one.weights.tolist()
+        wanted = sum(weight * term.item() for weight, term in zip(weights, terms, strict=True)) / len(terms)
+        assert float(loss) == pytest.approx(wanted, rel=2e-5)
+    torch.testing.assert_close(found[2], losses(model, adapter, examples).generation[2].detach(), rtol=2e-5, atol=0)
 
 
 def test_an_adapter_without_losses_of_its_own_has_none(frozen: Any, projection: Any, made_up: Any) -> None:

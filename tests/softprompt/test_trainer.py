@@ -241,6 +241,12 @@ def test_the_learning_rate_is_that_of_transformers_schedule(steps: int, warmup: 
         schedule.step()
 
 
+def weights_of(one: Example) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Made-up weights of an example's target tokens."""
+    drawn = np.random.default_rng(one.ids[:4].tolist()).random(one.target_tokens) + 0.1
+    return (drawn / drawn.mean()).astype(np.float32)
+
+
 def plain_loop(job: TrainingJob) -> list[Weights]:
     """The same training one example at a time, with transformers' schedule and torch's clipping; the weights after each
     epoch. The switches are read as the released code has them: the cross-entropy is a sum over the targets of a step,
@@ -284,6 +290,8 @@ def plain_loop(job: TrainingJob) -> list[Weights]:
                 embedded = embedded.index_put((torch.from_numpy(one.slots.astype(np.int64)),), vectors)
                 logits = model(inputs_embeds=embedded[None]).logits[0]
                 each = functional.cross_entropy(logits[one.targets - 1 : -1], ids[one.targets :], reduction="none")
+                if job.token_weights is not None:
+                    each = each * torch.from_numpy(weights_of(one))
                 loss = each.sum() / targets if settings.cross_entropy == "token" else each.mean() / len(chosen)
                 total = total + loss + own[0] * (1 if job.aux_reduction == "sum" else 1 / len(chosen))
             optimizer.zero_grad()
@@ -296,9 +304,16 @@ def plain_loop(job: TrainingJob) -> list[Weights]:
     return epochs
 
 
-@pytest.mark.parametrize(("reduction", "clip"), [("mean", 0.05), ("mean", 100.0), ("sum", 100.0)])
-def test_weights_are_those_of_a_plain_loop(job: Callable[..., TrainingJob], reduction: str, clip: float) -> None:
+@pytest.mark.parametrize(
+    ("reduction", "clip", "weighted"),
+    [("mean", 0.05, False), ("mean", 100.0, False), ("sum", 100.0, False), ("mean", 100.0, True)],
+)
+def test_weights_are_those_of_a_plain_loop(
+    job: Callable[..., TrainingJob], reduction: str, clip: float, weighted: bool
+) -> None:
     made = job(reduction=reduction, clip=clip, weight_decay=0.3)
+    if weighted:
+        made = replace(made, token_weights=lambda model: list(map(weights_of, made.examples())))
     trainer.train(made)
     expected = plain_loop(made)
     start = made.adapter(128).state_dict()
