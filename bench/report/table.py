@@ -150,7 +150,8 @@ def rankings(table: Table) -> list[list[int]]:
 
 
 def marks(table: Table) -> dict[tuple[int, Key], Mark]:
-    """The marked cells, by (index of the row, key). A column with a single value in a ranking has nothing to rank."""
+    """The marked cells, by (index of the row, key). Where all values of a column in a ranking look alike, or there is
+    one alone, there is nothing to rank."""
     marked: dict[tuple[int, Key], Mark] = {}
     for indices in rankings(table):
         for place in table.places:
@@ -160,7 +161,7 @@ def marks(table: Table) -> dict[tuple[int, Key], Mark]:
             }
             best_two = sorted(set(shown.values()), reverse=better == "higher")[:2]
             for index, value in shown.items():
-                if better and len(shown) > 1 and value in best_two:
+                if better and len(best_two) > 1 and value in best_two:
                     marked[index, key] = "best" if value == best_two[0] else "second"
     return marked
 

@@ -111,7 +111,7 @@ def test_the_shipped_ones(name: str) -> None:
     _, experiment = read_experiment(name)
     assert all(task.startswith(f"{name}-") for task in experiment.tasks)
     labels = [row.label for group in experiment.groups for row in group.rows]
-    assert labels == ["Non-Perso", "RAG", "PAG", "DPL", "PPlug", "DEP", "Copy", "Prompt tuning"]
+    assert labels == ["Non-Perso", "RAG", "PAG", "DPL", "PPlug", "DEP", "DRP", "E2P", "Copy", "Prompt tuning"]
 
 
 def test_data_stats_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

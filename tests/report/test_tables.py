@@ -83,11 +83,12 @@ def test_best_and_second_best_by_hand() -> None:
 def test_ties_share_a_mark_and_are_judged_by_what_is_shown() -> None:
     assert marked(column_of(0.30001, 0.30004, 0.2, 0.2, 0.1)) == ["best", "best", "second", "second", None]
     assert marked(column_of(0.30001, 0.30006)) == ["second", "best"]
-    assert marked(column_of(0.5, 0.5)) == ["best", "best"]
+    assert marked(column_of(0.5, 0.5, 0.1)) == ["best", "best", "second"]
 
 
 def test_nothing_to_rank_is_not_marked() -> None:
     assert marked(column_of(0.5)) == [None]
+    assert marked(column_of(0.5, 0.5)) == [None, None], "all are alike"
     assert marked(column_of(0.5, 0.6, ranked=False)) == [None, None]
 
 
