@@ -19,7 +19,10 @@ ifneq ($(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),)
 $(error there is no EXTRAS=$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)); there is: $(KNOWN_EXTRAS))
 endif
 READY := $(STAMP) $(patsubst %,.venv/.extra-%,$(sort $(EXTRAS) $(filter $(KNOWN_EXTRAS),$(CONFIG))))
-PYTHON ?= python3 python3.13 python3.12 python3.11
+# The one that the pins were tried with first; pyenv has versions that are not chosen.
+PYENV_ROOT ?= $(HOME)/.pyenv
+pyenv = $(wildcard $(foreach minor,$(1),$(PYENV_ROOT)/versions/3.$(minor).*/bin/python3.$(minor)))
+PYTHON ?= python3.11 $(call pyenv,11) python3 python3.12 python3.13 $(call pyenv,12 13)
 
 .PHONY: help setup $(TABLES) figures paper report timing gpu-check smollm2-check test check gate demo-model force
 

@@ -172,11 +172,30 @@ def install_pins(stack: str) -> None:
 def install_from_pytorch(pin: str) -> None:
     """Install a CPU build from pip's own indexes or else from PyTorch's. Raises `SetupError`."""
     status, _ = pip(["install", "--no-deps", pin])
+    if not status:
+        return
+    status, output = pip(["install", "--no-deps", "--index-url", PYTORCH_CPU_INDEX, pin])
     if status:
-        say(f"fetching {pin} from {PYTORCH_CPU_INDEX}")
-        status, output = pip(["install", "--no-deps", "--index-url", PYTORCH_CPU_INDEX, pin])
-        if status:
-            raise SetupError(f"pip found {pin} neither in its own indexes nor at {PYTORCH_CPU_INDEX}:\n{tail(output)}")
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise SetupError(
+            f"{pin} for Python {version} is not to be had here: it is neither in pip's own indexes nor at "
+            f"{PYTORCH_CPU_INDEX}{', which cannot be reached' if 'onnection' in output else ''}. {another_python()}"
+        )
+
+
+def another_python() -> str:
+    """A sentence on the Python to take instead: one that is here, the one that the pins were tried with first."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for minor in (11, 12, 13):
+        if minor == sys.version_info[1]:
+            continue
+        named = shutil.which(f"python3.{minor}")
+        places = [*([named] if named else []), *sorted(map(str, pyenv.glob(f"3.{minor}.*/bin/python3.{minor}")))]
+        for place in places:
+            # A shim of pyenv answers for versions that it has and that are not chosen.
+            if subprocess.run([place, "--version"], capture_output=True, check=False).returncode == 0:
+                return f"Python 3.{minor} is on this machine; run: make setup PYTHON={place}"
+    return "Install Python 3.11, with which the pins were tried, and run: make setup PYTHON=/path/to/python3.11"
 
 
 def install_extra(name: str) -> None:

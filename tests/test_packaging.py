@@ -15,7 +15,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -361,8 +361,49 @@ def test_cpu_torch_comes_from_pytorch_only_where_pip_does_not_find_it(
     assert install.PYTORCH_CPU_INDEX in calls[-2]
     assert all("--no-deps" in arguments for arguments in calls)
     monkeypatch.setattr(install, "pip", pip([1, 1]))
-    with pytest.raises(install.SetupError, match="pip's last words"):
+    with pytest.raises(install.SetupError, match=r"torch==\S+\+cpu for Python 3\.\d+ is not to be had here"):
         install.install_pins("cpu")
+
+
+def test_where_torch_is_not_to_be_had_another_python_is_named(
+    install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of pyenv too, whether chosen or not; the one that the pins were tried with first."""
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setattr(install, "sys", SimpleNamespace(version_info=(3, 13, 0)))
+    assert install.another_python().startswith("Install Python 3.11")
+    script(tmp_path / "path" / "python3.11", "exit 127")
+    assert install.another_python().startswith("Install Python 3.11"), "a shim of a version that is not chosen"
+    twelve = script(tmp_path / "versions" / "3.12.1" / "bin" / "python3.12", "exit 0")
+    assert install.another_python() == f"Python 3.12 is on this machine; run: make setup PYTHON={twelve}"
+    eleven = script(tmp_path / "versions" / "3.11.7" / "bin" / "python3.11", "exit 0")
+    assert install.another_python().endswith(f"PYTHON={eleven}")
+
+
+def script(path: Path, body: str) -> Path:
+    """An executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_setup_finds_the_pythons_of_pyenv(checkout: Path) -> None:
+    (checkout / ".venv" / ".setup").unlink()
+    for version in ("3.13.0", "3.11.7", "3.10.1"):
+        name = f"python{version.rpartition('.')[0]}"
+        script(checkout / "pyenv" / "versions" / version / "bin" / name, f"echo asked {version} >&2; exit 1")
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        script(checkout / "bin" / name, "exit 1")
+    make_itself = shutil.which("make")
+    assert make_itself is not None
+    environment = {"PATH": str(checkout / "bin"), "PYENV_ROOT": str(checkout / "pyenv")}
+    command = [make_itself, "setup", "STACK=cpu"]
+    failed = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    looked = failed.stderr.partition("looked for: ")[2].partition(")")[0].split()
+    pyenv = {v: str(checkout / f"pyenv/versions/3.{v}/bin/python3.{v[:2]}") for v in ("11.7", "13.0")}
+    assert looked == ["python3.11", pyenv["11.7"], "python3", "python3.12", "python3.13", pyenv["13.0"]]
 
 
 def test_what_may_not_be_installed_is_named_with_its_command(
