@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace()
     try:
         _check_text(given)
-        _parser().parse_args(given, arguments)
+        parser().parse_args(given, arguments)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A text or a name may hold what the terminal's encoding cannot.
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -99,17 +99,18 @@ class _Parser(argparse.ArgumentParser):
         super().error(visible(message))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; what it gives has the command's function under `command`."""
+    whole = _Parser(
         prog="bench", description="Benchmark of methods that make a language model write as a given user would."
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f"bench.commands.{name}")
         command = commands.add_parser(name, help=module.HELP)
         command.set_defaults(command=module.run)
         module.add(command)
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

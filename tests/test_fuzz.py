@@ -233,7 +233,7 @@ def parsers() -> dict[tuple[str, ...], argparse.ArgumentParser]:
         if not below:
             found[words] = parser
 
-    walk((), cli._parser())
+    walk((), cli.parser())
     return found
 
 
