@@ -62,7 +62,8 @@ def understood(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with suppress(SystemExit):
         parser().parse_args(command.words[1:], arguments)
     said = capsys.readouterr().err
-    if command.inline and re.search("the following arguments are required|expected .* argument|choice: 'COMMAND'", said):
+    short = "the following arguments are required|expected .* argument|choice: 'COMMAND'"
+    if command.inline and re.search(short, said):
         return
     assert "error" not in said, f"{where(command)}: {said}"
     for name in getattr(arguments, "experiment", ()):
