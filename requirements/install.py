@@ -164,17 +164,18 @@ def install_pins(stack: str) -> None:
         # PyPI has no local versions. A configured mirror may: ask it first, so that an unreachable index costs nothing.
         if "+cpu" in pin:
             install_from_pytorch(pin)
-    status, output = pip(["install", "--no-deps", "-r", str(lock)], total=len(pins))
+    # Python compiles what it imports. To compile all that is there takes a minute or two, and most of it is never used.
+    status, output = pip(["install", "--no-deps", "--no-compile", "-r", str(lock)], total=len(pins))
     if status:
         raise SetupError(f"pip could not install {lock.relative_to(ROOT)}:\n{tail(output)}")
 
 
 def install_from_pytorch(pin: str) -> None:
     """Install a CPU build from pip's own indexes or else from PyTorch's. Raises `SetupError`."""
-    status, _ = pip(["install", "--no-deps", pin])
+    status, _ = pip(["install", "--no-deps", "--no-compile", pin])
     if not status:
         return
-    status, output = pip(["install", "--no-deps", "--index-url", PYTORCH_CPU_INDEX, pin])
+    status, output = pip(["install", "--no-deps", "--no-compile", "--index-url", PYTORCH_CPU_INDEX, pin])
     if status:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise SetupError(
