@@ -140,7 +140,7 @@ def by_key(pairs: Sequence[Pair]) -> dict[tuple[str, str], Difference]:
 def test_the_same_as_paired_on_rows_by_hand(pair: tuple[FinishedRun, FinishedRun]) -> None:
     found = by_key(differences(*pair))
     assert list(found) == [(c, column) for c in ("Toys", "Maps") for column in ("rouge1", "rougeL", "bleu")]
-    assert found == by_key(compare(*pair).lines)
+    assert found == by_key(compare(*pair, scores="all").lines)
     for category in ("Toys", "Maps"):
         chosen = [(instance, user) for instance, of, user in INSTANCES if of == category]
         references = [REFERENCES[instance] for instance, _ in chosen]
@@ -179,7 +179,7 @@ def test_a_category_that_one_run_lacks(tmp_path: Path) -> None:
 
 
 def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun, FinishedRun]) -> None:
-    lines = compare(*pair).lines
+    lines = compare(*pair, scores="all").lines
     assert len(lines) == 6
     for line in lines:
         assert line.b - line.a == pytest.approx(line.difference.value, abs=1e-12)
@@ -194,7 +194,7 @@ def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun,
 def test_a_run_and_itself(pair: tuple[FinishedRun, FinishedRun]) -> None:
     a, _ = pair
     comparison = compare(a, a)
-    assert [(line.difference.value, line.difference.p, line.adjusted) for line in comparison.lines] == [(0, 1, 1)] * 6
+    assert [(line.difference.value, line.difference.p, line.adjusted) for line in comparison.lines] == [(0, 1, 1)] * 4
     assert (comparison.settings, comparison.changes) == ([], [])
     assert "From A to B: nothing." in render(comparison)
 
@@ -249,7 +249,7 @@ def test_a_score_for_which_lower_is_better_is_marked(tmp_path: Path) -> None:
     shorter = {instance: " ".join(text.split()[:4]) for instance, text in B.texts.items()}
     a = replace(A, metrics=["rouge", "size"]).run(tmp_path / "a")
     b = replace(B, metrics=["rouge", "size"], texts=shorter).run(tmp_path / "b")
-    comparison = compare(a, b, changed=1, by="size")
+    comparison = compare(a, b, changed=1, by="size", scores="rouge1,size")
     lines = [line for line in comparison.lines if line.column.name == "size"]
     assert [line.b for line in lines] == [4, 4]
     assert all(line.difference.high < 0 for line in lines)
@@ -306,7 +306,7 @@ def test_a_column_that_one_run_lacks_is_left_out_and_named(
 def test_a_metric_with_its_own_resampling_is_said_to_differ(tmp_path: Path) -> None:
     options = {"rouge": {"average": "bootstrap_median"}}
     runs = [replace(made, options=options).run(tmp_path / name) for name, made in (("a", A), ("b", B))]
-    notes = compare(*runs).notes
+    notes = compare(*runs, scores="all").notes
     assert [note.partition(" is compared")[0] for note in notes] == ["R-1", "R-L"]
 
 
@@ -363,7 +363,7 @@ def test_where_a_metric_gives_no_score_it_is_left_out_and_said(
         return real(self, rows, weights)
 
     monkeypatch.setattr(Rouge, "aggregate", refusing)
-    comparison = compare(a, b, changed=36, by="rouge1")
+    comparison = compare(a, b, changed=36, by="rouge1", scores="all")
     assert {line.column.name for line in comparison.lines if line.category == "Maps"} == {"bleu"}
     assert {line.column.name for line in comparison.lines if line.category == "Toys"} == {"rouge1", "rougeL", "bleu"}
     assert comparison.notes == ["Left out: rouge in Maps, where it gives no score."]
@@ -444,9 +444,9 @@ def test_says_what_differs(
 
 
 def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
-    comparison = compare(*pair, changed=2)
+    comparison = compare(*pair, changed=2, scores="all")
     shown = render(comparison)
-    assert shown.startswith("A: run-a\nB: run-b\n")
+    assert shown.startswith(f"A: run-a\nB: run-b\n\n{comparison.verdict.words()[:60]}")
     assert max(map(len, shown.splitlines())) <= 120
     line = next(line for line in comparison.lines if (line.category, line.column.name) == ("Maps", "bleu"))
     row = next(text for text in shown.splitlines() if text.split()[:2] == ["Maps", "BLEU"])
@@ -461,8 +461,8 @@ def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
         f"{line.adjusted:.4f}",
     ]
     words = " ".join(shown.split())
-    assert "Paired on 36 instances (Toys 18, Maps 18)." in words
-    assert "adjusted for the 6 tests" in words
+    assert "Paired on 36 instances (Toys 18, Maps 18) of 9 users. " in words
+    assert "p (Holm): adjusted for the 6 tests of this table alone" in words
     for change in comparison.changes:
         assert f"{change.instance}: R-1 {change.a:.4f} -> {change.b:.4f} ({change.b - change.a:+.4f})" in words
         for text in (f"A: {change.text_a}", f"B: {change.text_b}", f"reference: {change.reference}"):
