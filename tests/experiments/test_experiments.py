@@ -317,8 +317,9 @@ def test_seeds(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) ->
     """Mean and deviation over runs that differ in the seed, those of adapters too."""
     settings = read_config(str(shop_config)) | {"seed": 4}
     groups = [{"rows": [{"label": "Copy", "set": {"method": "copy"}}, {"label": "PPlug", "set": {"method": "pplug"}}]}]
-    path = str(write(small.parent, CONTENT | {"groups": groups}))
-    run_experiment(path, settings, seeds=3, suffix="-seeds3")
+    answers = [{"row": "PPlug", "against": "Copy"}]
+    path = str(write(small.parent, CONTENT | {"groups": groups, "answers": answers, "columns": ["rouge1"]}))
+    (printed, *_) = run_experiment(path, settings, seeds=3, suffix="-seeds3")
     records = [RunRecord.read(path) for path in (tmp_path / "results" / "runs").glob("pplug*/run.json")]
     seeds = sorted((record.config["seed"], record.config["train"]["seed"]) for record in records)
     assert seeds == [(4, 42), (5, 43), (6, 44)]
@@ -331,6 +332,9 @@ def test_seeds(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) ->
     assert float(line["sd"]) == pytest.approx(statistics.stdev(values))
     text = (tmp_path / "results" / "tables" / "small-seeds3.md").read_text()
     assert "seeds 4, 5, 6, each with adapters of its own" in text
+    (copied,) = [float(one["value"]) for one in lines if one["row"] == "Copy"]
+    difference = statistics.mean(values) - copied
+    assert f"PPlug cannot be told from Copy by so few users in R-1 ({difference:+.4f}" in printed
 
 
 def test_several_configurations_repeat_the_rows(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
