@@ -318,7 +318,8 @@ def _by_instance(run: FinishedRun) -> dict[str, int]:
 
 def _has_scores(metric: Metric, rows: Array) -> bool:
     try:
-        metric.aggregate(rows)
+        # With weights a metric does not resample by itself.
+        metric.aggregate(rows, np.ones((1, len(rows))))
     except DataError:
         # E.g. texts that the judge gave no score.
         return False

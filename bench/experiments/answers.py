@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.errors import DataError
 from bench.experiments.spec import AnswerSpec, Experiment
 from bench.protocols import Column
@@ -69,7 +71,7 @@ def _answer(
 def _score(row: RowRuns, column: Column, instances: Sequence[str]) -> float:
     """A row's score of all instances as one sample, the mean over its seeds. Raises `DataError` where there is none."""
     rows, aggregate = row.scored(column.name, instances)
-    return float(aggregate(rows)[column.name])
+    return float(aggregate(rows, np.ones((1, len(rows))))[column.name][0])
 
 
 def _has_score(row: RowRuns, column: Column, instances: Sequence[str]) -> bool:
