@@ -136,20 +136,29 @@ def _text_scores(folder: Path) -> list[tuple[object, ...]]:
     return rows
 
 
-def compare(a: str, b: str, changed: int = 5, by: str | None = None, results: str | Path = "results") -> Comparison:
+def compare(
+    a: str,
+    b: str,
+    changed: int = 5,
+    by: str | None = None,
+    results: str | Path = "results",
+    scores: str | None = None,
+) -> Comparison:
     """Two complete runs on the instances that both have; everything is b minus a.
 
-    `a` and `b` are names of runs in the folder `results`, or parts that name one each. The comparison has `lines`, one
-    a category and score with its difference, interval and p, and `changes`, the `changed` texts whose score `by`
-    changed most (default: the first score that is a mean over instances); printed, it is what `bench compare` prints.
-    Raises `BenchError` for runs that cannot be compared.
+    `a` and `b` are names of runs in the folder `results`, or parts that name one each. `scores` decide: names with
+    commas between them, or "all"; by default the paper's four, or those of another task. The comparison has a `verdict`
+    over all users with `findings`, one a score, and `lines`, one a category and score, each with difference, interval
+    and p; `changes`, the `changed` texts whose score `by` changed most (default: the first score that is a mean over
+    instances); and `data`, all of it for JSON. Printed, it is what `bench compare` prints. Raises `BenchError` for runs
+    that cannot be compared.
     """
     from bench.comparison import compare
     from bench.files import path_of
     from bench.finished import checked, find_run
 
     run_a, run_b = (checked(find_run(path_of(results), name)) for name in (a, b))
-    return compare(run_a, run_b, changed, by)
+    return compare(run_a, run_b, changed, by, scores)
 
 
 def table(

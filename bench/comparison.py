@@ -1,30 +1,41 @@
 """Two complete runs on the same instances: how far apart their scores are, how sure that is, and in which texts.
 
-Everything is B minus A. Instances are paired by id; those that only one run has take no part and are counted.
+Everything is B minus A. Instances are paired by id; those that only one run has take no part and are counted. The
+verdict is on all of them as one sample; the categories show where a difference lies.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
+from bench import registry
 from bench.config import RunConfig
+from bench.data.load import REVIEWS
 from bench.errors import ConfigError, DataError
 from bench.finished import FinishedRun
 from bench.places import shown_name
 from bench.protocols import Array, Column, Metric
-from bench.registry import near_match
 from bench.report.names import category_name
 from bench.statistics import TIE, Difference, holm, paired
 from bench.terminal import visible
+from bench.verdict import POWER, Finding, Sides, Verdict, decide
 
 WIDTH = 120
+
+PAPER_SCORES = ("rouge1", "meteor", "bleu", "bertscore")
+"""The scores of the paper's Table 1: those by which reviews are compared unless others are asked for."""
+ALL_SCORES = "all"
+
+ALIKE = 1e-6
+"""Statistics of an instance closer than this share are equal: the last digits of an encoder's numbers depend on which
+texts stood beside it in a batch. The gate takes them for equal, too."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Line(Pair):
-    """`adjusted` is Holm's p over all lines of a comparison."""
+    """`adjusted` is Holm's p over all lines of a comparison, by itself: the verdict has tests of its own."""
 
     adjusted: float
 
@@ -60,19 +71,29 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds; `changes` are by the column `by`, the largest first."""
+    """What `compare` finds. The verdict is over all instances, `lines` are by category; `others` are the scores that
+    both runs have and that were not asked for; `changes` are by the column `by`, the largest first."""
 
     name_a: str
     name_b: str
     settings: Sequence[str]
     instances: Mapping[str, int]
+    same_texts: int
+    """Instances for which both wrote the same."""
+    verdict: Verdict
     lines: Sequence[Line]
+    others: Sequence[str]
     notes: Sequence[str]
     by: Column
     changes: Sequence[Change]
 
     def __str__(self) -> str:
         return render(self)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """All of it as what JSON can hold: `bench compare --json`, described in docs/comparing.md."""
+        return _data(self)
 
 
 def differences(run_a: FinishedRun, run_b: FinishedRun, flips: int = 10_000) -> list[Pair]:
@@ -81,34 +102,65 @@ def differences(run_a: FinishedRun, run_b: FinishedRun, flips: int = 10_000) -> 
     return _Pairing(run_a, run_b).differences(flips)
 
 
-def compare(run_a: FinishedRun, run_b: FinishedRun, changed: int = 5, by: str | None = None) -> Comparison:
-    """Every score of two runs on their common instances, and the `changed` instances that changed most.
+def compare(
+    run_a: FinishedRun, run_b: FinishedRun, changed: int = 5, by: str | None = None, scores: str | None = None
+) -> Comparison:
+    """Two runs on their common instances: a verdict, each score by category, and the `changed` instances that changed
+    most.
 
-    The change is that of the column `by` on one instance alone; by default the first that is a mean over instances.
-    Raises `ConfigError` for runs that cannot be compared: of other data or another split, scored with another
-    signature, or without an instance or a metric in common; also for a column that is not compared and for a negative
-    `changed`.
+    `scores` are names of columns with commas between them, or "all"; by default those of the metrics that are the
+    task's default, as far as they are better one way, and of reviews the paper's four. Where the runs have none of
+    them, all that are better one way. The change is that of the column `by` on one instance alone; by default the first
+    that is a mean over instances. Raises `ConfigError` for runs that cannot be compared: of other data or another
+    split, scored with another signature, or without an instance or a metric in common, or without a score that was
+    asked for; also for a negative `changed`.
     """
     if changed < 0:
         raise ConfigError(f"{changed} changed instances were asked for; ask for 0 or more")
     _check_alike(run_a, run_b)
     pairing = _Pairing(run_a, run_b)
     pairing.check()
-    found = pairing.differences()
-    # Scores that no text can change, e.g. those by chance, are no tests: p is 1 whatever the methods are.
-    adjusted = iter(holm([pair.difference.p for pair in found if pair.difference.error]))
-    lines = [Line(**vars(pair), adjusted=next(adjusted) if pair.difference.error else 1.0) for pair in found]
-    chosen = _changed_by(pairing, by)
+    names = _asked(pairing, scores)
+    verdict = pairing.verdict(names)
+    found = pairing.differences(names=names)
+    # What no text can change is no test: p is 1 whatever the methods are.
+    adjusted = iter(holm([pair.difference.p for pair in found if pair.difference.tested]))
+    lines = [Line(**vars(pair), adjusted=next(adjusted) if pair.difference.tested else 1.0) for pair in found]
+    chosen = _changed_by(pairing, by, names)
     return Comparison(
         name_a=run_a.name,
         name_b=run_b.name,
         settings=_settings(run_a, run_b),
         instances={category: len(at_a) for category, (at_a, _) in pairing.categories.items()},
+        same_texts=pairing.same_texts,
+        verdict=verdict,
         lines=lines,
-        notes=pairing.notes(),
+        others=[name for name in pairing.columns if name not in names],
+        notes=pairing.notes(names),
         by=chosen,
         changes=_changes(pairing, chosen.name, changed),
     )
+
+
+def _asked(pairing: _Pairing, scores: str | None) -> list[str]:
+    """The names of the columns to compare. Raises `ConfigError`."""
+    columns = pairing.columns
+    if scores == ALL_SCORES:
+        return list(columns)
+    if scores is not None:
+        names = list(dict.fromkeys(name.strip() for name in scores.split(",")))
+        for name in names:
+            pairing.check_column(name)
+        return names
+    known = RunConfig.model_fields["task"].default
+    task = pairing.run_a.record.identity["settings"].get("task", known)
+    directed = [name for name, (_, column) in columns.items() if column.better]
+    if task == REVIEWS:
+        wanted = [name for name in PAPER_SCORES if name in columns]
+    else:
+        metrics = registry.load("tasks", task).metrics
+        wanted = [name for name in directed if columns[name][0] in metrics]
+    return wanted or directed or list(columns)
 
 
 def _check_alike(run_a: FinishedRun, run_b: FinishedRun) -> None:
@@ -175,17 +227,54 @@ class _Pairing:
         if not self.metrics:
             raise ConfigError(f"{names} have no metric in common; run one of them again with both")
 
-    def differences(self, flips: int = 10_000) -> list[Pair]:
-        """See the function of this name."""
+    def rows(self, metric: str, at_a: Sequence[int], at_b: Sequence[int]) -> tuple[Array, Array]:
+        """A metric's statistics in both runs, each of shape (n, s)."""
+        rows_a, rows_b = self.run_a.rows(metric)[at_a], self.run_b.rows(metric)[at_b]
+        return rows_a, np.where(np.isclose(rows_a, rows_b, rtol=ALIKE, atol=0), rows_a, rows_b)
+
+    def check_column(self, name: str) -> None:
+        """Raise `ConfigError` for a column that is not compared."""
+        if name not in self.columns:
+            known = list(self.columns)
+            raise ConfigError(
+                f"'{name}' is not a column that both runs have{registry.near_match(name, known)} "
+                f"They have: {', '.join(known)}"
+            )
+
+    @property
+    def same_texts(self) -> int:
+        """How many instances both wrote the same for."""
+        sides = [pair for at_a, at_b in self.categories.values() for pair in zip(at_a, at_b, strict=True)]
+        return sum(self.run_a.predictions[a].prediction == self.run_b.predictions[b].prediction for a, b in sides)
+
+    def verdict(self, names: Collection[str]) -> Verdict:
+        """On the instances of all categories as one sample; a user of several categories is one user. Raises
+        `ConfigError` where no metric of these columns gives a score."""
+        all_a, all_b = ([index for pair in self.categories.values() for index in pair[side]] for side in (0, 1))
+        sides = []
+        for name, metric in self.metrics.items():
+            columns = [column for column in metric.columns if column.name in names]
+            rows_a, rows_b = self.rows(name, all_a, all_b)
+            if columns and _has_scores(metric, rows_a) and _has_scores(metric, rows_b):
+                sides.append(Sides(columns, metric.aggregate, rows_a, rows_b))
+        if not sides:
+            raise ConfigError(f"{', '.join(names)}: no score of these instances; ask for others, e.g. --scores all")
+        verdict = decide(sides, [self.run_a.predictions[index].user for index in all_a])
+        order = list(names)
+        return replace(verdict, findings=sorted(verdict.findings, key=lambda one: order.index(one.column.name)))
+
+    def differences(self, flips: int = 10_000, names: Collection[str] | None = None) -> list[Pair]:
+        """See the function of this name; `names`: of these columns alone."""
         found = []
         for category, (at_a, at_b) in self.categories.items():
             users = [self.run_a.predictions[index].user for index in at_a]
             for name, metric in self.metrics.items():
-                if not self._gives_scores(name, category):
+                columns = [column for column in metric.columns if names is None or column.name in names]
+                if not columns or not self._gives_scores(name, category):
                     continue
-                rows_a, rows_b = self.run_a.rows(name)[at_a], self.run_b.rows(name)[at_b]
+                rows_a, rows_b = self.rows(name, at_a, at_b)
                 changes = paired(metric.aggregate, rows_a, rows_b, users, flips=flips)
-                for column in metric.columns:
+                for column in columns:
                     a, b = (_score(metric, column.name, rows) for rows in (rows_a, rows_b))
                     found.append(Pair(category, column, a, b, changes[column.name]))
         return found
@@ -194,8 +283,8 @@ class _Pairing:
         sides = zip((self.run_a, self.run_b), self.categories[category], strict=True)
         return all(_has_scores(run.metrics[metric], run.rows(metric)[at]) for run, at in sides)
 
-    def notes(self) -> list[str]:
-        """What takes no part in the comparison, and which scores are not those of the tables."""
+    def notes(self, names: Collection[str]) -> list[str]:
+        """What takes no part in the comparison, and which scores of `names` are not those of the tables."""
         notes = [older for older in dict.fromkeys((self.run_a.older, self.run_b.older)) if older]
         for run, only in zip((self.run_a, self.run_b), self.only, strict=True):
             if only:
@@ -205,12 +294,13 @@ class _Pairing:
             lone = [name for name in run.columns if name not in self.columns]
             if lone:
                 notes.append(f"Left out: {', '.join(lone)}, which only {run.name} is scored with.")
-        for metric_name in self.metrics:
+        for metric_name in dict.fromkeys(self.columns[name][0] for name in names):
             without = [category for category in self.categories if not self._gives_scores(metric_name, category)]
             if without:
                 where = ", ".join(map(category_name, without))
                 notes.append(f"Left out: {metric_name} in {where}, where it gives no score.")
-        for name, (metric_name, column) in self.columns.items():
+        for name in names:
+            metric_name, column = self.columns[name]
             metric = self.metrics[metric_name]
             rows = np.concatenate([run.rows(metric_name) for run in (self.run_a, self.run_b)])
             if _has_scores(metric, rows) and not np.isclose(
@@ -228,7 +318,8 @@ def _by_instance(run: FinishedRun) -> dict[str, int]:
 
 def _has_scores(metric: Metric, rows: Array) -> bool:
     try:
-        metric.aggregate(rows)
+        # With weights a metric does not resample by itself.
+        metric.aggregate(rows, np.ones((1, len(rows))))
     except DataError:
         # E.g. texts that the judge gave no score.
         return False
@@ -239,17 +330,13 @@ def _score(metric: Metric, name: str, rows: Array) -> float:
     return float(metric.aggregate(rows, np.ones((1, len(rows))))[name][0])
 
 
-def _changed_by(pairing: _Pairing, by: str | None) -> Column:
-    columns = pairing.columns
+def _changed_by(pairing: _Pairing, by: str | None, names: Sequence[str]) -> Column:
     if by is None:
         # Statistics that carry a score's name are that score of one instance.
-        means = [name for name, (metric, _) in columns.items() if name in pairing.metrics[metric].statistics]
-        by = (means or list(columns))[0]
-    if by not in columns:
-        raise ConfigError(
-            f"'{by}' is not a column that both runs have{near_match(by, list(columns))} They have: {', '.join(columns)}"
-        )
-    return columns[by][1]
+        means = [name for name in names if name in pairing.metrics[pairing.columns[name][0]].statistics]
+        by = (means or names)[0]
+    pairing.check_column(by)
+    return pairing.columns[by][1]
 
 
 def _changes(pairing: _Pairing, by: str, count: int) -> list[Change]:
@@ -333,46 +420,73 @@ def _value(value: Any) -> str:
 
 
 def render(comparison: Comparison) -> str:
-    """Text for a terminal."""
-    counts = ", ".join(f"{category_name(category)} {count}" for category, count in comparison.instances.items())
+    """Text for a terminal: the verdict first."""
     settings = "; ".join(comparison.settings) or "nothing"
+    verdict = comparison.verdict
     blocks = [
         f"A: {comparison.name_a}\nB: {comparison.name_b}",
+        "\n".join(map(_wrapped, _verdict(comparison))),
         _wrapped(f"From A to B: {settings}."),
-        tabulate(
-            [_cells(line) for line in comparison.lines],
-            headers=["category", "score", "A", "B", "B - A", "95% interval", "p", "p (Holm)"],
-            disable_numparse=True,
-            colalign=("left", "left", *["right"] * 6),
-        ),
-        "\n".join(map(_wrapped, _notes(comparison, counts))),
-        *(_texts(comparison, change) for change in comparison.changes),
+        f"{_sample(comparison)}:\n{_table([*map(_finding_cells, verdict.findings)], ['shows from', 'verdict'])}",
     ]
+    if len(comparison.instances) > 1:
+        tests = sum(line.difference.tested for line in comparison.lines)
+        heading = f"By category, no part of the verdict (p (Holm): adjusted for the {tests} tests of this table alone):"
+        lines = [[category_name(line.category), *_cells(line, line.adjusted)] for line in comparison.lines]
+        blocks.append(f"{_wrapped(heading)}\n{_table(lines, [], 'category')}")
+    blocks.append("\n".join(map(_wrapped, _notes(comparison))))
+    blocks += [_texts(comparison, change) for change in comparison.changes]
     # A notebook prints it as it is.
     return visible("\n\n".join(blocks))
 
 
-def _cells(line: Line) -> list[str]:
+def _verdict(comparison: Comparison) -> list[str]:
+    count = sum(comparison.instances.values())
+    if comparison.same_texts == count:
+        return [f"A and B have the same texts for all {count} instances."]
+    return [comparison.verdict.words(), *comparison.verdict.meaning]
+
+
+def _sample(comparison: Comparison) -> str:
+    """What the verdict is of."""
+    if len(comparison.instances) == 1:
+        return category_name(*comparison.instances)
+    return f"All {len(comparison.instances)} categories as one sample"
+
+
+def _table(lines: Sequence[Sequence[str]], more: Sequence[str], *first: str) -> str:
+    heads = [*first, "score", "A", "B", "B - A", "95% interval", "p", "p (Holm)", *more]
+    align = [*["left"] * (len(first) + 1), *["right"] * 6, *["left"] * len(more)]
+    return tabulate(lines, headers=heads, disable_numparse=True, colalign=align)
+
+
+def _finding_cells(finding: Finding) -> list[str]:
+    return [*_cells(finding, finding.adjusted), finding.shows_from, finding.outcome]
+
+
+def _cells(line: Pair | Finding, adjusted: float) -> list[str]:
     shown, difference = line.column, line.difference
     return [
-        category_name(line.category),
         f"{shown.head} {shown.arrow}" if shown.better == "lower" else shown.head,
         *(f"{score:.{shown.decimals}f}" for score in (line.a, line.b)),
         f"{difference.value:+.{shown.decimals}f}",
         f"[{difference.low:+.{shown.decimals}f}, {difference.high:+.{shown.decimals}f}]",
         f"{difference.p:.4f}",
-        f"{line.adjusted:.4f}",
+        f"{adjusted:.4f}",
     ]
 
 
-def _notes(comparison: Comparison, counts: str) -> list[str]:
-    tests = sum(line.difference.error > 0 for line in comparison.lines)
+def _notes(comparison: Comparison) -> list[str]:
+    counts = ", ".join(f"{category_name(category)} {count}" for category, count in comparison.instances.items())
+    same = f", for {comparison.same_texts} of which both wrote the same" if comparison.same_texts else ""
     notes = [
-        f"Paired on {sum(comparison.instances.values())} instances ({counts}). Intervals: bootstrap over users; p: "
-        f"sign-flip test over users; p (Holm): adjusted for the {tests} tests of this table.",
+        f"Paired on {sum(comparison.instances.values())} instances ({counts}) of {comparison.verdict.users} users"
+        f"{same}. Intervals: bootstrap over users, each score by itself; p: sign-flip test over users.",
         *comparison.notes,
     ]
-    if any(line.column.better == "lower" for line in comparison.lines):
+    if comparison.others:
+        notes.append(f"Not compared: {', '.join(comparison.others)} (--scores all, or their names).")
+    if any(finding.column.better == "lower" for finding in comparison.verdict.findings):
         notes.append("↓: lower is better, so a B - A below 0 says that B is better.")
     if comparison.changes:
         notes.append(f"Instances whose own {comparison.by.head} changed most:")
@@ -393,3 +507,50 @@ def _texts(comparison: Comparison, change: Change) -> str:
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(" ".join(visible(text).split()), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+# ---- data
+
+
+def _data(comparison: Comparison) -> dict[str, Any]:
+    verdict = comparison.verdict
+    return {
+        "a": comparison.name_a,
+        "b": comparison.name_b,
+        "verdict": {
+            "outcome": verdict.outcome,
+            "text": _verdict(comparison)[0],
+            "meaning": _verdict(comparison)[1:],
+            "level": verdict.level,
+            "power": POWER,
+            "tests": verdict.tests,
+            "users": verdict.users,
+        },
+        "settings": list(comparison.settings),
+        "instances": dict(comparison.instances),
+        "same_texts": comparison.same_texts,
+        "pooled": [
+            {**_numbers(finding, finding.adjusted), "detectable": finding.detectable, "outcome": finding.outcome}
+            for finding in verdict.findings
+        ],
+        "categories": [{"category": line.category, **_numbers(line, line.adjusted)} for line in comparison.lines],
+        "not_compared": list(comparison.others),
+        "notes": list(comparison.notes),
+        "changed_by": comparison.by.name,
+        "changed": [asdict(change) for change in comparison.changes],
+    }
+
+
+def _numbers(line: Pair | Finding, adjusted: float) -> dict[str, Any]:
+    return {
+        "score": line.column.name,
+        "better": line.column.better,
+        "a": line.a,
+        "b": line.b,
+        "difference": line.difference.value,
+        "low": line.difference.low,
+        "high": line.difference.high,
+        "error": line.difference.error,
+        "p": line.difference.p,
+        "p_holm": adjusted,
+    }

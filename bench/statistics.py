@@ -6,6 +6,7 @@ count each user's luck several times and make the intervals too narrow and the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,12 @@ class Difference:
     """Standard deviation of the resampled differences: the bootstrap's standard error."""
     p: float
     """Two-sided."""
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is anything to test: no other draw of users sets two systems apart that score every user
+        alike, e.g. in a score by chance, which no text can change."""
+        return bool(self.value or self.error)
 
 
 def paired(
@@ -121,6 +128,27 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, (len(ps) - rank) * ps[index])
         adjusted[index] = min(1.0, largest)
     return adjusted
+
+
+def detectable(error: float, users: int, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test at `level` finds with a chance of `power`, in the unit of
+    `error`, the standard error of the difference that `paired` gives for so many users.
+
+    It is t(1 - level / 2) + t(power) standard errors, quantiles of Student's t with users - 1 degrees of freedom (the
+    minimum detectable effect of Bloom 1995, doi:10.1177/0193841X9501900504), here of a paired difference. The
+    bootstrap's error is brought from n to n - 1 users first. It hangs on the spread over users and on their number and
+    not on the difference that was found. Infinite for a single user. Raises `ConfigError` for a level or a power
+    outside (0, 1).
+    """
+    from scipy.special import stdtrit
+
+    for name, share in (("level", level), ("power", power)):
+        if not 0 < share < 1:
+            raise ConfigError(f"detectable: the {name} is {share}; it has to lie between 0 and 1")
+    if users < 2:
+        return math.inf
+    quantiles = stdtrit(users - 1, 1 - level / 2) + stdtrit(users - 1, power)
+    return float(quantiles * error * math.sqrt(users / (users - 1)))
 
 
 def _check_level(level: float) -> None:

@@ -17,8 +17,8 @@ from bench.errors import BenchError, ConfigError, PluginError, StoreError
 from bench.results import Prediction, Summary, rows_of
 
 SIGNATURES = {
-    "compare": "(a: 'str', b: 'str', changed: 'int' = 5, by: 'str | None' = None, results: 'str | Path' = 'results') "
-    "-> 'Comparison'",
+    "compare": "(a: 'str', b: 'str', changed: 'int' = 5, by: 'str | None' = None, results: 'str | Path' = 'results', "
+    "scores: 'str | None' = None) -> 'Comparison'",
     "run": "(method: 'str', config: 'Config' = 'demo', limit: 'int | None' = None, **settings: 'Any') -> 'Summary'",
     "runs": "(results: 'str | Path' = 'results') -> 'DataFrame'",
     "scores": "(results: 'str | Path' = 'results', runs: 'str | Sequence[str] | None' = None) -> 'DataFrame'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from bench.batch import Batch
-from bench.comparison import Pair, compare, differences, render
+from bench.cli import main
+from bench.comparison import Comparison, Pair, compare, differences, render
 from bench.config import build, read_config
 from bench.errors import ConfigError, DataError
 from bench.execute import execute
@@ -140,7 +142,7 @@ def by_key(pairs: Sequence[Pair]) -> dict[tuple[str, str], Difference]:
 def test_the_same_as_paired_on_rows_by_hand(pair: tuple[FinishedRun, FinishedRun]) -> None:
     found = by_key(differences(*pair))
     assert list(found) == [(c, column) for c in ("Toys", "Maps") for column in ("rouge1", "rougeL", "bleu")]
-    assert found == by_key(compare(*pair).lines)
+    assert found == by_key(compare(*pair, scores="all").lines)
     for category in ("Toys", "Maps"):
         chosen = [(instance, user) for instance, of, user in INSTANCES if of == category]
         references = [REFERENCES[instance] for instance, _ in chosen]
@@ -179,7 +181,7 @@ def test_a_category_that_one_run_lacks(tmp_path: Path) -> None:
 
 
 def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun, FinishedRun]) -> None:
-    lines = compare(*pair).lines
+    lines = compare(*pair, scores="all").lines
     assert len(lines) == 6
     for line in lines:
         assert line.b - line.a == pytest.approx(line.difference.value, abs=1e-12)
@@ -194,9 +196,83 @@ def test_scores_add_up_and_p_is_adjusted_over_all_lines(pair: tuple[FinishedRun,
 def test_a_run_and_itself(pair: tuple[FinishedRun, FinishedRun]) -> None:
     a, _ = pair
     comparison = compare(a, a)
-    assert [(line.difference.value, line.difference.p, line.adjusted) for line in comparison.lines] == [(0, 1, 1)] * 6
+    assert [(line.difference.value, line.difference.p, line.adjusted) for line in comparison.lines] == [(0, 1, 1)] * 4
     assert (comparison.settings, comparison.changes) == ([], [])
     assert "From A to B: nothing." in render(comparison)
+
+
+# ---- the verdict
+
+
+def test_the_verdict_is_over_all_instances_as_one_sample(pair: tuple[FinishedRun, FinishedRun]) -> None:
+    """The user u0 of Toys is u0 of Maps."""
+    found = compare(*pair, scores="bleu,rouge1").verdict
+    assert (found.users, found.tests) == (9, 2)
+    assert [finding.column.name for finding in found.findings] == ["bleu", "rouge1"]
+    users = [user for _, _, user in INSTANCES]
+    for finding, metric in zip(found.findings, ("bleu", "rouge"), strict=True):
+        rows_a, rows_b = (run.rows(metric) for run in pair)
+        own = paired(pair[0].metrics[metric].aggregate, rows_a, rows_b, users)[finding.column.name]
+        assert finding.difference == own
+        assert finding.outcome == "better"
+    assert compare(pair[1], pair[0]).verdict.outcome == "worse"
+
+
+def test_which_scores_decide(tmp_path: Path, pair: tuple[FinishedRun, FinishedRun]) -> None:
+    """The paper's of those that both have; a score by its name, or all."""
+
+    def asked(comparison: Comparison) -> list[str]:
+        found = [finding.column.name for finding in comparison.verdict.findings]
+        assert [line.column.name for line in comparison.lines if line.category == "Toys"] == found
+        return found
+
+    default = compare(*pair)
+    assert (asked(default), default.others) == (["rouge1", "bleu"], ["rougeL"])
+    assert "Not compared: rougeL (--scores all, or their names)." in render(default)
+    assert asked(compare(*pair, scores="all")) == ["rouge1", "rougeL", "bleu"]
+    assert asked(compare(*pair, scores="rougeL")) == ["rougeL"]
+    for wrong in ("rougeL,rouge2", "", "rougeL,"):
+        with pytest.raises(ConfigError, match="is not a column that both runs have"):
+            compare(*pair, scores=wrong)
+    # Those of another task's own metrics; where they are not there, any that is better one way.
+    metrics = {"metrics": ["rouge", "length"]}
+    for task, names in (("lamp-4", ["rouge1", "rougeL"]), ("lamp-3", ["rouge1", "rougeL"])):
+        settings = {"settings": {**A.settings, "task": task}}
+        runs = [replace(made, **metrics, **settings).run(tmp_path / task / name) for name, made in (("a", A), ("b", B))]
+        assert asked(compare(*runs)) == names
+
+
+def test_runs_of_the_same_texts(pair: tuple[FinishedRun, FinishedRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _ = pair
+    same = compare(a, a)
+    assert same.verdict.outcome == "the same"
+    assert same.data["verdict"]["text"] == "A and B have the same texts for all 36 instances."
+    assert "of 9 users, for 36 of which both wrote the same." in " ".join(render(same).split())
+    # What a model's numbers owe to the company that a text had in its batch is no difference.
+    again, real = replace(a), FinishedRun.rows
+    monkeypatch.setattr(FinishedRun, "rows", lambda run, name: real(run, name) * (1 + 1e-7 * (run is again)))
+    assert compare(a, again).verdict.outcome == "the same"
+
+
+def test_all_of_it_as_data(
+    tmp_path: Path, pair: tuple[FinishedRun, FinishedRun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = compare(*pair, changed=2)
+    for name, made in (("run-a", A), ("run-b", B)):
+        made.run(tmp_path / "results" / "runs" / name)
+    command = ["compare", "run-a", "run-b", "--changed", "2", "--results", str(tmp_path / "results")]
+    assert main([*command, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data == comparison.data
+    assert data["verdict"]["text"] == comparison.verdict.words()
+    (first, _), (line, *_) = data["pooled"], data["categories"]
+    finding = comparison.verdict.findings[0]
+    assert (first["outcome"], first["detectable"]) == ("better", finding.detectable)
+    assert first["p_holm"] == finding.adjusted >= first["p"]
+    assert (line["category"], line["difference"]) == ("Toys", comparison.lines[0].difference.value)
+    assert [change["text_b"] for change in data["changed"]] == [change.text_b for change in comparison.changes]
+    assert main([*command, "--scores", "rogue1"]) == 2
+    assert "'rogue1' is not a column that both runs have; did you mean 'rouge1'?" in capsys.readouterr().err
 
 
 # ---- changed instances
@@ -249,7 +325,7 @@ def test_a_score_for_which_lower_is_better_is_marked(tmp_path: Path) -> None:
     shorter = {instance: " ".join(text.split()[:4]) for instance, text in B.texts.items()}
     a = replace(A, metrics=["rouge", "size"]).run(tmp_path / "a")
     b = replace(B, metrics=["rouge", "size"], texts=shorter).run(tmp_path / "b")
-    comparison = compare(a, b, changed=1, by="size")
+    comparison = compare(a, b, changed=1, by="size", scores="rouge1,size")
     lines = [line for line in comparison.lines if line.column.name == "size"]
     assert [line.b for line in lines] == [4, 4]
     assert all(line.difference.high < 0 for line in lines)
@@ -306,7 +382,7 @@ def test_a_column_that_one_run_lacks_is_left_out_and_named(
 def test_a_metric_with_its_own_resampling_is_said_to_differ(tmp_path: Path) -> None:
     options = {"rouge": {"average": "bootstrap_median"}}
     runs = [replace(made, options=options).run(tmp_path / name) for name, made in (("a", A), ("b", B))]
-    notes = compare(*runs).notes
+    notes = compare(*runs, by="bleu", scores="all").notes
     assert [note.partition(" is compared")[0] for note in notes] == ["R-1", "R-L"]
 
 
@@ -363,7 +439,7 @@ def test_where_a_metric_gives_no_score_it_is_left_out_and_said(
         return real(self, rows, weights)
 
     monkeypatch.setattr(Rouge, "aggregate", refusing)
-    comparison = compare(a, b, changed=36, by="rouge1")
+    comparison = compare(a, b, changed=36, by="rouge1", scores="all")
     assert {line.column.name for line in comparison.lines if line.category == "Maps"} == {"bleu"}
     assert {line.column.name for line in comparison.lines if line.category == "Toys"} == {"rouge1", "rougeL", "bleu"}
     assert comparison.notes == ["Left out: rouge in Maps, where it gives no score."]
@@ -444,9 +520,9 @@ def test_says_what_differs(
 
 
 def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
-    comparison = compare(*pair, changed=2)
+    comparison = compare(*pair, changed=2, scores="all")
     shown = render(comparison)
-    assert shown.startswith("A: run-a\nB: run-b\n")
+    assert shown.startswith(f"A: run-a\nB: run-b\n\n{comparison.verdict.words()[:60]}")
     assert max(map(len, shown.splitlines())) <= 120
     line = next(line for line in comparison.lines if (line.category, line.column.name) == ("Maps", "bleu"))
     row = next(text for text in shown.splitlines() if text.split()[:2] == ["Maps", "BLEU"])
@@ -461,8 +537,8 @@ def test_the_text_for_a_terminal(pair: tuple[FinishedRun, FinishedRun]) -> None:
         f"{line.adjusted:.4f}",
     ]
     words = " ".join(shown.split())
-    assert "Paired on 36 instances (Toys 18, Maps 18)." in words
-    assert "adjusted for the 6 tests" in words
+    assert "Paired on 36 instances (Toys 18, Maps 18) of 9 users. " in words
+    assert "p (Holm): adjusted for the 6 tests of this table alone" in words
     for change in comparison.changes:
         assert f"{change.instance}: R-1 {change.a:.4f} -> {change.b:.4f} ({change.b - change.a:+.4f})" in words
         for text in (f"A: {change.text_a}", f"B: {change.text_b}", f"reference: {change.reference}"):

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from bench.commands.options import add_results
 from bench.terminal import show
 
-HELP = "two runs on the same instances: differences, intervals, p, texts"
+HELP = "is one run better than another, and by how much? A verdict, differences, intervals, p, texts"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
+    parser.description = (
+        "Two complete runs on the instances that both have, paired and clustered by user: a verdict over all users, "
+        "with the smallest difference that they could have shown, then each score by category."
+    )
     parser.add_argument("runs", nargs=2, metavar="RUN", help="names of two runs, or parts of them; B minus A is shown")
+    parser.add_argument(
+        "--scores",
+        metavar="NAMES",
+        help="the scores that decide: names with commas between them, or all (default: the paper's four, or those of "
+        "another task); p are adjusted for how many they are",
+    )
+    parser.add_argument("--json", action="store_true", help="print it all as one JSON object")
     parser.add_argument(
         "--changed", type=int, default=5, metavar="N", help="how many changed texts to show (default: 5)"
     )
@@ -25,4 +37,5 @@ def run(arguments: argparse.Namespace) -> None:
     import bench
 
     a, b = arguments.runs
-    show(bench.compare(a, b, arguments.changed, arguments.by, arguments.results))
+    comparison = bench.compare(a, b, arguments.changed, arguments.by, arguments.results, arguments.scores)
+    show(json.dumps(comparison.data, indent=2, allow_nan=False) if arguments.json else comparison)

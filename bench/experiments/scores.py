@@ -16,6 +16,7 @@ from bench import uniqueness
 from bench.config import RunConfig
 from bench.data.load import DEMO, REVIEWS
 from bench.errors import ConfigError, DataError
+from bench.experiments.answers import answers_of
 from bench.experiments.spec import SIZE, Experiment, RowSpec
 from bench.finished import FinishedRun, finished
 from bench.job import Job
@@ -146,6 +147,7 @@ def assemble_tasks(
         columns_of={head: tables[task].columns for (task, _), head in heads.items()},
         rows=rows,
         notes=[*_misfits(parts), *dict.fromkeys(notes)],
+        answers=[f"{task}: {answer}" for task, table in tables.items() for answer in table.answers],
     )
     return _adjusted(joined)
 
@@ -194,6 +196,7 @@ def _assembled(
             *experiment.notes,
         ],
         groups=list({row.group.name: row.group for row in rows}.values()),
+        answers=answers_of(experiment, scored, [instance for chosen in panels.values() for instance in chosen]),
     )
     return _with_ps(table, _ps(table, rows, panels) if significance else {})
 

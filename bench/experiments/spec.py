@@ -10,6 +10,8 @@ groups:
       - {label: RAG with BM25, set: {method: rag, retriever: bm25}}
 notes: []
 
+`answers: [{row: RAG with BM25, against: RAG}]` has the verdict on two rows said under the table; without `row` the best
+row's.
 `tasks: {lamp-3: [mae, rmse], lamp-4: [rouge1]}` in the place of columns runs the rows on several tasks.
 `rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not;
 `more_groups` and `more_notes` then stand behind its groups and notes.
@@ -80,6 +82,15 @@ class GroupSpec(Section):
         return [row.label for row in self.rows]
 
 
+class AnswerSpec(Section):
+    """What the rows are there to answer: is one better than another, paired by user over all categories?"""
+
+    row: str | None = None
+    """Label of a row. Default: the best of the ranked rows but `against`, by the first column over all categories."""
+    against: str
+    """Label of a row."""
+
+
 class FigureSpec(Section):
     """How scores are drawn: lines over rows whose labels are numbers, or a bar for each row."""
 
@@ -114,6 +125,8 @@ class Experiment(Section):
     """The model of the paper's numbers, where its rows do not name it."""
     instance: str | None = None
     """For texts: which instance. Default: one that is chosen without a look at the texts of any method."""
+    answers: tuple[AnswerSpec, ...] = ()
+    """What is tested and said in words under the table."""
     notes: tuple[str, ...] = ()
     other_methods: str | None = None
     """Name of the group of registered methods that no row names."""
@@ -135,14 +148,19 @@ class Experiment(Section):
                     raise ValueError(f"row '{row.label}': 'minus' must name two rows of runs, not '{missing[0]}'")
                 if group.ranked:
                     raise ValueError(f"row '{row.label}': a difference stands in a group with 'ranked: false'")
+        if self.answers and (self.content != "scores" or self.figure):
+            raise ValueError("'answers' are for a table of scores")
+        for label in (label for answer in self.answers for label in (answer.row, answer.against)):
+            if label is not None and labels.count(label) != 1:
+                raise ValueError(f"'answers' must name rows of runs, not '{label}'")
         lines = self.figure is not None and self.figure.kind == "lines"
         if lines and (wrong := [row.label for group in self.groups for row in group.rows if not row.is_number]):
             raise ValueError(f"row '{wrong[0]}': a figure of lines needs a number as its label, such as 8")
         return self
 
     def for_model(self, model: str) -> Experiment:
-        """The experiment without the rows that it leaves out for a model, and differences from those. Raises
-        `ConfigError` if no row is left."""
+        """The experiment without the rows that it leaves out for a model, and without the differences from those and
+        the answers about them. Raises `ConfigError` if no row is left."""
         out = {
             row.label for group in self.groups for row in group.rows if row.except_models and row.except_models in model
         }
@@ -153,7 +171,8 @@ class Experiment(Section):
                 groups.append(group.model_copy(update={"rows": rows}))
         if not groups:
             raise ConfigError(f"the experiment '{self.title}' has no row for model {model}: see its except_models")
-        return self.model_copy(update={"groups": tuple(groups)})
+        answers = tuple(answer for answer in self.answers if not out & {answer.row, answer.against})
+        return self.model_copy(update={"groups": tuple(groups), "answers": answers})
 
     def of_task(self, task: str) -> Experiment:
         """What an experiment of several tasks says of one."""
@@ -203,7 +222,9 @@ def read_experiment(name: str) -> tuple[str, Experiment]:
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         near = ""
         if first["type"] == "extra_forbidden":
-            keys = [key for kind in (Experiment, GroupSpec, RowSpec, FigureSpec) for key in kind.model_fields]
+            keys = [
+                key for kind in (Experiment, GroupSpec, RowSpec, AnswerSpec, FigureSpec) for key in kind.model_fields
+            ]
             near = registry.near_match(str(first["loc"][-1]), keys).removesuffix(".")
         raise ConfigError(f"{path}: {sentence(first)}{near}") from None
 
@@ -214,6 +235,9 @@ def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
         near = registry.near_match(name, experiment_names())
         raise ConfigError(f"rows_of: there is no shipped experiment '{name}'{near} See: bench list experiments")
     whole: dict[str, Any] = yaml_text.read(FOLDER / f"{name}.yaml")
+    if {"groups", "figure"} & content.keys():
+        # Answers are about rows of a table.
+        whole.pop("answers", None)
     for key in ("groups", "notes"):
         more = content.pop(f"more_{key}", [])
         if not isinstance(more, list):

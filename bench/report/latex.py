@@ -140,7 +140,7 @@ def latex(table: Table) -> str:
     parts = [("table*" if len(panel) > 1 else "table", _tabular(table, panel)) for panel in _panels(table)]
     best = r"Best value of a column in its group \textbf{bold}, second best \underline{underlined}"
     signs = legend(table, best, "Small figures", escape_latex, r"$^\dagger$")
-    notes = " ".join([*signs, *map(escape_latex, table.notes)])
+    notes = " ".join([*signs, *map(escape_latex, [*table.notes, *table.answers])])
     return "\n".join([*lines, *latex_floats(table.id, table.title, parts, COLUMN_GAP / 2, notes), ""])
 
 

@@ -13,6 +13,9 @@ from bench.report.text import rest
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """What no page can hold, and what would steer a terminal."""
 
+ANSWERS = "What the rows tell"
+"""Stands above a table's answers."""
+
 # ---- Markdown
 
 
@@ -47,7 +50,10 @@ def markdown(table: Table) -> str:
         lines.append("")
     best = "Best value of a column in its group **bold**, second best <u>underlined</u>"
     notes = [*legend(table, best, "In brackets", escape_markdown), *map(escape_markdown, table.notes)]
-    return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+    lines += [*(f"- {note}" for note in notes), ""]
+    if table.answers:
+        lines += [f"#### {ANSWERS}", "", *(f"- {escape_markdown(answer)}" for answer in table.answers), ""]
+    return "\n".join(lines)
 
 
 def _markdown_cell(cell: Cell | None, place: Place, mark: Mark | None) -> str:
@@ -101,7 +107,10 @@ def html(table: Table) -> str:
         lines.append("</tbody>")
     best = "Best value of a column in its group <b>bold</b>, second best <u>underlined</u>"
     notes = [*legend(table, best, "Small figures", escape_html), *map(escape_html, table.notes)]
-    return "\n".join([*lines, "</table>", html_notes(notes)])
+    lines += ["</table>", html_notes(notes)]
+    if table.answers:
+        lines += [f"<h4>{ANSWERS}</h4>", html_notes(list(map(escape_html, table.answers)))]
+    return "\n".join(lines)
 
 
 def _html_cell(cell: Cell | None, place: Place, mark: Mark | None) -> str:

@@ -103,6 +103,8 @@ class Table:
     groups: Sequence[Group]
     columns_of: Mapping[str, Sequence[Column]] = field(default_factory=dict)
     """The columns of categories that have others than `columns`."""
+    answers: Sequence[str] = ()
+    """What its rows tell of each other, in sentences, and what these promise."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.id):

@@ -42,7 +42,8 @@ def plain(table: Table) -> str:
             ]
             blocks.append("\n".join([category_name(category), *lines]))
     notes = [*legend(table, "* best of the column in its group", "In brackets", str), *table.notes]
-    return "\n\n".join([*blocks, "\n".join(" ".join(note.split()) for note in notes)]) + "\n"
+    blocks += ["\n".join(" ".join(line.split()) for line in lines) for lines in (notes, table.answers) if lines]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _columns(table: Table, category: str, marked: Mapping[tuple[int, Key], Mark]) -> list[list[str]]:

@@ -296,11 +296,15 @@ def test_the_lowest_is_the_best_where_the_metric_says_so(
     shop_config: Path, tmp_path: Path, scripted: Any, example: None
 ) -> None:
     """An installed metric: its own head in every rendering, and rows tested against the one with the lowest score."""
-    rows = [{"label": name, "set": {"method": name}} for name in ("copy", "whisper")]
-    content = CONTENT | {"columns": ["size"], "groups": [{"rows": rows}]}
+    rows = [{"label": name, "set": {"method": name}} for name in ("copy", "whisper", "nonperso")]
+    groups = [{"rows": rows[:2]}, {"name": "Control", "ranked": False, "rows": rows[2:]}]
+    content = CONTENT | {"columns": ["size"], "groups": groups, "answers": [{"against": "nonperso"}]}
     settings = read_config(str(shop_config)) | {"metrics": ["size"]}
     (printed, *_) = run_experiment(str(write(tmp_path, content)), settings, significance=True)
     assert "Size" in printed
+    assert (
+        "\nwhisper (the best of copy, whisper by Size) cannot be told from nonperso by so few users in Size" in printed
+    )
     lines = {line["row"]: line for line in csv.DictReader((tmp_path / "results" / "tables" / "small.csv").open())}
     assert float(lines["whisper"]["value"]) == 1 < float(lines["copy"]["value"])
     assert lines["whisper"]["p"] == "" != lines["copy"]["p"]
@@ -313,8 +317,9 @@ def test_seeds(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) ->
     """Mean and deviation over runs that differ in the seed, those of adapters too."""
     settings = read_config(str(shop_config)) | {"seed": 4}
     groups = [{"rows": [{"label": "Copy", "set": {"method": "copy"}}, {"label": "PPlug", "set": {"method": "pplug"}}]}]
-    path = str(write(small.parent, CONTENT | {"groups": groups}))
-    run_experiment(path, settings, seeds=3, suffix="-seeds3")
+    answers = [{"row": "PPlug", "against": "Copy"}]
+    path = str(write(small.parent, CONTENT | {"groups": groups, "answers": answers, "columns": ["rouge1"]}))
+    (printed, *_) = run_experiment(path, settings, seeds=3, suffix="-seeds3")
     records = [RunRecord.read(path) for path in (tmp_path / "results" / "runs").glob("pplug*/run.json")]
     seeds = sorted((record.config["seed"], record.config["train"]["seed"]) for record in records)
     assert seeds == [(4, 42), (5, 43), (6, 44)]
@@ -327,6 +332,9 @@ def test_seeds(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) ->
     assert float(line["sd"]) == pytest.approx(statistics.stdev(values))
     text = (tmp_path / "results" / "tables" / "small-seeds3.md").read_text()
     assert "seeds 4, 5, 6, each with adapters of its own" in text
+    (copied,) = [float(one["value"]) for one in lines if one["row"] == "Copy"]
+    difference = statistics.mean(values) - copied
+    assert f"PPlug cannot be told from Copy by so few users in R-1 ({difference:+.4f}" in printed
 
 
 def test_several_configurations_repeat_the_rows(small: Path, shop_config: Path, tmp_path: Path, scripted: Any) -> None:
@@ -453,7 +461,9 @@ def test_a_difference_goes_with_a_row_it_is_made_of(small: Path) -> None:
         {"rows": [RANKED[0] | {"except_models": "32B"}, RANKED[1]]},
         {"name": "Gain", "ranked": False, "rows": [{"label": "Gain", "minus": ["Copy", "RAG"]}]},
     ]
-    _, experiment = read_experiment(str(write(small.parent, CONTENT | {"groups": groups})))
+    answers = [{"against": "Copy"}, {"row": "Copy", "against": "RAG"}]
+    _, experiment = read_experiment(str(write(small.parent, CONTENT | {"groups": groups, "answers": answers})))
+    assert [answer.against for answer in experiment.for_model("x-32B").answers] == ["Copy"]
     assert [row.label for group in experiment.for_model("x-32B").groups for row in group.rows] == ["Copy"]
     assert len(experiment.for_model("x-7B").groups) == 2
 
@@ -471,6 +481,14 @@ def test_groups_and_notes_behind_those_of_another_experiment(tmp_path: Path) -> 
     assert whole.groups[:-1] == shipped.groups
     assert (whole.groups[-1].name, whole.groups[-1].labels) == ("Mine", ["RAG", "Copy"])
     assert whole.notes == (*shipped.notes, "Mine.")
+
+
+def test_answers_go_with_the_rows_that_they_are_about(tmp_path: Path) -> None:
+    _, shipped = read_experiment("table1")
+    more = {"rows_of": "table1", "more_groups": [{"name": "Mine", "rows": [{"label": "x", "set": {"method": "rag"}}]}]}
+    assert read_experiment(str(write(tmp_path, more)))[1].answers == shipped.answers != ()
+    assert read_experiment(str(write(tmp_path, {"rows_of": "table1", "groups": [{"rows": RANKED}]})))[1].answers == ()
+    assert [answer.row for answer in shipped.for_model("x-32B").answers] == [None, None]
 
 
 def test_table_1_extended_is_table_1_and_two_methods() -> None:
@@ -507,11 +525,18 @@ def test_a_name_that_no_file_can_have_is_changed(shop_config: Path, tmp_path: Pa
 
 def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: Path, scripted: Any) -> None:
     settings = read_config(str(shop_config))
-    path = write(tmp_path, CONTENT | {"groups": [{"rows": RANKED}]})
+    answers = [{"row": "Copy", "against": "RAG"}]
+    path = write(tmp_path, CONTENT | {"groups": [{"rows": RANKED}], "answers": answers})
     produce([str(path)], {"plain": settings, "short": settings | {"k": 1}}, Options())
     lines = list(csv.DictReader((tmp_path / "results" / "tables" / "small.csv").open()))
     model = Path(settings["model"]).name
     assert {line["group"] for line in lines} == {f"{model} (plain)", f"{model} (short)"}
+    # Answered for each by itself.
+    for suffix in (".md", ".html", ".tex"):
+        text = (tmp_path / "results" / "tables" / f"small{suffix}").read_text()
+        for group in ("plain", "short"):
+            assert f"({group}): Copy cannot be told from RAG by so few users in BLEU (" in text.replace("\\", "")
+        assert "Paired over the 3 users of all categories as one sample." in text
 
 
 @pytest.mark.parametrize(
@@ -545,6 +570,14 @@ def test_configurations_with_one_model_stand_apart(shop_config: Path, tmp_path: 
         (
             CONTENT | {"groups": [{"rows": [row | {"except_models": "qwen"} for row in RANKED]}]},
             r"the experiment 'A small comparison' has no row for model .*: see its except_models",
+        ),
+        (
+            CONTENT | {"groups": [{"rows": RANKED}], "answers": [{"row": "Copy", "against": "RAD"}]},
+            r"small\.yaml: the file: .*'answers' must name rows of runs, not 'RAD'",
+        ),
+        (
+            CONTENT | {"answers": [{"against": "RAG"}], "figure": {"kind": "bars", "x": "K"}},
+            r"small\.yaml: the file: .*'answers' are for a table of scores",
         ),
         ({"rows_of": "table9", "more_groups": 3}, r"more_groups must be a list, as groups is"),
         ({"more_groups": []} | CONTENT, r"small\.yaml: more_groups: there is no such key"),

@@ -297,7 +297,10 @@ def test_control_characters_are_in_no_rendering(render: Callable[[Table], str]) 
 def test_text_by_hand() -> None:
     cells = {("Books", "rouge1"): Cell(0.25, 0.2, 0.3, 0.3149), ("Books", "bleu"): Cell(12, 11, 13.5)}
     rows = [Row("RAG", "", cells), Row("DEP", "", {("Books", "rouge1"): Cell(0.5, 0.4, 0.6)})]
-    shown = Table("t", "Title", ["Books"], scores("rouge1", "bleu"), rows, ["A note."], [Group("", True)])
+    answers = ["DEP is better\nthan RAG.", "5% at most."]
+    shown = Table(
+        "t", "Title", ["Books"], scores("rouge1", "bleu"), rows, ["A note."], [Group("", True)], answers=answers
+    )
     assert plain(shown) == (
         "Title\n\nBooks\n"
         "Method                           R-1                    BLEU\n"
@@ -306,8 +309,14 @@ def test_text_by_hand() -> None:
         "  difference  −0.0649\n"
         "DEP           *0.5000 [0.400, 0.600]                       –\n\n"
         "* best of the column in its group.\nIn brackets: 95% bootstrap intervals over users.\n"
-        "Paper: what the paper reports; difference: ours minus the paper's.\nA note.\n"
+        "Paper: what the paper reports; difference: ours minus the paper's.\nA note.\n\n"
+        "DEP is better than RAG.\n5% at most.\n"
     )
+    assert markdown(shown).endswith(
+        "- A note.\n\n#### What the rows tell\n\n- DEP is better than RAG.\n- 5% at most.\n"
+    )
+    assert "<h4>What the rows tell</h4>\n<ul class='notes'>\n<li>DEP is better than RAG.</li>\n" in html(shown)
+    assert r"A note. DEP is better than RAG. 5\% at most." in latex(shown)
 
 
 @pytest.mark.parametrize("columns", range(1, 14))
