@@ -80,7 +80,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rating-scale",
         metavar="MIN-MAX",
-        help="the lowest and the highest rating there can be, e.g. 0-20 for ratings like 13/20 or 6.5 (default: 1-5)",
+        help="the lowest and the highest rating there can be, e.g. 0-20 for ratings like 13/20 or 6.5 (default: 0.5-5)",
     )
     parser.add_argument(
         "--quoting",
@@ -123,7 +123,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         arguments.map, arguments.allow_missing, arguments.timestamps, arguments.quoting, arguments.rating_scale, found
     )
     if arguments.layout == "dpl" and columns.scale != STARS:
-        raise ConfigError("--layout dpl: the published form knows ratings of 1 to 5 alone; leave it out")
+        raise ConfigError("--layout dpl: the published form knows ratings of up to 5 stars alone; leave it out")
     category = arguments.category or re.sub(r"[^\w-]+", "_", reviews.name.partition(".")[0]).strip("_")
     summary = prepare(
         reviews,

@@ -19,12 +19,13 @@ class Scale:
         return f"{self.low:g}-{self.high:g}"
 
     def shown(self, rating: float) -> str | float:
-        """A rating as a prompt shows it: "13/20", but one of 1 to 5 stars as the number that the paper shows."""
-        return rating if self == STARS else f"{rating:g}/{self.high:g}"
+        """A rating as a prompt shows it: "13/20", but one of up to 5 stars as the number that the paper shows."""
+        stars = self.low > 0 and self.high == STARS.high
+        return rating if stars else f"{rating:g}/{self.high:g}"
 
 
-STARS = Scale(1, 5)
-"""That of Amazon's reviews, and of the paper's."""
+STARS = Scale(0.5, 5)
+"""That of Amazon's reviews, and of the paper's; some shops have half stars."""
 
 
 def read_scale(text: str) -> Scale:
