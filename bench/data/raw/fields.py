@@ -62,6 +62,11 @@ class Fields:
         if absent := [name for name in self.kinds if self.column(name) and self.column(name) not in columns]:
             raise self._absent(absent, columns)
 
+    def check_any(self, columns: Sequence[str]) -> None:
+        """Raise `DataError` if none of the fields' columns is among those of the file."""
+        if columns and not set(self.used_columns()) & set(columns):
+            self.check_columns(columns)
+
     def _absent(self, names: Sequence[str], columns: Sequence[str]) -> DataError:
         listed, sought = ", ".join(columns), ", ".join(f"'{self.column(name)}'" for name in names)
         has = f", which has: {listed if len(listed) <= 200 else listed[:200] + '...'}" if columns else ""

@@ -18,7 +18,7 @@ from bench.data.raw.background import BackgroundReader, gzipped
 from bench.data.raw.columns import LONG, RATING, TIME
 from bench.data.raw.database import Database
 from bench.data.raw.fields import UNREADABLE, Fields, FieldSql
-from bench.data.raw.formats import Format, format_of
+from bench.data.raw.formats import Format, column_names, format_of
 from bench.data.raw.problems import expected, off_scale, told_otherwise, too_many
 from bench.errors import DataError
 
@@ -107,6 +107,8 @@ class RawFile:
         if rows + rejected == 0:
             raise DataError(f"{self.path} is empty; give a file that has a row for each {self._fields.noun}")
         absent = self._fields.check_present(gaps) if gaps and not whole else []
+        if bad == rows:  # maybe since its columns have other names
+            self._fields.check_any(column_names(self.path, self._fields.columns.quoting))
         if bad == rows or bad + rejected > max_bad:
             self._check_scale(first, reason, bad + rejected, rows)
             raise too_many(self.path, reason, bad + rejected, rows + rejected, max_bad)
