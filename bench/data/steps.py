@@ -23,8 +23,8 @@ from bench.data.raw.columns import ITEM_FIELDS, REVIEW_FIELDS, ColumnMap
 from bench.data.raw.database import connect
 from bench.data.raw.fields import Fields
 from bench.data.raw.file import RawFile, Selection
-from bench.data.splitting import INPUTS, TRAIN
-from bench.data.thresholds import Thresholds
+from bench.data.splitting import TRAIN
+from bench.data.thresholds import INPUTS, Thresholds
 from bench.errors import DataError
 
 if TYPE_CHECKING:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from bench.data.splitting import INPUTS
 from bench.errors import ConfigError
+
+INPUTS = 10
+"""Reviews of a user that become targets: eight for training, one for validation, one for the test."""
 
 
 @dataclass(frozen=True)

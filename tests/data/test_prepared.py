@@ -14,7 +14,7 @@ from bench.data.corpus import collection_paused
 from bench.data.layouts.prepared import Prepared
 from bench.data.manifest import SCHEMA, Manifest
 from bench.data.prepare import prepare
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 from bench.records import Fields, Record
 

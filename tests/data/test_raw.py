@@ -24,7 +24,7 @@ import pytest
 
 from bench.data.prepare import prepare
 from bench.data.raw.columns import read_column_map
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 
 Record = dict[str, Any]
@@ -842,7 +842,7 @@ def test_parquet_times_do_not_depend_on_where_one_is(tmp_path: Path, zone: str) 
     (tmp_path / "i.jsonl").write_bytes(lines(good_items()))
     code = (
         "import sys; from pathlib import Path\n"
-        "from bench.data.prepare import prepare; from bench.data.steps import Thresholds\n"
+        "from bench.data.prepare import prepare; from bench.data.thresholds import Thresholds\n"
         "files = map(Path, sys.argv[1:3])\n"
         f"prepare(*files, 'Toys', Path(sys.argv[3]), print, Thresholds{(1, 99, 1, 1, 11, 99, 1, 1)})"
     )

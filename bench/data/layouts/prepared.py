@@ -12,8 +12,8 @@ from bench.data.corpus import SPLITS, Corpus, collection_paused
 from bench.data.manifest import ITEM_COLUMNS, REVIEW_COLUMNS, Manifest
 from bench.data.raw.columns import SCALE
 from bench.data.scale import STARS, Scale, read_scale
-from bench.data.splitting import INPUTS, user_instances
-from bench.data.thresholds import changed
+from bench.data.splitting import user_instances
+from bench.data.thresholds import INPUTS, changed
 from bench.errors import ConfigError, DataError
 from bench.records import ABSENT, Instance, Record
 from bench.tasks.reviews import Item, review

@@ -92,7 +92,8 @@ def column_names(path: Path, quoting: str = "") -> list[str]:
                 return _header(path, _is_quoted(path, quoting))[0]
             case ".parquet" | ".pq":
                 return list(pl.read_parquet_schema(path))
-        return list(json.loads(_first_line(path)))
+        first = json.loads(_first_line(path))
+        return list(first) if isinstance(first, dict) else []
     except (OSError, EOFError, zlib.error, ValueError, TypeError, DataError, pl.exceptions.PolarsError):
         return []
 
