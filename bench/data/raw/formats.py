@@ -126,9 +126,10 @@ def _header(path: Path, quoted: bool) -> tuple[list[str], str]:
     if not names:
         raise DataError(f"{path} is empty or does not begin with a line of column names; add one")
     for name in names:
-        if not name or names.count(name) > 1:
-            raise DataError(f"{path}: the column name '{name}' is empty or occurs twice; change it")
-    return names, separator
+        if name and names.count(name) > 1:
+            raise DataError(f"{path}: the column name '{name}' occurs twice; change it")
+    # Numbers of rows are often written into a column without a name.
+    return [name or f"(column {place})" for place, name in enumerate(names, start=1)], separator
 
 
 def _select(fields: Fields, reader: str, field: Callable[[str, str], str]) -> str:
