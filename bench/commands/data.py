@@ -24,7 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_fetch(
         actions.add_parser("fetch", help="bring published data, or a category's raw files, from the hub to a folder")
     )
-    _add_stats(actions.add_parser("stats", help="sizes beside the paper's (Table 4), and how far a run can be trusted"))
+    _add_stats(
+        actions.add_parser("stats", help="sizes beside the paper's (Table 4), floors, and how far a run can be trusted")
+    )
     _add_demo(actions.add_parser("demo", help="write a task's invented data to a folder, in its published layout"))
 
 
