@@ -20,6 +20,7 @@ from bench.data.export import EXPORT
 from bench.data.folders import discard, missing_folders
 from bench.data.manifest import Manifest, Summary
 from bench.data.raw.background import BackgroundReader
+from bench.data.raw.checkpoint import SCANS
 from bench.data.raw.columns import COLUMN_MAPS, ColumnMap
 from bench.data.raw.file import identity
 from bench.data.steps import LEFT_OUT, Progress, Steps
@@ -62,7 +63,8 @@ def prepare(
     try:
         if (out / category).exists():
             return _existing(out / category, background.sources()[::-1], how, max_bad_lines, progress)
-        versions = [version("personalization-bench"), version("duckdb")]  # a hash is the same within a version
+        # A hash is the same within a version of DuckDB; what a scan keeps has a form of its own.
+        versions = [version("personalization-bench"), version("duckdb"), SCANS]
         files = [list(identity(path)) for path in paths]
         task = {"files": files, "max_bad_lines": max_bad_lines, "versions": versions} | how
         with _workplace(out, category, task) as work:
