@@ -15,7 +15,7 @@ from bench.data.peers import Peers
 from bench.errors import ConfigError, PluginError
 from bench.prompting import fitting, longest_prefix
 from bench.protocols import Retriever, Task
-from bench.records import Fields, Instance, Prompt, Record
+from bench.records import Absent, Fields, Instance, Prompt, Record
 from bench.templates import Templates
 
 
@@ -254,9 +254,12 @@ class _Rendering:
         return values | {"number": str(index + 1), "index": str(index)}
 
     def _values(self, fields: Fields) -> dict[str, str]:
-        if not self.soft:
-            return {name: str(value) for name, value in fields.items()}
-        return {name: without_placeholders(str(value), self.context.marks) for name, value in fields.items()}
+        def text(value: str | float) -> str:
+            if isinstance(value, Absent):
+                return value
+            return without_placeholders(str(value), self.context.marks) if self.soft else str(value)
+
+        return {name: text(value) for name, value in fields.items()}
 
     def fits(self, records: Sequence[Record], target: Fields) -> bool:
         """Whether the prompt keeps the budget."""
@@ -283,7 +286,7 @@ class _Rendering:
         return prompt
 
     def _long(self, fields: Fields) -> list[str]:
-        return [name for name in self.context.task.long_fields if name in fields]
+        return [name for name in self.context.task.long_fields if fields.get(name)]
 
     def _cut_text(self, record: Record, target: Fields) -> Record:
         text = longest_prefix(record.text, lambda text: self.fits([replace(record, text=text)], target))

@@ -27,6 +27,15 @@ _THOUGHT = re.compile(
 _END = re.compile("|".join(re.escape(end) for _, end in THOUGHTS), re.IGNORECASE)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
+
+class Absent(str):
+    """The empty text of a field that the data lack: a template leaves out the line that would show it alone."""
+
+    __slots__ = ()
+
+
+ABSENT = Absent()
+
 Fields = Mapping[str, str | float]
 """What stands in templates, by the name of its placeholder. Numbers are written as Python writes them, e.g. 5.0."""
 

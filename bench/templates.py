@@ -7,7 +7,8 @@ history block), `given` (what is known of the target) and `instruction` (one sen
 ends a part's last line is not of its text: a blank line there makes the text end with one. `{{name}}` is replaced once
 by a value: braces inside review texts stay as they are. What stands between `{{#name}}` and `{{/name}}` is left out
 where that value is empty, e.g. the heading of a history that a user does not have; a mark that has a line to itself
-leaves no line behind.
+leaves no line behind. Neither does a line that is a label and a value, `[Item Title]: {{item_title}}`, where the data
+lack the field (`bench.records.Absent`).
 
 Another wording is another folder of such files (`--set prompts=FOLDER`, with `<method>/[<task>/]<name>.txt` and
 `<task>/<name>.txt`, the latter for a task's own alone); files that are missing there come from the plugins. A method
@@ -28,10 +29,13 @@ from typing import Any
 from bench import registry
 from bench.errors import ConfigError
 from bench.progress import say
+from bench.records import Absent
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _SECTION = re.compile(r"\{\{#(?P<name>\w+)\}\}(?P<line>\n)?(?P<text>.*?)\{\{/(?P=name)\}\}(?(line)\n?)", re.DOTALL)
 _MARK = re.compile(r"\{\{[#/](\w+)\}\}")
+_LABELLED = re.compile(r"[^{}\n]*:[ \t]*\{\{(\w+)\}\}[ \t]*")
+"""A line that is a label and a value."""
 _NO_PARTS = "the file needs '=== system' as its first line and, below it, a line '=== user'"
 _PARTS = re.compile(r"\A=== system\n(?P<system>.*?)\n=== user\n(?P<user>.*)\Z", re.DOTALL)
 _OF_TASK = {"history": "block", "given": "given", "instruction": "instruction"}
@@ -43,11 +47,13 @@ _OF_BLOCK = {"number", "index", "text"}
 
 
 def fill(template: str, values: Mapping[str, str], where: str) -> str:
-    """Replace every `{{name}}` of `template` by `values[name]`, without the sections of names whose value is empty.
-    Raises `ConfigError` for a name without a value."""
+    """Replace every `{{name}}` of `template` by `values[name]`, without the sections of names whose value is empty and
+    the lines of those whose value is absent. Raises `ConfigError` for a name without a value."""
     if _sectioned(template):
         template = _without_empty(template, values)
     # Every other piece is a name.
+    if absent := frozenset(name for name in _pieces(template)[1::2] if isinstance(values.get(name), Absent)):
+        template = _without_lines(template, absent)
     pieces = _pieces(template).copy()
     try:
         pieces[1::2] = [values[name] for name in pieces[1::2]]
@@ -65,6 +71,13 @@ def _without_empty(template: str, values: Mapping[str, str]) -> str:
         return _without_empty(section["text"], values) if values.get(section["name"]) else ""
 
     return _SECTION.sub(kept, template)
+
+
+@lru_cache(1024)
+def _without_lines(template: str, absent: frozenset[str]) -> str:
+    """A template without the lines that are a label and one of these values."""
+    lines = ((line, _LABELLED.fullmatch(line)) for line in template.split("\n"))
+    return "\n".join(line for line, shown in lines if shown is None or shown[1] not in absent)
 
 
 @lru_cache(1024)

@@ -15,7 +15,7 @@ from bench.context import Context, derive_seed
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DataError, PluginError
 from bench.protocols import Retriever, Task
-from bench.records import Instance, Prompt, Record
+from bench.records import ABSENT, Instance, Prompt, Record
 from bench.retrievers.recency import Recency
 from bench.tasks import reviews
 from bench.tasks.reviews import Item, Reviews
@@ -240,6 +240,24 @@ def test_the_tasks_own_parts_stand_in_a_prompt(chat: Chat) -> None:
     # What they take counts, and the target's long fields are cut in them too.
     tight = context(chat, chat.count(prompt) - 12, templates=made(parts))
     assert tight.prompt("write", instance(), [review(1)]).user == "T of Target: DD|<>"
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_the_data_lack_has_no_line_however_short_the_room(soft: bool, chat: Chat) -> None:
+    """Of a text that was cut to nothing the line stays, as it always did."""
+    parts = {
+        "write": "=== system\nS\n=== user\n{{given}}\n{{history}}",
+        "block": "[Title]: {{title}}\n[About]: {{item_description}}\n[Text]: {{text}}",
+        "given": "[About]: {{item_description}}\n[Title]: {{output_title}}",
+    }
+    absent = {"title": ABSENT, "item_description": ABSENT}
+    past = replace(review(1), fields={**review(1).fields, **absent})
+    target = replace(instance(), given={**instance().given, "output_title": ABSENT})
+    here = context(chat, 10_000, templates=made(parts))
+    prompt = here.prompt("write", target, [past], soft=soft)
+    assert prompt.user == "[About]: DDDD\n[Text]: 0123456789"
+    tight = context(chat, chat.count(prompt) - 14, templates=made(parts))
+    assert tight.prompt("write", target, [past], soft=soft).user == "[About]: \n[Text]: "
 
 
 @dataclass(frozen=True)

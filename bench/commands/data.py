@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from bench.commands.options import add_results
 from bench.data.raw.columns import QUOTING, TIMES
+from bench.data.thresholds import HELP as THRESHOLDS
+from bench.data.thresholds import OPTIONS, Thresholds
 from bench.errors import ConfigError
 from bench.files import path_of
 from bench.terminal import show
@@ -21,7 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_fetch(
         actions.add_parser("fetch", help="bring published data, or a category's raw files, from the hub to a folder")
     )
-    _add_stats(actions.add_parser("stats", help="sizes beside the paper's (Table 4), and how far a run can be trusted"))
+    _add_stats(
+        actions.add_parser("stats", help="sizes beside the paper's (Table 4), floors, and how far a run can be trusted")
+    )
     _add_demo(actions.add_parser("demo", help="write a task's invented data to a folder, in its published layout"))
 
 
@@ -40,9 +45,16 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         help="reviews: .csv, .tsv, .parquet, else JSON lines (.gz too)",
     )
     parser.add_argument(
-        "--items", type=path_of, required=True, metavar="FILE", help="what is reviewed: the same formats"
+        "--items",
+        type=path_of,
+        metavar="FILE",
+        help="what is reviewed: the same formats (default: items come out of the reviews' own columns)",
     )
-    parser.add_argument("--category", required=True, metavar="NAME", help="name of the category, e.g. Books")
+    parser.add_argument(
+        "--category",
+        metavar="NAME",
+        help="name of the category, e.g. Books (default: that of the file of reviews)",
+    )
     parser.add_argument(
         "--out", type=path_of, required=True, metavar="FOLDER", help="data set folder; may hold other categories"
     )
@@ -68,6 +80,11 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         help="unit of times that are numbers (default: the layout's), or what comes first in dates like 05/06/2015",
     )
     parser.add_argument(
+        "--rating-scale",
+        metavar="MIN-MAX",
+        help="the lowest and the highest rating there can be, e.g. 0-20 for ratings like 13/20 or 6.5 (default: 0.5-5)",
+    )
+    parser.add_argument(
         "--quoting",
         choices=QUOTING,
         default="",
@@ -83,6 +100,10 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", choices=["dpl"], help="write the category to FOLDER/dpl too, in the form of the published splits"
     )
+    group = parser.add_argument_group("thresholds", "DPL's are the defaults; with others the data set is not DPL's")
+    for name, option in OPTIONS.items():
+        about = f"{THRESHOLDS[name]} (default: %(default)s)"
+        group.add_argument(option, dest=name, type=int, default=getattr(Thresholds, name), metavar="N", help=about)
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -90,23 +111,35 @@ def prepare(arguments: argparse.Namespace) -> None:
     from bench.data.export import export
     from bench.data.prepare import prepare
     from bench.data.raw.columns import read_column_map
+    from bench.data.raw.formats import column_names
+    from bench.data.scale import STARS
     from bench.progress import say
 
     if arguments.max_bad_lines < 0:
         raise ConfigError("--max-bad-lines cannot be negative")
-    out = arguments.out
+    thresholds = Thresholds(**{name: getattr(arguments, name) for name in OPTIONS})
+    thresholds.check()
+    reviews, out = arguments.reviews, arguments.out
+    found = column_names(reviews, arguments.quoting) if arguments.items is None else None
+    columns = read_column_map(
+        arguments.map, arguments.allow_missing, arguments.timestamps, arguments.quoting, arguments.rating_scale, found
+    )
+    if arguments.layout == "dpl" and columns.scale != STARS:
+        raise ConfigError("--layout dpl: the published form knows ratings of up to 5 stars alone; leave it out")
+    category = arguments.category or re.sub(r"[^\w-]+", "_", reviews.name.partition(".")[0]).strip("_")
     summary = prepare(
-        arguments.reviews,
+        reviews,
         arguments.items,
-        arguments.category,
+        category,
         out,
         progress=say,
-        columns=read_column_map(arguments.map, arguments.allow_missing, arguments.timestamps, arguments.quoting),
+        thresholds=thresholds,
+        columns=columns,
         max_bad_lines=arguments.max_bad_lines,
     )
     show("\n".join(summary.lines()))
     if arguments.layout == "dpl":
-        say(f"in the form of the published splits: {export(out, arguments.category)}")
+        say(f"in the form of the published splits: {export(out, category)}")
 
 
 def _add_fetch(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bench.errors import DataError
-from bench.records import Fields, Instance, Record
+from bench.records import Absent, Fields, Instance, Record
 
 SPLITS = ("train", "val", "test")
 _LONG = 64  # characters; a longer field is hashed once and then named by a number
@@ -121,11 +121,14 @@ class _Digest:
         return [known[id(record)] for record in records]
 
     def fields(self, fields: Fields) -> dict[str, object]:
-        """Fields with the numbers of long texts, each in a list, in their place."""
-        return {
-            name: [self._text(value)] if isinstance(value, str) and len(value) > _LONG else value
-            for name, value in fields.items()
-        }
+        """Fields with the numbers of long texts, each in a list, in their place, and None for those that the data
+        lack: a prompt shows these in another way than empty texts."""
+        return {name: self._field(value) for name, value in fields.items()}
+
+    def _field(self, value: str | float) -> object:
+        if isinstance(value, Absent):
+            return None
+        return [self._text(value)] if isinstance(value, str) and len(value) > _LONG else value
 
     def _text(self, text: str) -> int:
         number = self._texts.get(text)

@@ -31,7 +31,8 @@ from bench.batch import Batch
 from bench.data import demo_phrases as words
 from bench.data.corpus import SPLITS, Corpus
 from bench.data.demo_phrases import KINDS, Kind
-from bench.data.splitting import INPUTS, user_instances
+from bench.data.splitting import user_instances
+from bench.data.thresholds import INPUTS
 from bench.records import Instance, Record
 from bench.tasks.reviews import Item, review
 

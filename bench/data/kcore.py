@@ -22,8 +22,9 @@ def joint_core(
     repeats: Codes,
     item_users: int,
     reviews: tuple[int, int],
-) -> tuple[Codes, int]:
-    """Step 5: the positions of the reviews that survive, ascending, and how many passes it took.
+) -> tuple[Codes, int, tuple[int, int, int]]:
+    """Step 5: the positions of the reviews that survive, ascending, how many passes it took, and how many reviews fell:
+    with their item, with a user who has too few, and with one who has too many; whichever is first.
 
     All arrays but `repeats` have an entry a review, in the order of the file; `users` and `items` are codes 0..n-1;
     equal `texts` of a user are equal texts, and are at the positions `repeats`. An item needs `item_users` users; of a
@@ -43,35 +44,43 @@ def joint_core(
     single = np.ones(len(users), dtype=np.bool_)
     single[repeated] = False
     rows = np.arange(len(users))
-    passes = 0
+    passes, fallen = 0, (0, 0, 0)
     while True:
         chosen = repeated[unrepeated(by_item, by_text)]
         per_user = np.bincount(users[rows[single]], minlength=n_users) + np.bincount(users[chosen], minlength=n_users)
         per_item = np.bincount(items[rows[new_user]], minlength=n_items)
-        user_stays = (per_user >= reviews[0]) & (per_user <= reviews[1])
+        enough, user_stays = per_user >= reviews[0], (per_user >= reviews[0]) & (per_user <= reviews[1])
         item_stays = per_item >= item_users
-        stays = item_stays[items[rows]] & user_stays[users[rows]]
+        of_item = item_stays[items[rows]]
+        stays = of_item & user_stays[users[rows]]
         passes += 1
         if stays.all():
-            return rows, passes
+            return rows, passes, fallen
+        few, left = of_item & ~enough[users[rows]], int(stays.sum())
+        of_items, of_few = len(rows) - int(of_item.sum()), int(few.sum())
+        fallen = fallen[0] + of_items, fallen[1] + of_few, fallen[2] + len(rows) - left - of_items - of_few
         rows, single, new_user = rows[stays], single[stays], new_user[stays]
         stays = item_stays[items[repeated]] & user_stays[users[repeated]]
         repeated, by_item, by_text = repeated[stays], by_item[stays], by_text[stays]
 
 
-def history_core(users: Codes, items: Codes, history: Mask, item_users: int, user_reviews: int) -> Mask:
-    """Step 9: marks the history reviews that survive, of those that `history` marks; an item needs `item_users`
-    reviews in the histories, a user `user_reviews`."""
-    alive = history.copy()
+def history_core(
+    users: Codes, items: Codes, history: Mask, item_users: int, user_reviews: int
+) -> tuple[Mask, tuple[int, int]]:
+    """Step 9: marks the history reviews that survive, of those that `history` marks, and how many fell with their item
+    and with their user; an item needs `item_users` reviews in the histories, a user `user_reviews`."""
+    alive, of_items = history.copy(), 0
     left = int(users.max()) + 1
     while True:
         per_item = np.bincount(items[alive], minlength=int(items.max()) + 1)
+        there = int(alive.sum())
         alive &= (per_item >= item_users)[items]
+        of_items += there - int(alive.sum())
         per_user = np.bincount(users[alive], minlength=int(users.max()) + 1)
         alive &= (per_user >= user_reviews)[users]
         before, left = left, int((per_user >= user_reviews).sum())
         if left == before:
-            return alive
+            return alive, (of_items, int(history.sum()) - int(alive.sum()) - of_items)
 
 
 def unrepeated(by_item: Codes, by_text: Codes) -> Mask:

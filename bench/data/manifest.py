@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from bench.data.thresholds import changed
 from bench.errors import DataError
 
 SCHEMA = 2
@@ -25,8 +27,9 @@ ITEM_COLUMNS = ("asin", "title", "description")
 
 @dataclass(frozen=True)
 class Summary:
-    """What preparing a category kept. `reviews` and `items` give the rows left after each step, in order;
-    profile sizes are those of the test split, in reviews (`profile_sd` is the population's)."""
+    """What preparing a category kept. `reviews` and `items` give the rows left after each step, in order, and
+    `removed` the rows that a step left out, by reason, the option that changes it included; profile sizes are those of
+    the test split, in reviews (`profile_sd` is the population's)."""
 
     category: str
     reviews: Mapping[str, int]
@@ -35,12 +38,17 @@ class Summary:
     instances: Mapping[str, int]
     profile_mean: float
     profile_sd: float
+    removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The summary as text for a terminal."""
+        steps = []
+        for step, count in chain(self.items.items(), self.reviews.items()):
+            steps.append(f"  {count:>11,}  {step}")
+            steps += [f"  {'':>11}  - {left:,} {reason}" for reason, left in self.removed.get(step, {}).items()]
         return [
             f"{self.category}",
-            *(f"  {count:>11,}  {step}" for counts in (self.items, self.reviews) for step, count in counts.items()),
+            *steps,
             f"  {self.users:>11,}  users",
             f"  {'':>11}  instances: " + ", ".join(f"{split} {count:,}" for split, count in self.instances.items()),
             f"  {'':>11}  test profile: {self.profile_mean:.2f} reviews on average (sd {self.profile_sd:.2f})",
@@ -49,8 +57,8 @@ class Summary:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a prepared category comes from. A source is {"name", "bytes", "sha256"}; thresholds are DPL's or others;
-    the layout says which columns of the raw files hold what."""
+    """Where a prepared category comes from. A source is {"name", "bytes", "sha256"}; thresholds are DPL's or others,
+    which the file says too ("dpl_thresholds"); the layout says which columns of the raw files hold what."""
 
     category: str
     sources: Sequence[Mapping[str, Any]]
@@ -60,7 +68,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write manifest.json into `folder`."""
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False)
+        told = {"schema": SCHEMA, **asdict(self), "dpl_thresholds": not changed(self.thresholds)}
+        text = json.dumps(told, indent=2, ensure_ascii=False)
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -70,6 +79,7 @@ class Manifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
             schema = values.pop("schema")
+            values.pop("dpl_thresholds", None)  # the thresholds tell
             if schema != SCHEMA:
                 raise DataError(
                     f"{path} has schema {schema}, this version reads {SCHEMA}; prepare the category again with "

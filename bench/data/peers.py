@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from itertools import chain
 
@@ -55,6 +55,10 @@ class Peers:
         if group is None:
             return []
         return [record for record in self._by_group.get(group, ()) if record.user_id not in but]
+
+    def users(self) -> Set[str]:
+        """Those who have a record in the pool."""
+        return {user for user, records in self._by_user.items() if records}
 
     def of_user(self, user_id: str, with_target: bool = False) -> tuple[Record, ...]:
         """A user's own records in the pool, ascending in time; empty for a user whom the data set does not know. With

@@ -20,9 +20,11 @@ from bench.data.export import EXPORT
 from bench.data.folders import discard, missing_folders
 from bench.data.manifest import Manifest, Summary
 from bench.data.raw.background import BackgroundReader
+from bench.data.raw.checkpoint import SCANS
 from bench.data.raw.columns import COLUMN_MAPS, ColumnMap
 from bench.data.raw.file import identity
-from bench.data.steps import LEFT_OUT, Progress, Steps, Thresholds
+from bench.data.steps import LEFT_OUT, Progress, Steps
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 from bench.files import replace_content
 
@@ -31,7 +33,7 @@ _AMAZON_2023 = COLUMN_MAPS["amazon-2023"]
 
 def prepare(
     reviews: Path,
-    items: Path,
+    items: Path | None,
     category: str,
     out: Path,
     progress: Progress,
@@ -41,10 +43,11 @@ def prepare(
 ) -> Summary:
     """Prepare one category into `out`/`category` (see `bench.data.manifest`) and report what was kept.
 
-    `reviews` and `items` are files with the columns that `columns` names. In each, up to `max_bad_lines` rows that
-    cannot be used are left out, counted and reported. If the category is there already, made from the same files in
-    the same way, it is reported and left alone. What was read before an interruption, also a hard one, is not read
-    again. Raises `DataError` for input that cannot be read, for a category that is there from other files, and if
+    `reviews` and `items` are files with the columns that `columns` names; without `items` these columns are all in the
+    file of reviews (`read_column_map` makes such a map), and the items come out of it. In each, up to `max_bad_lines`
+    rows that cannot be used are left out, counted and reported. If the category is there already, made from the same
+    files in the same way, it is reported and left alone. What was read before an interruption, also a hard one, is not
+    read again. Raises `DataError` for input that cannot be read, for a category that is there from other files, and if
     nothing is left; then nothing is written.
     """
     limits = thresholds or Thresholds()
@@ -54,13 +57,15 @@ def prepare(
         raise DataError(f"category '{EXPORT}': the folder of this name is for the published form; take another one")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is not a folder; choose another --out")
-    background = BackgroundReader([items, reviews])  # in the order in which they are needed
+    paths = [reviews] if items is None else [reviews, items]
+    background = BackgroundReader(paths[::-1])  # in the order in which they are needed
     how = {"thresholds": asdict(limits), "layout": columns.described()}
     try:
         if (out / category).exists():
             return _existing(out / category, background.sources()[::-1], how, max_bad_lines, progress)
-        versions = [version("personalization-bench"), version("duckdb")]  # a hash is the same within a version
-        files = [list(identity(path)) for path in (reviews, items)]
+        # A hash is the same within a version of DuckDB; what a scan keeps has a form of its own.
+        versions = [version("personalization-bench"), version("duckdb"), SCANS]
+        files = [list(identity(path)) for path in paths]
         task = {"files": files, "max_bad_lines": max_bad_lines, "versions": versions} | how
         with _workplace(out, category, task) as work:
             if (out / category).exists():  # since a moment ago
@@ -71,8 +76,9 @@ def prepare(
                 Steps(work, background, limits, columns, max_bad_lines, progress), reviews, items, category, result
             )
             sources = background.sources()[::-1]
-            if files != [list(identity(path)) for path in (reviews, items)]:
-                raise DataError(f"{reviews} or {items} changed while it was read; run the same command again")
+            if files != [list(identity(path)) for path in paths]:
+                changed = " or ".join(map(str, paths))
+                raise DataError(f"{changed} changed while it was read; run the same command again")
             Manifest(category, sources, how["thresholds"], summary, how["layout"]).write(result)
             result.rename(out / category)
         return summary
@@ -84,7 +90,7 @@ def prepare(
         background.give_up()
 
 
-def _run(steps: Steps, reviews: Path, items: Path, category: str, result: Path) -> Summary:
+def _run(steps: Steps, reviews: Path, items: Path | None, category: str, result: Path) -> Summary:
     """`Steps.run`; what is wrong with a broken gzip file is said best by who reads it to its end."""
     try:
         return steps.run(reviews, items, category, result)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bench.data.thresholds import INPUTS
 from bench.records import Instance, Record
 from bench.tasks.reviews import instance
 
-INPUTS = 10
-"""Reviews of a user that become targets: eight for training, one for validation, one for the test."""
 TRAIN = INPUTS - 2
 
 

@@ -1,8 +1,9 @@
 """What a data set is like: its sizes (the paper's Table 4), what decides how far a run on it can be trusted, and what
-predictions without a model score on the demo."""
+predictions without a model score."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 
+from bench.batch import Batch
 from bench.data.corpus import Corpus, longest_profiles
 from bench.data.peers import Peers
 from bench.records import Instance, Record
@@ -244,7 +246,66 @@ def _grams(lowered: str) -> frozenset[tuple[str, ...]]:
     return frozenset(zip(*(words[start:] for start in range(GRAM)), strict=False))
 
 
-# ---- the demo
+# ---- writers without a model
+
+FLOORS = {
+    "copy": "the user's last review",
+    "peer": "another user's review of the item",
+    "random": "any other user's review",
+}
+"""The writers that any data set of reviews has, with what they repeat."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a writer scores over so many instances; None over none."""
+
+    rouge1: float | None
+    instances: int
+
+
+def floors(corpus: Corpus) -> dict[str, Floor]:
+    """Mean ROUGE-1 (F-measure, no stemming) on the test split for writers that need no model, by the names in `FLOORS`,
+    each with the instances that it has a text for. Reviews that are drawn are the same each time, and never one that
+    anyone has to write. Raises `DataError` if the category has no test split."""
+    from bench.metrics.rouge import Rouge
+
+    pool, rouge = Peers(corpus), Rouge()
+    users = sorted(pool.users())
+    every = [record for user in users for record in pool.of_user(user)]
+    pairs: dict[str, list[tuple[str, str]]] = {name: [] for name in FLOORS}
+    for instance in corpus.split("test"):
+        draw = random.Random(f"floors {instance.id}")
+        peers = pool.of_group(instance.group, but=(instance.user_id,))
+        written = {
+            "copy": instance.profile[-1:],
+            "peer": [draw.choice(peers)] if peers else [],
+            "random": [_of_another(every, instance.user_id, draw)] if users and users != [instance.user_id] else [],
+        }
+        for name, records in written.items():
+            pairs[name] += [(record.text, corpus.reference(instance)) for record in records]
+    found = {}
+    for name, texts in pairs.items():
+        own, references = [one for one, _ in texts], [other for _, other in texts]
+        score = float(rouge.aggregate(rouge.rows(Batch(own, references)))["rouge1"]) if texts else None
+        found[name] = Floor(score, len(texts))
+    return found
+
+
+def _of_another(records: Sequence[Record], user_id: str, draw: random.Random) -> Record:
+    while (record := draw.choice(records)).user_id == user_id:
+        pass
+    return record
+
+
+def floors_note(corpus: Corpus) -> str:
+    """What writers that need no model score on a category, as a sentence."""
+    total = len(corpus.split("test"))
+    told = []
+    for name, floor in floors(corpus).items():
+        of = f" (of {floor.instances:,} of {total:,} instances)" if 0 < floor.instances < total else ""
+        told.append(f"{FLOORS[name]} {'–' if floor.rouge1 is None else f'{floor.rouge1:.3f}'}{of}")
+    return f"ROUGE-1 without a model on the test split of {corpus.category}: {', '.join(told)}."
 
 
 def demo_floors() -> str:

@@ -8,8 +8,8 @@ twice, the first that passes the filters counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from bench.data.raw.columns import ITEM_FIELDS, REVIEW_FIELDS, ColumnMap
 from bench.data.raw.database import connect
 from bench.data.raw.fields import Fields
 from bench.data.raw.file import RawFile, Selection
-from bench.data.splitting import INPUTS, TRAIN
+from bench.data.splitting import TRAIN
+from bench.data.thresholds import INPUTS, Thresholds
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,23 +42,6 @@ _WHITESPACE = r"[\s\x1c-\x1f]{2,}|[\s\x1c-\x1f&&[^ ]]"
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """DPL's limits; lengths in characters. Each is the smallest or largest value that is kept."""
-
-    description_min: int = 100
-    description_max: int = 2000
-    text_min: int = 200
-    item_users: int = 8
-    """Users an item needs in the joint k-core."""
-    user_reviews_min: int = 18
-    user_reviews_max: int = 500
-    history_item_users: int = 5
-    """Users an item needs among the histories."""
-    user_history: int = 8
-    """History reviews a user needs."""
-
-
-@dataclass(frozen=True)
 class _Kept:
     """What a scan kept of a file, and how to get the rest of it."""
 
@@ -66,6 +50,8 @@ class _Kept:
     total: int
     """Rows of the file."""
     rows: polars.DataFrame
+    unmet: list[int]
+    """Rows that each condition of the selection left out."""
 
     def fetch(self, rows: polars.Series) -> polars.DataFrame:
         """All values of rows, given by their positions in the file, ascending."""
@@ -82,18 +68,26 @@ class Steps:
     columns: ColumnMap
     max_bad_lines: int
     progress: Progress
+    removed: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By step the rows that were left out, by reason."""
 
-    def run(self, reviews: Path, items: Path, category: str, folder: Path) -> Summary:
-        """Write reviews.parquet and items.parquet into `folder`. Raises `DataError`."""
+    def run(self, reviews: Path, items: Path | None, category: str, folder: Path) -> Summary:
+        """Write reviews.parquet and items.parquet into `folder`. Without a file of items these come out of the
+        reviews. Raises `DataError`."""
         item_counts: dict[str, int] = {}
         review_counts: dict[str, int] = {}
         with connect(self.work) as connection:
-            item_fields = Fields(items, ITEM_FIELDS, self.columns, "items.")
+            item_fields = Fields(items or reviews, ITEM_FIELDS, self.columns, "items.")
             item_file = RawFile(connection, item_fields, self.background, self.work)
             review_fields = Fields(reviews, REVIEW_FIELDS, self.columns, "")
             review_file = RawFile(connection, review_fields, self.background, self.work)
-            described = self._described_items(item_file, item_counts)
-            usable = self._usable_reviews(review_file, described.rows, review_counts)
+            if items is None:  # what is wrong with the file is said of its reviews
+                complete = self._complete_reviews(review_file, review_counts)
+                described = self._items_of_reviews(item_file, item_counts)
+            else:
+                described = self._described_items(item_file, item_counts)
+                complete = self._complete_reviews(review_file, review_counts)
+            usable = self._of_items(complete, described.rows, review_counts)
             frame = self._joint_core(usable, review_counts)
             item_table = self._alive_items(described, frame, item_counts)
         final = self._split(frame, review_counts)
@@ -109,17 +103,30 @@ class Steps:
             instances={"train": TRAIN * users, "val": users, "test": users},
             profile_mean=float(profiles.mean()),
             profile_sd=float(profiles.std()),
+            removed=self.removed,
         )
 
-    def _count(self, counts: dict[str, int], step: str, rows: int) -> None:
-        """Record and report what a step left. Raises `DataError` if that is nothing."""
+    def _count(
+        self,
+        counts: dict[str, int],
+        step: str,
+        rows: int,
+        reasons: Mapping[str, int] | None = None,
+        hint: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Record and report what a step left, and why it left rows out. Raises `DataError` if nothing is left; `hint`
+        says what is known of the values then."""
         counts[step] = rows
         self.progress(f"{rows:,} {step}")
+        if reasons := {reason: count for reason, count in (reasons or {}).items() if count}:
+            self.removed[step] = reasons
         if rows == 0:
             before = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+            why = "; ".join(f"{count:,} {reason}" for own in self.removed.values() for reason, count in own.items())
             raise DataError(
-                f"nothing is left ({before}); check that the reviews and the items are of the same category and that "
-                "the data set is large enough for DPL's thresholds"
+                f"nothing is left ({before}); left out were {why}{hint()}. Change what the options in brackets say"
+                if why
+                else f"nothing is left ({before}); check that the reviews and the items are of the same category"
             )
 
     def _scan(self, noun: str, file: RawFile, selection: Selection, counts: dict[str, int]) -> _Kept:
@@ -133,40 +140,73 @@ class Steps:
             self.progress(f"  the first of them: {scanned.reason}")
         for column in scanned.absent:
             self.progress(f"  no row has a value for '{column}', which may be missing")
-        return _Kept(file, selection, scanned.rows, scanned.kept)
+        return _Kept(file, selection, scanned.rows, scanned.kept, scanned.unmet)
 
     def _described_items(self, file: RawFile, counts: dict[str, int]) -> _Kept:
         """Steps 1 and 2: the items that are described well enough, as asin and row in the file."""
-        sql, limits = file.sql, f"between {self.limits.description_min} and {self.limits.description_max}"
+        selection = self._described(file)
+        found = self._scan("items", file, selection, counts)
+        found = replace(found, rows=found.rows.unique("asin", keep="first", maintain_order=True))
+        step = "items with a title, categories, ratings and a description of the right length"
+        self._count(counts, step, found.rows.height, self._item_reasons(found.unmet), lambda: self._lengths(found))
+        return found
+
+    def _items_of_reviews(self, file: RawFile, counts: dict[str, int]) -> _Kept:
+        """The same of the reviews' own columns: an item is what the first review that may tell says of it."""
+        selection = self._described(file)
+        scanned, _ = Checkpoint(self.work, "items").scan(file, selection, self.max_bad_lines)
+        rows = scanned.kept.unique("asin", keep="first", maintain_order=True)
+        found = _Kept(file, selection, scanned.rows, rows, scanned.unmet)
+        reasons = {f"reviews of an item {why}": count for why, count in self._item_reasons(scanned.unmet).items()}
+        self._count(counts, "items in the reviews", rows.height, reasons, lambda: self._lengths(found))
+        return found
+
+    def _described(self, file: RawFile) -> Selection:
+        """What is wanted of the items."""
+        sql = file.sql
         texts = sql.texts("description")
         rest = f"case when {texts}[1] = '{_HEADING}' then {texts}[2:] else {texts} end"
-        selection = Selection(
+        return Selection(
             keep=[
                 sql.given("rating_number", f"{sql.number('rating_number')} <> 0"),
                 sql.given("title", sql.true("title")),
                 sql.given("categories", sql.true("categories")),
-                sql.given("description", f"length(described) {limits}"),
+                sql.given("description", sql.true("description")),
+                sql.given("description", f"length(described) >= {self.limits.description_min}"),
+                sql.given("description", f"length(described) <= {self.limits.description_max}"),
             ],
             values={"asin": sql.text("asin"), "title": sql.text("title"), "description": "described"},
             scanned=["asin"],
             derived={"described": f"array_to_string({rest}, ' ')"},
         )
-        found = self._scan("items", file, selection, counts)
-        found = replace(found, rows=found.rows.unique("asin", keep="first", maintain_order=True))
-        step = "items with a title, categories, ratings and a description of the right length"
-        self._count(counts, step, found.rows.height)
-        return found
 
-    def _usable_reviews(self, file: RawFile, described: polars.DataFrame, counts: dict[str, int]) -> _Kept:
-        """Steps 3 and 4: the complete reviews of these items, as codes of user and item, timestamp, hash of the text
-        and row in the file."""
-        import polars as pl
+    def _item_reasons(self, unmet: Sequence[int]) -> dict[str, int]:
+        """Why items were left out, in the order of the conditions."""
+        limits = self.limits
+        reasons = [
+            "without ratings (--allow-missing items.rating_number)",
+            "without a title (--allow-missing items.title)",
+            "without categories (--allow-missing items.categories)",
+            "without a description (--allow-missing items.description)",
+            f"with a description of fewer than {limits.description_min:,} characters (--min-description)",
+            f"with a description of more than {limits.description_max:,} characters (--max-description)",
+        ]
+        return dict(zip(reasons, unmet, strict=True))
 
+    def _lengths(self, found: _Kept, text: str = "described", several: str = "descriptions") -> str:
+        """How long the texts of a file are that has none of the right length, for its user to choose a threshold."""
+        told = found.file.median_and_longest(text, found.selection.derived)
+        if told is None:
+            return ""
+        return f" (half of the {several} have {told[0]:,} characters or more, the longest has {told[1]:,})"
+
+    def _complete_reviews(self, file: RawFile, counts: dict[str, int]) -> _Kept:
+        """Step 3: the complete reviews, as ids of user and item, timestamp, hash of the text and row in the file."""
         sql = file.sql
         selection = Selection(
             keep=[
                 f"strlen(text) >= {self.limits.text_min}",  # in bytes, which are told fastest
-                f"{sql.number('rating')} <> 0",
+                sql.rated("rating"),
                 sql.given("title", sql.true("title")),
                 f"{sql.milliseconds('timestamp')} <> 0",
                 f"length(text) >= {self.limits.text_min}",
@@ -180,7 +220,21 @@ class Steps:
             scanned=["user_id", "asin", "timestamp", "hash"],
         )
         found = self._scan("reviews", file, selection, counts)
-        self._count(counts, "reviews with a long text, a rating, a title and a time", found.rows.height)
+        short, rating, title, time, shorter = found.unmet
+        reasons = {
+            f"with a text of fewer than {self.limits.text_min:,} characters (--min-text)": short + shorter,
+            "without a rating": rating,
+            "without a title (--allow-missing title)": title,
+            "without a time": time,
+        }
+        step = "reviews with a long text, a rating, a title and a time"
+        self._count(counts, step, found.rows.height, reasons, lambda: self._lengths(found, "text", "texts"))
+        return found
+
+    def _of_items(self, found: _Kept, described: polars.DataFrame, counts: dict[str, int]) -> _Kept:
+        """Step 4: those of the described items, as codes of user and item, timestamp, hash and row."""
+        import polars as pl
+
         codes = described.select("asin").with_row_index("item")
         rows = found.rows.join(codes, on="asin", how="inner", maintain_order="left")
         self._count(counts, "reviews of kept items", rows.height)
@@ -198,7 +252,7 @@ class Steps:
         repeats = kcore.repeats(users, hashes)
         texts = hashes
         while True:
-            rows, passes = kcore.joint_core(users, items, times, texts, repeats, self.limits.item_users, limits)
+            rows, passes, fallen = kcore.joint_core(users, items, times, texts, repeats, self.limits.item_users, limits)
             self.progress(f"the joint k-core took {passes} passes")
             needed = np.union1d(rows, repeats)
             fetched = usable.fetch(frame["row"].gather(needed))
@@ -207,7 +261,12 @@ class Steps:
             compared = fetched["text"].gather(np.searchsorted(needed, repeats))
             codes = kcore.told_apart(users, hashes, repeats, compared) if texts is hashes else None
             if codes is None:
-                self._count(counts, "reviews after the joint k-core", len(rows))
+                reasons = {
+                    f"of items with fewer than {self.limits.item_users} users (--min-item-users)": fallen[0],
+                    f"of users with fewer than {limits[0]} reviews (--min-user-reviews)": fallen[1],
+                    f"of users with more than {limits[1]} reviews (--max-user-reviews)": fallen[2],
+                }
+                self._count(counts, "reviews after the joint k-core", len(rows), reasons, lambda: _most(users, items))
                 return fetched.filter(pl.Series(np.isin(needed, rows))).drop("hash")
             texts = codes
 
@@ -244,12 +303,28 @@ class Steps:
         users, items = _codes(frame, "user_id"), _codes(frame, "asin")
         from_end = np.bincount(users).cumsum()[users] - np.arange(frame.height)
         inputs = from_end <= INPUTS
-        alive = kcore.history_core(users, items, ~inputs, self.limits.history_item_users, self.limits.user_history)
+        limits = self.limits
+        alive, fallen = kcore.history_core(users, items, ~inputs, limits.history_item_users, limits.user_history)
         stays = np.bincount(users[alive], minlength=int(users.max()) + 1) > 0
         frame = frame.with_columns(role=pl.when(pl.Series(inputs)).then(pl.lit("input")).otherwise(pl.lit("history")))
         frame = frame.filter(pl.Series(alive | (inputs & stays[users])))
-        self._count(counts, "reviews after the core of the histories", frame.height)
+        reasons = {
+            f"of items in fewer than {limits.history_item_users} histories (--min-item-histories)": fallen[0],
+            f"of users with fewer than {limits.user_history} reviews in the history (--min-history)": fallen[1],
+            "to be written by users without a history": int((inputs & ~stays[users]).sum()),
+        }
+        self._count(counts, "reviews after the core of the histories", frame.height, reasons)
         return frame.select(*REVIEW_COLUMNS, "role")
+
+
+def _most(users: kcore.Codes, items: kcore.Codes) -> str:
+    """The most that there are, for who has to choose a threshold."""
+    pairs = kcore.dense(users, items)
+    _, first = np.unique(pairs, return_index=True)
+    return (
+        f" (before that, no user had reviews of more than {np.bincount(users[first]).max():,} items, and no item had "
+        f"more than {np.bincount(items[first]).max():,} users)"
+    )
 
 
 def _codes(frame: polars.DataFrame, column: str) -> kcore.Codes:

@@ -11,7 +11,7 @@ from bench import registry
 from bench.config import RunConfig, TrainConfig, build, read_config
 from bench.data.corpus import Corpus
 from bench.data.load import DEMO, REVIEWS, load
-from bench.data.stats import Sizes, Trust, demo_floors, sizes, trust
+from bench.data.stats import Sizes, Trust, demo_floors, floors_note, sizes, trust
 from bench.errors import DataError
 from bench.paper import paper_value
 from bench.places import shown_name
@@ -68,7 +68,9 @@ def statistics_of(
     rows = table4(corpora)
     measured = _measure(corpora)
     notes = [note for corpus in corpora.values() for note in corpus.notes]
-    notes += [demo_floors()] if DEMO in datasets and task == REVIEWS else []
+    if task == REVIEWS:
+        notes += [demo_floors()] if DEMO in datasets else []
+        notes += [floors_note(corpus) for corpus in corpora.values()] if set(datasets) != {DEMO} else []
     drawable = sum(len(corpus.split("val")) for corpus in corpora.values())
     budget = None if run is None else _budget(run.config)
     tables = [

@@ -75,7 +75,7 @@ def side_by_side(
     return SideBySide(
         table_id,
         _printable(title),
-        {label: _printable(value) for label, value in task.shown(instance).items()},
+        {label: _printable(value) for label, value in task.shown(instance).items() if value},
         emphasised(written, references[chosen], f"User's real {task.target}"),
         (*map(_printable, dict.fromkeys(own)), *notes),
     )

@@ -12,7 +12,7 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ class _View:
             "long": [
                 [_words(name), numbers.of(str(instance.given[name]))]
                 for name in self.task.long_fields
-                if name in instance.given
+                if instance.given.get(name)
             ],
             "reference": numbers.of(self.corpora[instance.category].reference(instance)),
             "history": history,
@@ -187,18 +187,24 @@ class _View:
 
     def _facts(self, instance: Instance) -> list[tuple[str, str]]:
         group = [] if instance.group is None else [("Group", instance.group)]
-        return [*(self.task.shown(instance).items() or [("Instance", instance.id)]), *group]
+        heading, *facts = self.task.shown(instance).items() or [("Instance", instance.id)]
+        return [(heading[0], _title(self.task, instance)), *_told(facts), *group]
 
     def _record(self, record: Record, numbers: _Numbers) -> dict[str, Any]:
         facts = list(self.task.shown_record(record).items())
-        return _shown(record, facts[0][1] if facts else "", facts[1:], numbers)
+        return _shown(record, (facts[0][1] or record.group or "") if facts else "", _told(facts[1:]), numbers)
 
     def _peers(self, instance: Instance, numbers: _Numbers) -> list[dict[str, Any]]:
         """What peers wrote, without what all of them share with the instance: its heading."""
         pool = self.inputs.pool(self.corpora[instance.category], self.config)
         same = self._facts(instance)[0]
         return [
-            _shown(peer, peer.user_id, [fact for fact in self.task.shown_record(peer).items() if fact != same], numbers)
+            _shown(
+                peer,
+                peer.user_id,
+                _told(fact for fact in self.task.shown_record(peer).items() if fact != same),
+                numbers,
+            )
             for peer in pool.of_group(instance.group, but=(instance.user_id,))
         ]
 
@@ -276,7 +282,13 @@ def _index(
 
 
 def _title(task: Task, instance: Instance) -> str:
-    return next(iter(task.shown(instance).values()), "")
+    """What heads an instance; the id of what it is about, or its own, where the data have no name for it."""
+    return next(iter(task.shown(instance).values()), "") or instance.group or instance.id
+
+
+def _told(facts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without the facts that the data lack."""
+    return [fact for fact in facts if fact[1]]
 
 
 def _packed(name: str, contents: Sequence[object]) -> str:

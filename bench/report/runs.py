@@ -121,7 +121,7 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
         raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
     instance = run.by_id[found[0]]
     work = replay(run, instance, read_generations(folder, {instance.id}, stored.owner))
-    lines = [instance.id, *(f"{label}: {value}" for label, value in run.task.shown(instance).items())]
+    lines = [instance.id, *(f"{label}: {value}" for label, value in run.task.shown(instance).items() if value)]
     lines += [f"Group: {instance.group}"] if instance.group is not None else []
     order = ", the newest last" if run.task.timed else ""
     lines.append(f"\n=== profile: {len(instance.profile)} {plural(run.task.target)}{order}")
@@ -153,7 +153,7 @@ def _weighed(texts: WeighedTexts, instance: Instance) -> str:
 
 def _facts(facts: Mapping[str, str]) -> str:
     """Facts in front of a text."""
-    return "; ".join(f"{label}: {value}" for label, value in facts.items()) + "\n  " if facts else ""
+    return "; ".join(f"{label}: {value}" for label, value in facts.items() if value) + "\n  " if facts else ""
 
 
 def _scores(folder: Path, instance: str) -> list[str]:

@@ -24,7 +24,7 @@ from bench.data.layouts.prepared import Prepared, read_items
 from bench.data.layouts.published import Published
 from bench.data.manifest import Manifest, Summary
 from bench.data.peers import Peers
-from bench.data.splitting import INPUTS
+from bench.data.thresholds import INPUTS
 
 USERS, REVIEWS, ITEMS, CHARACTERS = 2000, 100, 20_000, 1600
 READING, PEERS = 4.0, 4.0  # multiples of the bare reading

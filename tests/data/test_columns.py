@@ -14,7 +14,7 @@ import pytest
 from bench.data.manifest import Manifest, Summary
 from bench.data.prepare import prepare
 from bench.data.raw.columns import COLUMN_MAPS, read_column_map
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import ConfigError, DataError
 
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 
 from bench.data.corpus import Corpus
 from bench.errors import DataError
-from bench.records import Instance, Record
+from bench.records import ABSENT, Instance, Record
 
 LONG = "A description that is longer than the fields that are hashed where they stand. " * 3
 PAST = (
@@ -60,6 +60,12 @@ def test_what_is_no_content_leaves_the_fingerprint_alone() -> None:
     copy = "".join(list(LONG))
     assert copy is not LONG
     assert with_past(replace(PAST[1], fields={**PAST[1].fields, "about": copy})).fingerprint == wanted
+
+
+def test_a_field_that_the_data_lack_is_no_empty_text() -> None:
+    """A prompt shows them in different ways."""
+    empty, absent = (with_past(replace(PAST[1], fields={**PAST[1].fields, "about": value})) for value in ("", ABSENT))
+    assert empty.fingerprint != absent.fingerprint
 
 
 def test_half_a_character_can_be_hashed() -> None:

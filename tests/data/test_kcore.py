@@ -25,7 +25,9 @@ def core(
     """`joint_core` of rows of user, item, time and text."""
     users, items, times, texts = (codes(*column) for column in zip(*rows, strict=True))
     repeats = np.union1d(kcore.repeats(users, texts.astype(np.uint64)), codes(*extra))
-    found, passes = kcore.joint_core(users, items, times, texts.astype(np.uint64), repeats, item_users, (low, high))
+    limits = (low, high)
+    found, passes, fallen = kcore.joint_core(users, items, times, texts.astype(np.uint64), repeats, item_users, limits)
+    assert sum(fallen) == len(rows) - len(found), "each review falls once"
     return found.tolist(), passes
 
 
@@ -88,8 +90,18 @@ def test_repeats_that_are_none_change_nothing() -> None:
 
 
 def test_no_reviews_at_all() -> None:
-    rows, passes = kcore.joint_core(codes(), codes(), codes(), texts_of(), codes(), 1, (1, 9))
-    assert (rows.tolist(), passes) == ([], 1)
+    rows, passes, fallen = kcore.joint_core(codes(), codes(), codes(), texts_of(), codes(), 1, (1, 9))
+    assert (rows.tolist(), passes, fallen) == ([], 1, (0, 0, 0))
+
+
+def test_why_reviews_fall() -> None:
+    """Item 9 has one user, user 2 one review then, user 1 three; what falls with its item is counted there."""
+    users, items = codes(0, 0, 1, 1, 1, 2, 2), codes(0, 1, 0, 1, 2, 2, 9)
+    texts = texts_of(*range(7))
+    found = kcore.joint_core(users, items, codes(*range(7)), texts, codes(), 2, (2, 2))
+    assert (found[0].tolist(), found[2]) == ([], (4, 0, 3))
+    found = kcore.joint_core(users, items, codes(*range(7)), texts, codes(), 1, (3, 3))
+    assert (found[0].tolist(), found[2]) == ([2, 3, 4], (0, 4, 0))
 
 
 def test_the_core_of_the_histories() -> None:
@@ -97,7 +109,8 @@ def test_the_core_of_the_histories() -> None:
     users = codes(0, 0, 0, 1, 1, 2, 2, 2)
     items = codes(0, 2, 3, 1, 2, 0, 3, 0)
     history = np.array([1, 1, 1, 1, 1, 1, 1, 0], dtype=np.bool_)
-    found = kcore.history_core(users, items, history, 2, 2)
+    found, fallen = kcore.history_core(users, items, history, 2, 2)
+    assert fallen == (2, 1)
     assert found.tolist() == [True, False, True, False, False, True, True, False]
     assert history.sum() == 7, "the argument is left alone"
 
@@ -106,7 +119,7 @@ def test_the_core_of_the_histories_stops_when_no_user_falls() -> None:
     """The items of a user that stays are not counted anew: step 9 looks at the number of users alone."""
     users, items = codes(0, 0, 0, 1, 1, 1), codes(0, 1, 2, 0, 1, 3)
     history = np.ones(6, dtype=np.bool_)
-    assert kcore.history_core(users, items, history, 2, 2).tolist() == [True, True, False, True, True, False]
+    assert kcore.history_core(users, items, history, 2, 2)[0].tolist() == [True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize(

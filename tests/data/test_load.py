@@ -16,7 +16,7 @@ from bench.data import published_hub
 from bench.data.corpus import Corpus
 from bench.data.load import load
 from bench.data.prepare import prepare
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 from bench.records import Instance, Record
 

@@ -27,7 +27,7 @@ from bench.data import kcore, steps
 from bench.data.layouts.prepared import Prepared
 from bench.data.prepare import prepare
 from bench.data.raw.columns import ITEM_FIELDS, REVIEW_FIELDS, read_column_map
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 
 Record = dict[str, Any]
@@ -639,7 +639,7 @@ HALTING = """
 import sys, time
 from pathlib import Path
 from bench.data.prepare import prepare
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 
 def progress(message):
     print(message, flush=True)

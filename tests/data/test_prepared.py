@@ -14,7 +14,7 @@ from bench.data.corpus import collection_paused
 from bench.data.layouts.prepared import Prepared
 from bench.data.manifest import SCHEMA, Manifest
 from bench.data.prepare import prepare
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 from bench.records import Fields, Record
 
@@ -77,7 +77,12 @@ def test_instances_and_references(folder: Path) -> None:
     assert corpus.groups == {f"i{n}" for n in range(12)}
     assert corpus.reference(test) == "by A on 11"
     assert test.profile[4] is train.profile[4], "profiles share their reviews"
-    assert corpus.notes == ("Toys: 2 users, prepared from r.jsonl and i.jsonl by the steps of DPL's authors.",)
+    assert corpus.notes == (
+        "Toys: 2 users, prepared from r.jsonl and i.jsonl by the steps of DPL's authors, but not with their "
+        "thresholds: --min-text 1 (200), --min-description 1 (100), --max-description 99 (2000), "
+        "--min-item-users 1 (8), --min-user-reviews 11 (18), --max-user-reviews 99 (500), --min-item-histories 1 (5), "
+        "--min-history 1 (8).",
+    )
 
 
 def test_the_same_files_give_the_same_fingerprint(folder: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 from bench.data.prepare import prepare
 from bench.data.raw.columns import read_column_map
-from bench.data.steps import Thresholds
+from bench.data.thresholds import Thresholds
 from bench.errors import DataError
 
 Record = dict[str, Any]
@@ -156,7 +156,7 @@ def test_ids_are_kept_as_they_are(tmp_path: Path) -> None:
     assert set(frame["user_id"]) == {"Ü/1"}
 
 
-@pytest.mark.parametrize("rating", [1, -1, 4.3, 1e-300, 123456789.123456789, 2**60])
+@pytest.mark.parametrize("rating", [1, 4.3, 1.0000000000000002, 5])
 def test_ratings_are_read_exactly(tmp_path: Path, rating: float) -> None:
     prepared_texts(tmp_path, lines([record | {"rating": rating} for record in good_reviews()]))
     assert set(pl.read_parquet(tmp_path / "out/Toys/reviews.parquet")["rating"]) == {float(rating)}
@@ -459,7 +459,7 @@ BAD_REVIEWS: list[tuple[bytes, str]] = [
     (b"\0", "not valid JSON"),
     (changed() + changed(), "not valid JSON .Extra data"),
     (changed() + b" x", "not valid JSON .Extra data"),
-    (changed(rating="five")[:-1] + b",}", "'rating' is not a finite number but \"five\""),
+    (changed(rating="five")[:-1] + b",}", "'rating' is not a rating of 0.5 to 5 but \"five\""),
     (b"[" * 100_000, "not valid JSON"),
     (DEEP, ""),
     (replaced("text 2", "text \udcff"), "not valid JSON .'utf-8' codec"),
@@ -471,18 +471,18 @@ BAD_REVIEWS: list[tuple[bytes, str]] = [
     (changed(user_id=["a"]), rf"'user_id' {NO_ID}\[\"a\"\]"),
     (changed(parent_asin=""), f"'parent_asin' {NO_ID}\"\""),
     (changed(parent_asin=True), f"'parent_asin' {NO_ID}true"),
-    (changed(rating="five"), "'rating' is not a finite number but \"five\""),
-    (changed(rating="5_0"), "'rating' is not a finite number but \"5_0\""),
-    (changed(rating="nan"), "'rating' is not a finite number but \"nan\""),
-    (changed(rating=" "), "'rating' is not a finite number but \" \""),
-    (changed(rating=""), "'rating' is not a finite number but \"\""),
-    (changed(rating=float("nan")), "'rating' is not a finite number but NaN"),
-    (changed(rating=float("-inf")), "'rating' is not a finite number but -Infinity"),
-    (replaced("5.0", "1e999"), "'rating' is not a finite number but 1e999"),
-    (replaced("5.0", "9" * 5000), "'rating' is not a finite number"),
-    (changed(rating=True), "'rating' is not a finite number but true"),
-    (changed(rating=[5]), r"'rating' is not a finite number but \[5\]"),
-    (changed(rating={"a": 1}), "'rating' is not a finite number but {"),
+    (changed(rating="five"), "'rating' is not a rating of 0.5 to 5 but \"five\""),
+    (changed(rating="5_0"), "'rating' is not a rating of 0.5 to 5 but \"5_0\""),
+    (changed(rating="nan"), "'rating' is not a rating of 0.5 to 5 but \"nan\""),
+    (changed(rating=" "), "'rating' is not a rating of 0.5 to 5 but \" \""),
+    (changed(rating=""), "'rating' is not a rating of 0.5 to 5 but \"\""),
+    (changed(rating=float("nan")), "'rating' is not a rating of 0.5 to 5 but NaN"),
+    (changed(rating=float("-inf")), "'rating' is not a rating of 0.5 to 5 but -Infinity"),
+    (replaced("5.0", "1e999"), "'rating' is not a rating of 0.5 to 5 but 1e999"),
+    (replaced("5.0", "9" * 5000), "'rating' is not a rating of 0.5 to 5"),
+    (changed(rating=True), "'rating' is not a rating of 0.5 to 5 but true"),
+    (changed(rating=[5]), r"'rating' is not a rating of 0.5 to 5 but \[5\]"),
+    (changed(rating={"a": 1}), "'rating' is not a rating of 0.5 to 5 but {"),
     (changed(timestamp="2020-01-32"), f'{TIME}"2020-01-32"'),
     (changed(timestamp="2120-01-01"), f'{TIME}"2120-01-01"'),
     (changed(timestamp="soon"), f'{TIME}"soon"'),
@@ -530,11 +530,8 @@ def test_a_bad_row(tmp_path: Path, which: str, line: bytes, message: str) -> Non
     """Is an error that names it, or is left out; other rows are what they were."""
     bad = inserted(line, good_reviews() if which == "r" else good_items())
     files = (bad, None) if which == "r" else (lines(good_reviews()), bad)
-    message = rf"{which}\.jsonl, line 4: {message}"
-    assert_refused(tmp_path, message, *files)
-    assert_refused(
-        tmp_path, "; 1 of 12 rows are like this or otherwise unusable, at most 0 may be: correct the file", *files
-    )
+    count = "; 1 of 12 rows are like this or otherwise unusable, at most 0 may be: correct the file"
+    assert_refused(tmp_path, rf"(?s){which}\.jsonl, line 4: {message}.*{count}", *files)
     assert prepared_texts(tmp_path, *files, max_bad_lines=1) == TEXTS
 
 
@@ -704,7 +701,7 @@ def test_an_empty_list_in_a_csv_cell_is_none(tmp_path: Path) -> None:
 
 def test_a_csv_file_lacks_a_column(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "r.csv", [{k: v for k, v in record.items() if k != "text"} for record in good_reviews()])
-    message = r"r\.csv: no row has a value for 'text', which has: user_id, .*timestamp; say which .*--map text=COLUMN$"
+    message = r"r\.csv: no row has a value for 'text', which has: user_id, .*timestamp; .*asin=parent_asin,text=COLUMN$"
     assert_refused(tmp_path, message, path)
 
 
@@ -842,7 +839,7 @@ def test_parquet_times_do_not_depend_on_where_one_is(tmp_path: Path, zone: str) 
     (tmp_path / "i.jsonl").write_bytes(lines(good_items()))
     code = (
         "import sys; from pathlib import Path\n"
-        "from bench.data.prepare import prepare; from bench.data.steps import Thresholds\n"
+        "from bench.data.prepare import prepare; from bench.data.thresholds import Thresholds\n"
         "files = map(Path, sys.argv[1:3])\n"
         f"prepare(*files, 'Toys', Path(sys.argv[3]), print, Thresholds{(1, 99, 1, 1, 11, 99, 1, 1)})"
     )
@@ -871,13 +868,13 @@ def test_parquet_dates_and_numbers_for_ids(tmp_path: Path) -> None:
     [
         ({"text": 5}, r"r\.parquet: column 'text' holds BIGINT, not texts"),
         ({"title": ["a"]}, r"row 1: 'title' is not a text but \[.*; no row is usable"),
-        ({"rating": "five"}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
-        ({"rating": float("inf")}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
+        ({"rating": "five"}, "row 1: 'rating' is not a rating of 0.5 to 5 but .*; no row is usable"),
+        ({"rating": float("inf")}, "row 1: 'rating' is not a rating of 0.5 to 5 but .*; no row is usable"),
         ({"timestamp": float("nan")}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),
         ({"timestamp": -1e300}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),
         ({"timestamp": 1_500_000_000_000_000_000}, r"'timestamp' is not .* \(in nanoseconds\? give milli.*"),
-        ({"rating": True}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
-        ({"rating": float("nan")}, "row 1: 'rating' is not a finite number but .*; no row is usable"),
+        ({"rating": True}, "row 1: 'rating' is not a rating of 0.5 to 5 but .*; no row is usable"),
+        ({"rating": float("nan")}, "row 1: 'rating' is not a rating of 0.5 to 5 but .*; no row is usable"),
         ({"timestamp": "2020"}, "row 1: 'timestamp' is not a time in milliseconds .*; no row is usable"),
         ({"user_id": 5.5}, "row 1: 'user_id' is not a text of at least one character but .*; no row is usable"),
         ({"user_id": [5]}, "row 1: 'user_id' is not a text of at least one character but .*; no row is usable"),
@@ -896,7 +893,7 @@ def test_a_parquet_column_of_a_wrong_type(tmp_path: Path, values: Record, messag
 def test_a_parquet_column_is_missing(tmp_path: Path) -> None:
     table = pa.Table.from_pylist(good_reviews())
     pq.write_table(table.drop_columns(["text"]), tmp_path / "r.parquet")
-    message = r"no row has a value for 'text', which has: user_id, parent_asin, rating, title, timestamp; .*--map text="
+    message = r"no row has a value for 'text', which has: user_id, parent_asin, rating, title, timestamp; .*,text=COL"
     assert_refused(tmp_path, message, tmp_path / "r.parquet")
 
 

@@ -10,7 +10,19 @@ from dataclasses import replace
 import pytest
 
 from bench.data.corpus import Corpus
-from bench.data.stats import NEWEST, NearDuplicates, Proportion, Sizes, Trust, records_by_user, sizes, trust
+from bench.data.stats import (
+    NEWEST,
+    Floor,
+    NearDuplicates,
+    Proportion,
+    Sizes,
+    Trust,
+    floors,
+    floors_note,
+    records_by_user,
+    sizes,
+    trust,
+)
 from bench.errors import DataError
 from bench.records import Instance, Record
 
@@ -271,3 +283,30 @@ def test_the_demo_has_no_copies_and_no_ties(demo: Mapping[str, Corpus]) -> None:
         assert whole.users == 168
         assert isinstance(whole, Trust)
         assert whole.in_other_categories == Proportion(0, 168)
+
+
+# -- writers without a model
+
+
+def test_writers_without_a_model_by_hand() -> None:
+    known = corpus(
+        {
+            instance("ann", [record("ann", "A", "a", 1), record("ann", "B", "a b", 2)], 9, "C"): "a b c d",
+            instance("bob", [record("bob", "C", "d x", 1)], 9, "Z"): "x y",
+            # Her review is one that somebody has to write: others may not repeat it.
+            instance("cat", [record("cat", "C", "x y", 1)], 9, "Z"): "q",
+        }
+    )
+    found = floors(known)
+    # F-measures of (2 of 2 words, 2 of 4), of (1 of 2, 1 of 2) and of nothing.
+    assert (found["copy"].rouge1, found["copy"].instances) == (pytest.approx((2 / 3 + 1 / 2 + 0) / 3), 3)
+    # Bob's review of C, (1 of 2, 1 of 4); of Z there is none.
+    assert (found["peer"].rouge1, found["peer"].instances) == (pytest.approx(1 / 3), 1)
+    # Ann has bob's alone to draw; what the two others may draw has none of their words.
+    assert (found["random"].rouge1, found["random"].instances) == (pytest.approx((1 / 3 + 0 + 0) / 3), 3)
+    assert floors_note(known) == (
+        "ROUGE-1 without a model on the test split of c: the user's last review 0.389, another user's review of the "
+        "item 0.333 (of 1 of 3 instances), any other user's review 0.111."
+    )
+    alone = floors(corpus({instance("ann", [record("ann", "A", "a", 1)], 9): "b"}))
+    assert (alone["peer"], alone["random"]) == (Floor(None, 0), Floor(None, 0))

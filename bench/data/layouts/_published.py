@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.data.corpus import SPLITS, Corpus, collection_paused
 from bench.data.origins import HUB
 from bench.errors import DataError
-from bench.records import Instance, Record
+from bench.records import ABSENT, Instance, Record
 from bench.tasks.reviews import Item, instance, review
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Reader:
         for key, (user_id, rating, title, text, asin, timestamp) in zip(keys.tolist(), rows, strict=True):
             known = self.by_hash.get(key)
             if known is None:
-                built = review(user_id, self._item(asin), float(rating), title, text, timestamp)
+                built = review(user_id, self._item(asin), float(rating), title or ABSENT, text, timestamp)
                 known = self.by_hash[key] = self.seen.setdefault(built, built)
             elif (known.text, known.user_id, known.group, known.timestamp) != (text, user_id, asin, timestamp) or (
                 known.fields["rating"],
@@ -150,12 +150,12 @@ class _Reader:
             raise _malformed(where, f"timestamp is {timestamp!r:.60}, not a whole number of milliseconds")
         if asin not in self.items:
             self.missing[asin] = self.missing.get(asin, 0) + 1
-        built = review(user_id, self._item(asin), float(rating), title, text, timestamp)
+        built = review(user_id, self._item(asin), float(rating), title or ABSENT, text, timestamp)
         return self.seen.setdefault(built, built)
 
     def _item(self, asin: str) -> Item:
         """An item; for one that is missing, which is an error once all are counted, one without a description."""
-        return self.items.get(asin) or Item(asin, "", "")
+        return self.items.get(asin) or Item(asin, ABSENT, ABSENT)
 
     def _profile(self, user_id: str, records: Any, where: str) -> tuple[Record, ...]:
         if not isinstance(records, list):
@@ -258,7 +258,7 @@ def _instances(category: str, split: str, chunks: Chunks, reader: _Reader) -> It
 
 def _item(row: Row, where: str) -> tuple[str, Item]:
     asin, title, description = (_text(row, name, where) for name in ("asin", "title", "description"))
-    return asin, Item(asin, title, description)
+    return asin, Item(asin, title or ABSENT, description or ABSENT)
 
 
 def _text(record: Row, name: str, where: str) -> str:

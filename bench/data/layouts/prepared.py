@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.data.corpus import SPLITS, Corpus, collection_paused
 from bench.data.manifest import ITEM_COLUMNS, REVIEW_COLUMNS, Manifest
-from bench.data.splitting import INPUTS, user_instances
-from bench.errors import DataError
-from bench.records import Instance, Record
+from bench.data.raw.columns import SCALE
+from bench.data.scale import STARS, Scale, read_scale
+from bench.data.splitting import user_instances
+from bench.data.thresholds import INPUTS, changed
+from bench.errors import ConfigError, DataError
+from bench.records import ABSENT, Instance, Record
 from bench.tasks.reviews import Item, review
 
 if TYPE_CHECKING:
@@ -37,11 +40,11 @@ class Prepared:
         """One category. Raises `DataError` for files that are missing, broken or inconsistent."""
         home = folder / category
         manifest = Manifest.read(home)
-        items = read_items(home)
+        items, scale = read_items(home), _scale(home, manifest)
         instances: dict[str, list[Instance]] = {split: [] for split in SPLITS}
         references: dict[str, str] = {}
         with collection_paused():
-            reviews, counts = _reviews(home, items)
+            reviews, counts = _reviews(home, items, scale)
             for start, end in pairwise([0, *accumulate(counts)]):
                 for instance, text in user_instances(category, reviews[start:end]):
                     instances[instance.split].append(instance)
@@ -50,24 +53,51 @@ class Prepared:
         if len(references) != INPUTS * users:
             raise _inconsistent(home, f"reviews.parquet does not hold the {users:,} users of the manifest")
         sources = " and ".join(str(source["name"]) for source in manifest.sources)
-        note = f"{category}: {users:,} users, prepared from {sources} by the steps of DPL's authors."
+        how = changed(manifest.thresholds)
+        steps = f"but not with their thresholds: {how}" if how else "and with their thresholds"
+        note = f"{category}: {users:,} users, prepared from {sources} by the steps of DPL's authors, {steps}."
+        note += "" if scale == STARS else f" Ratings are on a scale of {scale.low:g} to {scale.high:g}."
+        note += _lacking(reviews)
         splits = {split: tuple(rows) for split, rows in instances.items()}
         return Corpus(category, splits, references, frozenset(items), (note,))
 
 
 def read_items(home: Path) -> dict[str, Item]:
     """The items of a category by asin, also those without a review. Raises `DataError`."""
-    return {row[0]: Item(*row) for row in _columns(home / "items.parquet", ITEM_COLUMNS).iter_rows()}
+    rows = _columns(home / "items.parquet", ITEM_COLUMNS).iter_rows()
+    return {asin: Item(asin, title or ABSENT, description or ABSENT) for asin, title, description in rows}
 
 
-def _reviews(home: Path, items: dict[str, Item]) -> tuple[tuple[Record, ...], list[int]]:
+def _scale(home: Path, manifest: Manifest) -> Scale:
+    """The scale of the ratings."""
+    try:
+        return read_scale(str(manifest.layout.get(SCALE, STARS)))
+    except ConfigError as error:
+        raise _inconsistent(home, f"manifest.json: {error}") from error
+
+
+def _lacking(reviews: Sequence[Record]) -> str:
+    """What no review has, as the rest of a note; a prompt says nothing of it."""
+    labels = {"title": "review titles", "item_title": "item titles", "item_description": "item descriptions"}
+    lacking = [label for name, label in labels.items() if not any(one.fields[name] for one in reviews)]
+    return f" The data have no {' and no '.join(lacking)}." if lacking else ""
+
+
+def _reviews(home: Path, items: dict[str, Item], scale: Scale) -> tuple[tuple[Record, ...], list[int]]:
     """All reviews, in the order of the rows, and how many each user has."""
     path = home / "reviews.parquet"
     frame = _columns(path, ("user_id", "asin", "rating", "title", "timestamp", "role"))
     counts = _users(home, frame, items)
     columns = {name: frame[name].to_list() for name in frame.columns} | {"text": _texts(path)}
     columns["asin"] = [items[asin] for asin in columns["asin"]]
-    return tuple(map(review, *(columns[name] for name in REVIEW_COLUMNS))), counts
+    columns["title"] = [title or ABSENT for title in columns["title"]]
+    reviews = map(review, *(columns[name] for name in REVIEW_COLUMNS))
+    return tuple(reviews if scale == STARS else (_on_scale(one, scale) for one in reviews)), counts
+
+
+def _on_scale(record: Record, scale: Scale) -> Record:
+    """A review with its rating as its scale shows it."""
+    return replace(record, fields={**record.fields, "rating": scale.shown(float(record.fields["rating"]))})
 
 
 def _columns(path: Path, names: Sequence[str]) -> polars.DataFrame:

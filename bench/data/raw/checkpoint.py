@@ -9,6 +9,9 @@ from pathlib import Path
 from bench.data.raw.file import RawFile, Scanned, Selection
 from bench.files import replace_content
 
+SCANS = "scans 2"
+"""The form of what is kept; what has another one is not gone on with."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:

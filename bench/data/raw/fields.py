@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.raw.columns import ANY, ID, LONG, NUMBER, OPTIONAL, TEXT, TEXTS, TIME, ColumnMap
+from bench.data.raw.columns import ANY, ID, LIKELY, LONG, NUMBER, OPTIONAL, RATING, TEXT, TEXTS, TIME, ColumnMap
 from bench.errors import DataError
 
 EARLIEST, LATEST = 631_152_000_000, 4_102_444_800_000  # milliseconds: the years 1990 and 2100
@@ -52,29 +52,52 @@ class Fields:
     def check_present(self, found: int) -> list[str]:
         """The columns that no row has a value for, and that may be missing; bit n of `found` says whether field n has
         some. Raises `DataError` for a field that has to be there."""
-        absent: list[str] = []
-        for n, name in enumerate(self.kinds):
-            if not found >> n & 1 and self.column(name):
-                if not self.may_be_missing(name):
-                    raise self._absent(name, [])
-                absent.append(self.column(name))
-        return absent
+        absent = [name for n, name in enumerate(self.kinds) if not found >> n & 1 and self.column(name)]
+        if needed := [name for name in absent if not self.may_be_missing(name)]:
+            raise self._absent(needed, [])
+        return [self.column(name) for name in absent]
 
     def check_columns(self, columns: Sequence[str]) -> None:
-        """Raise `DataError` if one of the fields' columns is not among those of the file."""
-        for name in self.kinds:
-            if self.column(name) and self.column(name) not in columns:
-                raise self._absent(name, columns)
+        """Raise `DataError` if some of the fields' columns are not among those of the file."""
+        if absent := [name for name in self.kinds if self.column(name) and self.column(name) not in columns]:
+            raise self._absent(absent, columns)
 
-    def _absent(self, name: str, columns: Sequence[str]) -> DataError:
-        listed = ", ".join(columns)
+    def check_any(self, columns: Sequence[str]) -> None:
+        """Raise `DataError` if none of the fields' columns is among those of the file."""
+        if columns and not set(self.used_columns()) & set(columns):
+            self.check_columns(columns)
+
+    def _absent(self, names: Sequence[str], columns: Sequence[str]) -> DataError:
+        listed, sought = ", ".join(columns), ", ".join(f"'{self.column(name)}'" for name in names)
         has = f", which has: {listed if len(listed) <= 200 else listed[:200] + '...'}" if columns else ""
-        none = f", or that there is none with --map {self.prefix}{name}="
+        if len(names) == 1 and not columns:
+            (name,) = names
+            none = f", or that there is none with --map {self.prefix}{name}="
+            return DataError(
+                f"{self.path}: no row has a value for {sought}; say which column holds the {self.noun}'s {name} with "
+                f"--map {self.prefix}{name}=COLUMN" + (none if self.prefix + name in OPTIONAL else "")
+            )
+        told = ",".join(self._told(name, names, columns) for name in self.kinds if self._is_told(name, names))
         return DataError(
-            f"{self.path}: no row has a value for '{self.column(name)}'{has}; say which column holds the "
-            f"{self.noun}'s {name} with --map {self.prefix}{name}=COLUMN"
-            + (none if self.prefix + name in OPTIONAL else "")
+            f"{self.path}: no row has a value for {sought}{has}; say which column holds what with --map {told}"
+            + (f" ({self.prefix}FIELD= for one that the file lacks)" if self._optional(names) else "")
         )
+
+    def _optional(self, names: Sequence[str]) -> bool:
+        return any(self.prefix + name in OPTIONAL for name in names)
+
+    def _is_told(self, name: str, missing: Sequence[str]) -> bool:
+        """Whether a mapping that is right for this file has to name a field's column."""
+        return name in missing or self.column(name) not in (name, "")
+
+    def _told(self, name: str, missing: Sequence[str], columns: Sequence[str]) -> str:
+        """What a mapping says of a field: the column that it has, or the one that seems to be meant."""
+        if name not in missing:
+            return f"{self.prefix}{name}={self.column(name)}"
+        free = {column.lower(): column for column in columns if column not in self.used_columns()}
+        near = next((free[other] for other in LIKELY.get(self.prefix + name, ()) if other in free), None)
+        none = "" if columns and self.prefix + name in OPTIONAL else "COLUMN"
+        return f"{self.prefix}{name}={none if near is None else near}"
 
 
 @dataclass(frozen=True)
@@ -116,8 +139,8 @@ class FieldSql:
         """SQL for rows with the values that are found once a row, and with `derived` ones (name -> SQL)."""
         values = []
         for name, kind in self.fields.kinds.items():
-            if kind in (NUMBER, TIME):
-                value = self._time if kind == TIME else _number
+            if kind in (NUMBER, RATING, TIME):
+                value = {TIME: self._time, RATING: self._rating, NUMBER: _number}[kind]
                 of_text = value(f"({name} ->> '$')")
                 values.append(
                     f", case when starts_with({name}, '\"') then {of_text} else {value(name)} end as {name}_value"
@@ -130,6 +153,17 @@ class FieldSql:
                 )
         more = "".join(f", {sql} as {name}" for name, sql in derived.items())
         return f"(select *{more} from (select *{''.join(values)} from {rows}))"
+
+    def rated(self, name: str) -> str:
+        """Whether a review has a rating: 0 is none, but on a scale that begins there."""
+        value = f"{name}_value"
+        return f"{value} is not null" if self.fields.columns.scale.low <= 0 else f"{value} <> 0"
+
+    def _rating(self, text: str) -> str:
+        """The rating in a text, a number or, like 13/20, one with the highest of the scale behind it."""
+        number, of = (f"try_cast(split_part({text}, '/', {place}) as double)" for place in (1, 2))
+        fraction = f"case when contains({text}, '/') and {of} = {self.fields.columns.scale.high} then {number} end"
+        return f"coalesce({_number(text)}, {fraction})"
 
     def _time(self, text: str) -> str:
         """The milliseconds since 1970 that a text says, as a number in the file's unit or as a date."""
@@ -156,6 +190,9 @@ class FieldSql:
     def _right(self, name: str, kind: str) -> str:
         """The condition that a field is of its kind; for a missing value it is not false."""
         value = f"{name}_value"
+        scale = self.fields.columns.scale
+        if kind == RATING:
+            return f"coalesce({value} between {scale.low} and {scale.high} or {value} = 0, {name} is null)"
         if kind == TIME:
             return f"coalesce({value} between {EARLIEST} and {LATEST} or {value} = 0, {name} is null)"
         return {

@@ -7,6 +7,7 @@ out, if as many may be.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,16 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data.raw.background import BackgroundReader, gzipped
-from bench.data.raw.columns import LONG, TIME
+from bench.data.raw.columns import LONG, RATING, TIME
 from bench.data.raw.database import Database
 from bench.data.raw.fields import UNREADABLE, Fields, FieldSql
-from bench.data.raw.formats import Format, format_of
-from bench.data.raw.problems import expected, told_otherwise, too_many
+from bench.data.raw.formats import Format, column_names, format_of
+from bench.data.raw.problems import expected, off_scale, told_otherwise, too_many
 from bench.errors import DataError
 
 if TYPE_CHECKING:
     import duckdb
     import polars
+
+
+_RATING = re.compile(r'"?\s*\d{1,9}(\.\d*)?\s*(/\s*\d{1,9}(\.\d*)?\s*)?"?')
+"""The token of a value that may be a rating on some scale."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Selection:
 @dataclass(frozen=True)
 class Scanned:
     """What a file holds: a frame of the rows that are kept, how many rows there are, how many of these are bad, what is
-    wrong with the first bad one, or "", and the columns that may be missing and that no row has."""
+    wrong with the first bad one, or "", the columns that may be missing and that no row has, and how many good rows
+    each condition of the selection left out, the first that a row did not meet."""
 
     kept: polars.DataFrame
     rows: int
     bad: int
     reason: str
     absent: list[str]
+    unmet: list[int]
 
 
 class RawFile:
@@ -100,14 +107,21 @@ class RawFile:
         if rows + rejected == 0:
             raise DataError(f"{self.path} is empty; give a file that has a row for each {self._fields.noun}")
         absent = self._fields.check_present(gaps) if gaps and not whole else []
+        if bad == rows:  # maybe since its columns have other names
+            self._fields.check_any(column_names(self.path, self._fields.columns.quoting))
         if bad == rows or bad + rejected > max_bad:
+            self._check_scale(first, reason, bad + rejected, rows)
             raise too_many(self.path, reason, bad + rejected, rows + rejected, max_bad)
+        counts = dict(
+            self._database.execute(f"select unmet, count(*) from {self._table} where problem = 0 group by unmet")
+        )
         names = ", ".join(selection.scanned)
         frame = self._database.frame(f"select rowid as row, {names} from {self._table} where kept")
         self._holds_all = holds_all
         if not holds_all:
             self._database.execute(f"drop table {self._table}")
-        return Scanned(frame, rows + rejected, bad + rejected, reason, absent)
+        unmet = [counts.get(number, 0) for number in range(1, len(selection.keep) + 1)]
+        return Scanned(frame, rows + rejected, bad + rejected, reason, absent, unmet)
 
     def _read(self, selection: Selection, names: Iterable[str], strict: bool = False) -> None:
         """Make the table of all rows: what is wrong with each, whether it is kept, which fields it has if not all, and
@@ -122,9 +136,9 @@ class RawFile:
         # DuckDB unpacks long texts fastest when it need not keep their tokens.
         judged = self.sql.judged(rows, unpacked=self._format.plain is not None)
         self._database.run(
-            f"create temp table {self._table} as select problem, kept, odd, {gaps} as gaps, {chosen} "
-            f"from (select *, coalesce(case when problem = 0 then {_all(selection.keep)} end, false) as kept "
-            f"from {judged})",
+            f"create temp table {self._table} as select problem, unmet, kept, odd, {gaps} as gaps, {chosen} "
+            f"from (select *, problem = 0 and unmet = 0 as kept from (select *, "
+            f"(case when problem = 0 then {_unmet(selection.keep)} end)::utinyint as unmet from {judged}))",
             f"reading {self.path.name}",
         )
 
@@ -152,12 +166,38 @@ class RawFile:
         if problem == UNREADABLE:
             return self._format.unreadable(row)
         name = list(self._fields.kinds)[problem - 2]
-        kind, seconds = self._fields.kinds[name], self._fields.columns.seconds
+        kind, columns = self._fields.kinds[name], self._fields.columns
         token = self._some(pl.Series([row]), total, f"select {name}", exact=True)[name][0]
         value = "missing" if token is None else token if len(token) <= 60 else token[:60] + "..."
-        hint = told_otherwise(token, seconds, self._fields.columns.dates) if kind == TIME else ""
+        hint = told_otherwise(token, columns.seconds, columns.dates) if kind == TIME else ""
         where, column = self._format.where(row), self._fields.column(name)
-        return f"{where}: '{column}' is not {expected(kind, seconds)} but {value}{hint}"
+        return f"{where}: '{column}' is not {expected(kind, columns)} but {value}{hint}"
+
+    def _check_scale(self, row: int | None, reason: str, bad: int, total: int) -> None:
+        """Raise the `DataError` of another scale if the first bad row has a rating on one."""
+        import polars as pl
+
+        name = next((name for name, kind in self._fields.kinds.items() if kind == RATING), None)
+        if row is None or name is None:
+            return
+        ((problem,),) = self._database.execute(f"select problem from {self._table} where rowid = {row}")
+        token = self._some(pl.Series([row]), total, f"select {name}", exact=True)[name][0] or ""
+        if problem != list(self._fields.kinds).index(name) + 2 or not _RATING.fullmatch(token):
+            return
+        number, of = (f"try_cast(split_part({name} ->> '$', '/', {place}) as double)" for place in (1, 2))
+        rows = f"(select {number} as number, {of} as of from {self._format.rows()})"
+        ((lowest, highest, most),) = self._database.execute(
+            f"select min(number), max(number), max(of) from {rows} where isfinite(number)"
+        )
+        raise off_scale(self.path, reason, bad, total, lowest, highest, most)
+
+    def median_and_longest(self, text: str, derived: Mapping[str, str] | None = None) -> tuple[int, int] | None:
+        """The median and the largest length in characters of a text, in SQL, over all rows; None if none has one."""
+        rows = self.sql.with_values(self._format.rows(), derived or {})
+        ((median, longest),) = self._database.execute(
+            f"select quantile_disc(length({text}), 0.5), max(length({text})) from {rows}"
+        )
+        return None if median is None else (median, longest)
 
     def fetch(self, selection: Selection, rows: polars.Series, total: int) -> polars.DataFrame:
         """All values of some of the file's `total` rows, given by their positions, ascending. Raises `DataError` if the
@@ -219,7 +259,8 @@ def identity(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
-def _all(conditions: Sequence[str]) -> str:
-    """That all conditions are met, where a later one is looked at if the earlier ones are met."""
-    first, *rest = conditions
-    return f"case when {first} then {_all(rest)} end" if rest else f"({first})"
+def _unmet(conditions: Sequence[str], number: int = 1) -> str:
+    """The number of the first condition that is not met, from 1, or 0; the later ones are not looked at."""
+    if not conditions:
+        return "0"
+    return f"case when {conditions[0]} then {_unmet(conditions[1:], number + 1)} else {number} end"

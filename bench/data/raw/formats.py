@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.data.raw.background import gzipped, lines
-from bench.data.raw.columns import ANY, ID, LONG, NUMBER, TEXT, TEXTS, TIME
+from bench.data.raw.columns import ANY, ID, LONG, NUMBER, RATING, TEXT, TEXTS, TIME
 from bench.data.raw.database import Database, GzipError, sql_name, sql_path, sql_text
 from bench.data.raw.fields import Fields
 from bench.data.raw.problems import QUOTED, QUOTES, SWALLOWS
@@ -79,6 +79,57 @@ def _ending(path: Path) -> str:
     """What the name of a file, or of one that is packed in it, ends with, e.g. ".csv"."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     return suffixes[-1] if suffixes else ""
+
+
+def column_names(path: Path, quoting: str = "") -> list[str]:
+    """The columns of a file, or the keys on its first line of JSON; none of one that cannot be read, which is said when
+    it is read."""
+    import polars as pl
+
+    try:
+        match _ending(path):
+            case ".csv" | ".tsv":
+                return _header(path, _is_quoted(path, quoting))[0]
+            case ".parquet" | ".pq":
+                return list(pl.read_parquet_schema(path))
+        first = json.loads(_first_line(path))
+        return list(first) if isinstance(first, dict) else []
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, DataError, pl.exceptions.PolarsError):
+        return []
+
+
+def _first_line(path: Path) -> bytes:
+    """The first line that is not blank. Raises what `gzip` raises for a broken file."""
+    return next((line for line in lines(path) if line.strip()), b"")
+
+
+def _is_quoted(path: Path, quoting: str) -> bool:
+    """Whether a quotation mark at the beginning of a table's value is not part of it."""
+    # The public dumps of reviews that are tables with tabs quote nothing.
+    return quoting == "double" if quoting else _ending(path) != ".tsv"
+
+
+def _header(path: Path, quoted: bool) -> tuple[list[str], str]:
+    """The names of a table's columns and what separates them. Raises `DataError`."""
+    first = next(lines(path), b"")
+    if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise DataError(f"{path} is UTF-16; save it as UTF-8")
+    header = first.decode("utf-8-sig", "replace")
+    separator = max(",;\t|", key=header.count)
+    try:
+        as_they_are = header.rstrip("\r\n").split(separator) if header.strip() else []
+        names = next(csv.reader([header], delimiter=separator), []) if quoted else as_they_are
+    except csv.Error as error:
+        raise DataError(f"{path}: its first line is not a line of column names ({error})") from error
+    if not quoted and any(name.startswith('"') and name.endswith('"') for name in names):
+        raise DataError(f"{path}: its column names are quoted; say that its values are too with --quoting double")
+    if not names:
+        raise DataError(f"{path} is empty or does not begin with a line of column names; add one")
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(f"{path}: the column name '{name}' occurs twice; change it")
+    # Numbers of rows are often written into a column without a name.
+    return [name or f"(column {place})" for place, name in enumerate(names, start=1)], separator
 
 
 def _select(fields: Fields, reader: str, field: Callable[[str, str], str]) -> str:
@@ -155,7 +206,7 @@ class JsonLines:
     def _beginning(self) -> bytes:
         """The first line that is not blank."""
         try:
-            return next((line for line in lines(self.fields.path) if line.strip()), b"")
+            return _first_line(self.fields.path)
         except (OSError, EOFError, zlib.error):
             return b""  # a broken file: others say so
 
@@ -267,10 +318,7 @@ class Csv:
     @cached_property
     def _quoted(self) -> bool:
         """Whether a quotation mark at the beginning of a value is not part of it."""
-        if self.fields.columns.quoting:
-            return self.fields.columns.quoting == "double"
-        # The public dumps of reviews that are tables with tabs quote nothing.
-        return _ending(self.fields.path) != ".tsv"
+        return _is_quoted(self.fields.path, self.fields.columns.quoting)
 
     def mend(self, error: DataError) -> None:
         """See `Format`."""
@@ -302,7 +350,7 @@ class Csv:
             token = f"to_json({column})::varchar"
             if kind in (TEXTS, ANY):
                 return f"case when starts_with({column}, '[') and json_valid({column}) then {column} else {token} end"
-            if kind in (NUMBER, TIME):
+            if kind in (NUMBER, RATING, TIME):
                 return f"case when try_cast({column} as double) is null then {token} else {column} end"
             if name == next(iter(self.fields.kinds)) and self._quoted:  # once a row
                 swallowing = _swallowing(names, separator, self._kinds)
@@ -325,25 +373,7 @@ class Csv:
     @cached_property
     def _header(self) -> tuple[list[str], str]:
         """The names of the columns and what separates them."""
-        path = self.fields.path
-        first = next(lines(path), b"")
-        if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-            raise DataError(f"{path} is UTF-16; save it as UTF-8")
-        header = first.decode("utf-8-sig", "replace")
-        separator = max(",;\t|", key=header.count)
-        try:
-            as_they_are = header.rstrip("\r\n").split(separator) if header.strip() else []
-            names = next(csv.reader([header], delimiter=separator), []) if self._quoted else as_they_are
-        except csv.Error as error:
-            raise DataError(f"{path}: its first line is not a line of column names ({error})") from error
-        if not self._quoted and any(name.startswith('"') and name.endswith('"') for name in names):
-            raise DataError(f"{path}: its column names are quoted; say that its values are too with --quoting double")
-        if not names:
-            raise DataError(f"{path} is empty or does not begin with a line of column names; add one")
-        for name in names:
-            if not name or names.count(name) > 1:
-                raise DataError(f"{path}: the column name '{name}' is empty or occurs twice; change it")
-        return names, separator
+        return _header(self.fields.path, self._quoted)
 
     def rejected(self) -> tuple[int, str]:
         """See `Format`."""
@@ -374,7 +404,8 @@ def _swallowing(names: Sequence[str], separator: str, kinds: Mapping[str, str]) 
     beginning of another up to the same column: it was read from a quotation mark that quotes nothing to another one."""
     sign = "\\t" if separator == "\t" else f"\\{separator}"
     text = f"[^{sign}\\n]*"
-    forms = {NUMBER: " *-?[0-9][0-9.eE+-]* *", TIME: f"{text}[0-9]{text}", ID: f"[^{sign}\\s]+"}
+    forms = {NUMBER: " *-?[0-9][0-9.eE+-]* *", RATING: " *-?[0-9][0-9.eE+/ -]*"}
+    forms |= {TIME: f"{text}[0-9]{text}", ID: f"[^{sign}\\s]+"}
 
     def line(some: Sequence[str]) -> str:
         return sign.join(forms.get(kinds.get(name, ""), text) for name in some)

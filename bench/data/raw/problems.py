@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.data.raw.columns import ID, NUMBER, TEXTS, TIME
+from bench.data.raw.columns import ID, NUMBER, RATING, TEXTS, TIME, ColumnMap
 from bench.data.raw.fields import EARLIEST, LATEST
 from bench.errors import DataError
 
@@ -16,12 +16,13 @@ SWALLOWS = "'a quotation mark that quotes nothing swallows the end of its line a
 QUOTED = "'values seem to be quoted, such as '"
 
 
-def expected(kind: str, seconds: bool) -> str:
-    """What a field of a kind has to hold; times are in `seconds` or in milliseconds."""
+def expected(kind: str, columns: ColumnMap) -> str:
+    """What a field of a kind has to hold."""
     return {
         ID: "a text of at least one character",
         NUMBER: "a finite number",
-        TIME: f"a time in {'seconds' if seconds else 'milliseconds'} between 1990 and 2100",
+        RATING: f"a rating of {columns.scale.low:g} to {columns.scale.high:g}",
+        TIME: f"a time in {'seconds' if columns.seconds else 'milliseconds'} between 1990 and 2100",
         TEXTS: "a text or a list of texts",
     }.get(kind, "a text")
 
@@ -43,6 +44,19 @@ def told_otherwise(token: str | None, seconds: bool, dates: str) -> str:
         if EARLIEST <= float(text) / parts <= LATEST:
             return f" (in {unit}seconds? give milliseconds or, in Parquet, a column of times)"
     return f" (in the other unit? --timestamps {'ms' if seconds else 's'})" if EARLIEST <= value <= LATEST else ""
+
+
+def off_scale(
+    path: Path, reason: str, bad: int, rows: int, lowest: float, highest: float, of: float | None
+) -> DataError:
+    """The error of a file of which ratings are on another scale; `reason` says what is wrong with the first of the
+    `bad` rows. The file's ratings go from `lowest` to `highest`, and end in "/`of`" if that is given."""
+    ends = "" if of is None else f", like {highest:g}/{of:g}"
+    leave = f", or leave such rows out with --max-bad-lines {bad}" if bad < rows else ""
+    return DataError(
+        f"{path}, {reason}; the ratings in this file go from {lowest:g} to {highest:g}{ends}: say what their scale is "
+        f"with --rating-scale MIN-MAX, e.g. --rating-scale 0-{of or highest:g}{leave}"
+    )
 
 
 def too_many(path: Path, reason: str, bad: int, rows: int, limit: int) -> DataError:
