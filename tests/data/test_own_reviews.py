@@ -91,7 +91,7 @@ def test_the_page_goes_from_a_file_to_a_table_in_three_commands(
     assert floors in looked.splitlines()
     assert "but not with their thresholds: --min-text 40 (200). Ratings are on a scale of 0 to 20. " in looked
     assert "The data have no review titles and no item titles and no item descriptions." in looked
-    assert "9 of 9 runs are to do" in planned
+    assert "10 of 10 runs are to do" in planned
     # What the page says of prompts.
     assert main(["run", "--method", "rag", "--dataset", "my_beers", "--limit", "1", "--dry-run"]) == 0
     first, last = prompt.split("\n...\n")
