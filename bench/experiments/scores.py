@@ -23,7 +23,7 @@ from bench.paper import paper_value, read_numbers
 from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
-from bench.report.names import category_name, plural
+from bench.report.names import category_name, plural, unlike_measures
 from bench.report.table import MISSING, Cell, Group, Key, Row, Table, rankings
 from bench.statistics import Difference, holm, interval, paired
 
@@ -414,6 +414,12 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     )
     metrics = {columns[name][0] for name in experiment.columns}
     notes += [note for row in rows for run in row.finished for note in run.summary.answer_notes]
+    measures = [
+        {name: way for name, way in run.summary.signatures.items() if name in metrics}
+        for row in rows
+        for run in row.finished
+    ]
+    notes += unlike_measures([row.group.name or row.spec.label for row in rows for _ in row.finished], measures)
     told = [run.summary.metric_notes for row in rows for run in row.finished]
     notes += [note for of_run in told for name, note in of_run.items() if name in metrics]
     notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]

@@ -11,7 +11,7 @@ from bench.protocols import Column
 from bench.report.forest import Entry, forest
 from bench.report.labels import is_control, labels, models_of, settings_of
 from bench.report.markup import escape_html, html_notes
-from bench.report.names import category_name
+from bench.report.names import category_name, unlike_measures
 from bench.report.table import INTERVAL_LEGEND, MISSING, Key, head
 from bench.results import SCHEMA, Score
 
@@ -41,11 +41,11 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
     """A table of runs on the same instances of `data`, and its scores as pictures. Which values are best is marked by
     report.js among the rows it shows."""
     scores = [_scores(run) for run in runs]
-    keys = list(dict.fromkeys(key for own in scores for key in own))
-    # One category's columns stand together, whatever a single run lacks.
-    categories = list(dict.fromkeys(category for category, _ in keys))
-    keys.sort(key=lambda key: categories.index(key[0]))
     columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
+    given = {key for own in scores for key in own}
+    categories = list(dict.fromkeys(category for own in scores for category, _ in own))
+    # One category's columns stand together and in every category in the same order, whatever a single run lacks.
+    keys = [(category, name) for category in categories for name in columns if (category, name) in given]
     facts = {name: of(runs) for name, of in FACTS.items()}
     values = {name: list(dict.fromkeys(found)) for name, found in facts.items()}
     differing = [name for name, found in values.items() if len(set(found) - {MISSING}) > 1]
@@ -71,7 +71,7 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
         lines.append(f"<tr data-run='{number}'{attributes}>{''.join(cells)}</tr>")
     entries = [Entry(*of) for of in zip(names, controls, scores, strict=True)]
     lines += ["</tbody>", "</table>", "</div>", forest(entries, keys, columns)]
-    lines.append(html_notes([escape_html(note) for note in _notes(runs, any(controls))]))
+    lines.append(html_notes([escape_html(note) for note in _notes(runs, names, any(controls))]))
     return "\n".join(["<div class='board'>", *lines, "</div>"])
 
 
@@ -132,7 +132,7 @@ def _score(score: Score | None, category: str, column: Column) -> str:
     )
 
 
-def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
+def _notes(runs: Sequence[FinishedRun], names: Sequence[str], controls: bool) -> list[str]:
     """What stands in for what, as the runs themselves record it."""
     ranked = "best of the rows shown, controls (in italics) apart" if controls else "best of the rows shown"
     notes = [
@@ -149,6 +149,7 @@ def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
             f"{count} of these {len(runs)} runs are of an older schema ({', '.join(map(str, older))}; this version "
             f"writes {SCHEMA})."
         )
+    notes += unlike_measures(names, [run.summary.signatures for run in runs])
     notes += [note for run in runs for note in (*run.summary.answer_notes, *run.summary.metric_notes.values())]
     notes += [note for run in runs for found in run.record.data_notes.values() for note in found]
     notes += [note for run in runs for note in run.record.config.get("notes", ())]
