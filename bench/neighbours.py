@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.errors import StoreError
 from bench.files import whole_lines
-from bench.identity import readable_name
 from bench.job import Job
+from bench.naming import readable_name
 from bench.records import Call, Completion
 from bench.results import Generation, RunRecord, identity_hash, row_in
 from bench.shards import shards_in

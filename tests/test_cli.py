@@ -283,7 +283,7 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     first = capsys.readouterr().out
     assert len(scripted.calls) == 4
     (folder,) = (tmp_path / "results" / "runs").iterdir()
-    assert folder.name.startswith("pag-recency-k2-shop-qwen20-first2-seed7-")
+    assert folder.name.startswith("pag-recency-k2-shop-qwen20-scripted-max_new_tokens8-first2-seed7-")
     lines = first.splitlines()
     assert lines[0] == folder.name
     assert lines[1].split() == ["category", "instances", "metric", "score", "95%", "interval"]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from bench.errors import ConfigError
-from bench.finished import config_of, find_run, finished, read_each, read_record, run_folders
+from bench.finished import Readable, config_of, find_run, finished, read_each, read_record, run_folders
+from bench.naming import Differences, recorded_differences, setting_text, told_by_content
 from bench.report.names import plural
 from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
 from bench.shards import shards_in
 
-HEADS = ["run", "state", "instances", "completions", "created"]
+LONGEST, SHOWN_DIGITS = 40, 10
+"""Letters of a fingerprint that is shown whole, and of a longer one those that are."""
+HEADS = ["run", "state", "instances", "completions", "created", "settings"]
 
 
 def _completions(folder: Path, record: RunRecord) -> int:
@@ -23,15 +29,76 @@ def _completions(folder: Path, record: RunRecord) -> int:
     return len({(row.instance, row.stage, row.index) for row in rows})
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A run in the list. `content` tells runs apart that have the same settings; empty for all others."""
+
+    name: str
+    record: RunRecord
+    complete: bool
+    instances: int | None
+    completions: int
+    differences: Differences
+    content: str = ""
+
+    @property
+    def line(self) -> list[object]:
+        """Its row."""
+        schema = self.record.schema_version
+        state = "complete" if self.complete else "unfinished"
+        state += f" (schema {schema})" if schema != SCHEMA else ""
+        settings = "; ".join(filter(None, [str(self.differences), self.content]))
+        instances = "" if self.instances is None else self.instances
+        return [self.name, state, instances, self.completions, self.record.created, settings]
+
+    @property
+    def json_object(self) -> dict[str, object]:
+        """The same as an object, with all settings and options."""
+        return {
+            "run": self.name,
+            "complete": self.complete,
+            "schema": self.record.schema_version,
+            "instances": self.instances,
+            "completions": self.completions,
+            "created": self.record.created,
+            "configuration": self.differences.base or None,
+            "differs": dict(self.differences.settings),
+            "content": self.content,
+            "settings": all_settings(self.record),
+        }
+
+
+def listed(results: Path) -> Readable[Listed]:
+    """The runs in a folder of results, complete or not, by name."""
+    readable = read_each(_listed, run_folders(results))
+    alike: dict[tuple[str, str], list[Listed]] = {}
+    for run in readable.found:
+        alike.setdefault((run.name.rpartition("-")[0], str(run.differences)), []).append(run)
+    content: dict[str, str] = {}
+    for runs in alike.values():
+        told = told_by_content([run.record.identity for run in runs])
+        content |= {run.name: text for run, text in zip(runs, told, strict=True)}
+    return Readable([replace(run, content=content[run.name]) for run in readable.found], readable.left_out)
+
+
+def _listed(folder: Path) -> Listed:
+    record = read_record(folder)
+    completions, summary = _completions(folder, record), _summary(folder)
+    instances = None if summary is None else sum(summary.instances.values())
+    differing = recorded_differences(record)
+    return Listed(folder.name, record, summary is not None, instances, completions, differing)
+
+
 def list_runs(results: str) -> str:
-    """A line a run: name, state, instances, completions, when it was begun. Runs that cannot be read are named below,
-    and it is said which are of an older schema."""
-    readable = read_each(_line, run_folders(Path(results)))
+    """A line a run: name, state, instances, completions, when it was begun, and in what it differs from the shipped
+    configuration that it goes back to. Runs that cannot be read are named below, and it is said which are of an older
+    schema."""
+    readable = listed(Path(results))
     left_out = [f"left out: {name}: {reason}" for name, reason in readable.left_out.items()]
     if not readable.found and not left_out:
         return f"no runs in {Path(results) / 'runs'}; make one with: bench run --method rag"
-    lines = [tabulate([row for row, _ in readable.found], headers=HEADS)] if readable.found else []
-    older = [str(schema) for _, schema in readable.found if schema != SCHEMA]
+    lines = [tabulate([run.line for run in readable.found], headers=HEADS)] if readable.found else []
+    older = [str(schema) for run in readable.found if (schema := run.record.schema_version) != SCHEMA]
     if older:
         schemas = ", ".join(sorted(set(older)))
         lines.append(
@@ -41,20 +108,35 @@ def list_runs(results: str) -> str:
     return "\n".join([*lines, *left_out])
 
 
-def _line(folder: Path) -> tuple[list[object], int]:
-    """A run's row in the list, and its schema."""
-    record = read_record(folder)
-    completions, summary = _completions(folder, record), _summary(folder)
-    schema = record.schema_version
-    state = "unfinished" if summary is None else "complete"
-    state += f" (schema {schema})" if schema != SCHEMA else ""
-    instances = "" if summary is None else sum(summary.instances.values())
-    return [folder.name, state, instances, completions, record.created], schema
-
-
 def _summary(folder: Path) -> Summary | None:
     path = folder / "summary.json"
     return finished(folder).summary if path.exists() else None
+
+
+def all_settings(record: RunRecord) -> dict[str, object]:
+    """Everything that can change a text of a run, by dotted name: its settings, those of its adapter's training and the
+    options of its plugins."""
+    identity, config = record.identity, record.config
+    found = dict(identity["settings"])
+    if "adapter" in identity:
+        found |= {f"train.{name}": value for name, value in config.get("train", {}).items()}
+    for name in ("task", "method", "retriever"):
+        options = identity.get(f"{name}_options", {})
+        found |= {f"{identity['settings'].get(name)}.{option}": value for option, value in options.items()}
+    return found
+
+
+def _content(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Digits of the content of what has no value that reads well, by its name: data, code, templates, models."""
+    known = ("settings", "schema", "task_options", "method_options", "retriever_options")
+    content: dict[str, str] = {}
+    for name, value in identity.items():
+        parts = value if isinstance(value, Mapping) else {"": value}
+        for part, text in parts.items() if name not in known else ():
+            shown = text if isinstance(text, str) else json.dumps(text)
+            digits = shown.removeprefix("sha256:")[:SHOWN_DIGITS]
+            content[f"{name.replace('_', ' ')} {part}".strip()] = shown if len(shown) <= LONGEST else f"{digits}..."
+    return content
 
 
 def show_run(results: str, part: str) -> str:
@@ -65,7 +147,10 @@ def show_run(results: str, part: str) -> str:
     if record.schema_version != SCHEMA:
         schema = record.schema_version
         lines.append(f"of an older schema ({schema}; this version writes {SCHEMA}): it is read and not gone on with")
-    lines += ["", *(f"{name}: {value}" for name, value in record.identity["settings"].items())]
+    differing = recorded_differences(record)
+    lines.append(f"configuration: {differing}" if str(differing) else "configuration: the defaults")
+    lines += ["", *(f"{name}: {setting_text(name, value)}" for name, value in all_settings(record).items())]
+    lines += ["", *(f"{name}: {text}" for name, text in _content(record.identity).items())]
     summary = _summary(folder)
     if summary is None:
         return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])

@@ -11,8 +11,9 @@ from bench import registry
 from bench.config import RunConfig
 from bench.errors import MEND, ConfigError, DamagedError, ResourceError, StoreError
 from bench.files import content_hash, unwritable, write_held
-from bench.identity import readable_name, selection_identity, training_identity
+from bench.identity import selection_identity, training_identity
 from bench.models import require_at_hand, resolve_model
+from bench.naming import adapter_name, folder_of, readable_name
 from bench.progress import say
 from bench.protocols import TrainedMethod
 from bench.records import Instance
@@ -51,8 +52,9 @@ class TrainedAdapter:
     @cached_property
     def folder(self) -> Path:
         """Where the adapter is, or will be, kept."""
-        name = f"{readable_name(self.training)}-{identity_hash(self.identity)}"
-        return adapter_folder(self.training.config.results, name)
+        name = adapter_name(self.training, self.identity)
+        place = adapter_folder(self.training.config.results, name).parent
+        return folder_of(place, name, readable_name(self.training), identity_hash(self.identity))
 
     @property
     def files(self) -> AdapterFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,32 @@ def test_a_line_a_run(finished: Job, results: str) -> None:
     (copy / "run.json").write_text((finished.folder / "run.json").read_text())
     (copy / "generations.jsonl").write_text((finished.folder / "generations.jsonl").read_text()[:-5])
     head, _, half, whole = list_runs(results).splitlines()
-    assert head.split() == ["run", "state", "instances", "completions", "created"]
+    assert head.split() == ["run", "state", "instances", "completions", "created", "settings"]
     # 3 instances of 2 calls; the last row is torn.
     assert half.split()[:3] == ["copy-half", "unfinished", "5"]
     assert whole.split()[:4] == [finished.folder.name, "complete", "3", "6"]
+
+
+def test_runs_that_differ_never_look_alike(shop_config: Path, scripted: Any, results: str, rewrite: Any) -> None:
+    """Neither in the list nor when they are shown, whatever their folders are called."""
+    jobs = [make(shop_config, method="rag"), make(shop_config, method="rag", temperature=0.25)]
+    execute(jobs, lambda _: None)
+    for job, name in zip(jobs, "ab", strict=True):
+        job.folder.rename(job.folder.with_name(name))
+    first, second = list_runs(results).splitlines()[2:]
+    assert "temperature" not in first
+    assert ", temperature=0.25" in second
+    assert "\ntemperature: 0.25\n" in show_run(results, "b")
+    # The same settings, and another file of the method.
+    record = Path(results) / "runs" / "b" / "run.json"
+    for digits in ("0", "1"):
+        other = record.parent.with_name(f"c-{digits}") / "run.json"
+        other.parent.mkdir()
+        shutil.copy(record, other)
+        rewrite(other, lambda content, digits=digits: content["identity"].update(method_code=digits * 64))
+    told = re.findall("temperature=0.25.*; method code ([0-9a-f]{6})$", list_runs(results), re.MULTILINE)
+    assert len(set(told)) == 2
+    assert "\nmethod code: 0000000000...\n" in show_run(results, "c-0")
 
 
 def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: str, age: Any) -> None:
