@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import os
@@ -296,6 +297,41 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
     assert len(scripted.calls) == 4
+
+
+def test_several_methods_share_an_engine_and_are_runs_of_their_own(
+    shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    made: list[object] = []
+    start = scripted.__init__
+    monkeypatch.setattr(scripted, "__init__", lambda self, *given: (made.append(self), start(self, *given))[1])
+    # A name alone is a list of one.
+    arguments = ["run", "--config", str(shop_config), "--set", "metrics=rouge", "--method"]
+    assert main([*arguments, "rag", "pag", "copy", "rag"]) == 0
+    printed = capsys.readouterr().out
+    assert len(made) == 1
+    assert len(scripted.calls) == 3 + 2 * 3
+    folders = [Path(line.removeprefix("kept in ")) for line in printed.splitlines() if line.startswith("kept in ")]
+    assert [folder.name.partition("-")[0] for folder in folders] == ["rag", "pag", "copy"]
+    # Each is the run that its method alone is.
+    assert main([*arguments, "pag"]) == 0
+    assert capsys.readouterr().out in printed
+    assert len(scripted.calls) == 3 + 2 * 3
+    for other in (["--shard", "1/2"], ["--merge"], ["--prompts", str(tmp_path / "p"), "--dry-run"]):
+        assert main([*arguments, "rag", "pag", *other]) == 2
+        assert f"{other[0]} is for one method; give one --method" in capsys.readouterr().err
+    assert main([*arguments, "rag", "pag", "--dry-run"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("##")] == [
+        "##### rag",
+        "##### pag",
+    ]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code in (0, None)
+    assert capsys.readouterr().out == f"bench {importlib.metadata.version('personalization-bench')}\n"
 
 
 def test_run_prints_what_has_to_stand_with_the_scores(

@@ -56,7 +56,7 @@ def settings_of(arguments: argparse.Namespace, config: str | None = None) -> dic
     """The settings of a configuration file with those of the flags over them. Raises `BenchError`."""
     from bench.config import merge, parse_setting, read_config
 
-    # A list: the methods of a timing, each of which is a run of its own.
+    # A list: several methods, each of which is a run of its own.
     given = {name: getattr(arguments, name, None) for name in SETTINGS}
     flags = {name: value for name, value in given.items() if value is not None and not isinstance(value, list)}
     own: dict[str, Any] = {}

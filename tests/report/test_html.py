@@ -731,6 +731,8 @@ def test_only_the_runs_that_are_named(results: Path, tmp_path: Path) -> None:
     written = write_report(results, tmp_path / "report.html", ["k1", "copy"]).read_text()
     assert "2 finished runs" in written
     assert "pag-recency" not in written
+    # Of a part that several names contain, all that are finished.
+    assert "3 finished runs" in write_report(results, tmp_path / "report.html", ["recency"]).read_text()
     with pytest.raises(ConfigError, match=r"is called 'nosuch'\. See: bench list runs"):
         write_report(results, tmp_path / "report.html", ["nosuch"])
 
