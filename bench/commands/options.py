@@ -45,6 +45,11 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=path_of, default="results", help="folder of results (default: %(default)s)")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The flag for output that programs read."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
 def add_goldens(parser: argparse.ArgumentParser) -> None:
     """The flag that says where goldens are."""
     parser.add_argument(

@@ -151,10 +151,14 @@ def _show_prompts(config: RunConfig, title: str) -> None:
 def _show(summary: Summary) -> None:
     from tabulate import tabulate
 
+    from bench import registry
+    from bench.report.names import score_name
+
+    heads = {one.name: one.head for name in summary.signatures for one in registry.load("metrics", name).columns}
     rows = [
-        [category, summary.instances[category], column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
-        for category, scores in summary.scores.items()
-        for column, score in scores.items()
+        [category, count, score_name(name, heads[name]), score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
+        for category, count in summary.instances.items()
+        for name, score in summary.scores.get(category, {}).items()
     ]
     show(summary.name)
     show(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))

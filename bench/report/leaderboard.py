@@ -116,7 +116,8 @@ def _sortable(name: str) -> str:
 
 def _score_head(category: str, column: Column) -> str:
     return (
-        f"<th scope='col' data-category='{escape_html(category)}' data-better='{column.better or ''}'>"
+        f"<th scope='col' title='{escape_html(column.name)}' data-category='{escape_html(category)}' "
+        f"data-better='{column.better or ''}'>"
         f"<button type='button'>{escape_html(head(column))}</button></th>"
     )
 

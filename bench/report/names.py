@@ -17,6 +17,19 @@ def plural(word: str) -> str:
     return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in tuple("aeiou") else f"{word}s"
 
 
+def score_name(name: str, head: str) -> str:
+    """What a score is called: by its head in tables and, where that is another word, by the name that it has in options
+    and in files."""
+    return head or name if head.lower() in ("", name.lower()) else f"{head} ({name})"
+
+
+def named_score(text: str, columns: Mapping[str, str]) -> str:
+    """The name of the score that a text names by its name or its head, whatever the case; the text itself if none or
+    several are meant. `columns` are heads by name."""
+    meant = [name for name, head in columns.items() if text.lower() in (name.lower(), head.lower())]
+    return text if text in columns or len(meant) != 1 else meant[0]
+
+
 def unlike_measures(labels: Sequence[str], signatures: Sequence[Mapping[str, str]]) -> list[str]:
     """A sentence on each metric that is not the same measure in all runs; `signatures` are those of each run, by
     metric."""

@@ -268,7 +268,8 @@ function scoresOf(scores, columns) {
   const list = create("dl", "of-text");
   for (const [name, value] of Object.entries(scores)) {
     const { head, decimals } = columns[name];
-    list.append(create("div", "", create("dt", "", head), create("dd", "", value.toFixed(decimals))));
+    const term = Object.assign(create("dt", "", head), { title: name });
+    list.append(create("div", "", term, create("dd", "", value.toFixed(decimals))));
   }
   return list;
 }

@@ -6,19 +6,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from bench.errors import ConfigError
+from bench.errors import BenchError, ConfigError
 from bench.finished import Readable, config_of, find_run, finished, read_each, read_record, run_folders
-from bench.naming import Differences, recorded_differences, setting_text, told_by_content
-from bench.report.names import plural
+from bench.report.names import plural, score_name
 from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
 from bench.shards import shards_in
 
 LONGEST, SHOWN_DIGITS = 40, 10
 """Letters of a fingerprint that is shown whole, and of a longer one those that are."""
+if TYPE_CHECKING:
+    from bench.naming import Differences
+    from bench.records import Instance
+    from bench.resolved import Run
+    from bench.work import Work
+
 HEADS = ["run", "state", "instances", "completions", "created", "settings"]
 
 
@@ -63,7 +68,7 @@ class Listed:
             "created": self.record.created,
             "configuration": self.differences.base or None,
             "differs": dict(self.differences.settings),
-            "content": self.content,
+            "told_by": self.content or None,
             "settings": all_settings(self.record),
         }
 
@@ -71,6 +76,10 @@ class Listed:
 def listed(results: Path) -> Readable[Listed]:
     """The runs in a folder of results, complete or not, by name."""
     readable = read_each(_listed, run_folders(results))
+    if not readable.found:
+        return readable
+    from bench.naming import told_by_content
+
     alike: dict[tuple[str, str], list[Listed]] = {}
     for run in readable.found:
         alike.setdefault((run.name.rpartition("-")[0], str(run.differences)), []).append(run)
@@ -82,6 +91,8 @@ def listed(results: Path) -> Readable[Listed]:
 
 
 def _listed(folder: Path) -> Listed:
+    from bench.naming import recorded_differences
+
     record = read_record(folder)
     completions, summary = _completions(folder, record), _summary(folder)
     instances = None if summary is None else sum(summary.instances.values())
@@ -106,6 +117,12 @@ def list_runs(results: str) -> str:
             "and reported, and are not gone on with"
         )
     return "\n".join([*lines, *left_out])
+
+
+def runs_object(results: str) -> dict[str, object]:
+    """The same as an object: `runs` and, by name, why others are `left_out`."""
+    readable = listed(Path(results))
+    return {"runs": [run.json_object for run in readable.found], "left_out": readable.left_out}
 
 
 def _summary(folder: Path) -> Summary | None:
@@ -141,6 +158,8 @@ def _content(identity: Mapping[str, Any]) -> dict[str, str]:
 
 def show_run(results: str, part: str) -> str:
     """A run's identity and scores. Raises `ConfigError` and `StoreError`."""
+    from bench.naming import recorded_differences, setting_text
+
     folder = find_run(Path(results), part)
     record = read_record(folder)
     lines = [folder.name, f"created {record.created} on {record.device}"]
@@ -154,8 +173,9 @@ def show_run(results: str, part: str) -> str:
     summary = _summary(folder)
     if summary is None:
         return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])
+    heads = _heads(folder)
     rows = [
-        [category, column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
+        [category, score_name(column, heads.get(column, "")), score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
         for category, scores in summary.scores.items()
         for column, score in scores.items()
     ]
@@ -164,23 +184,64 @@ def show_run(results: str, part: str) -> str:
     return "\n".join(lines)
 
 
+def run_object(results: str, part: str) -> dict[str, object]:
+    """The same as an object: that of the list, and device, content, scores by category and name, signatures and the
+    counts of the summary. Raises `ConfigError` and `StoreError`."""
+    folder = find_run(Path(results), part)
+    run = _listed(folder)
+    found = run.json_object | {"device": run.record.device, "content": _content(run.record.identity)}
+    summary = _summary(folder)
+    if summary is None:
+        return found | {"scores": None}
+    kept = summary.json_object()
+    left = ("schema", "name", "instances", "files")
+    return found | {name: value for name, value in kept.items() if name not in left} | {"heads": _heads(folder)}
+
+
+def _heads(folder: Path) -> dict[str, str]:
+    """What tables call a run's scores, by the names that these have in files; none of a metric that is missing."""
+    try:
+        return {name: column.head for name, (_, column) in finished(folder).columns.items()}
+    except BenchError:
+        return {}
+
+
+def instance_object(results: str, part: str, instance_part: str) -> dict[str, object]:
+    """One instance of a run as an object; see `show_instance`. Raises `ConfigError` and `StoreError`."""
+    folder, run, instance, work = _replayed(results, part, instance_part)
+    scores: dict[str, float | None] | None = None
+    if (folder / "summary.json").exists():
+        done = finished(folder)
+        own = done.instance_scores([row.instance for row in done.predictions].index(instance.id))
+        scores = {name: own.get(name) for name in done.columns}
+    return {
+        "run": folder.name,
+        "instance": instance.id,
+        "user": instance.user_id,
+        "group": instance.group,
+        "shown": dict(run.task.shown(instance)),
+        "profile": [{"shown": dict(run.task.shown_record(one)), "text": one.text} for one in instance.profile],
+        "calls": [
+            {
+                "stage": prompt.stage,
+                "system": prompt.system,
+                "user": prompt.user,
+                "answer": completion.text,
+                "finish_reason": completion.finish_reason,
+                "completion_tokens": completion.completion_tokens,
+            }
+            for prompt, completion in work.exchanged
+        ],
+        "prediction": work.prediction,
+        "reference": run.corpora[instance.category].reference(instance),
+        "scores": scores,
+    }
+
+
 def show_instance(results: str, part: str, instance_part: str) -> str:
     """One instance of a run: profile, prompts, answers, prediction, reference and scores. The prompts are rendered
     anew and matched with the stored answers by their hash. Raises `ConfigError` and `StoreError`."""
-    from bench.loop import replay
-    from bench.resolved import Run
-    from bench.store import read_generations
-
-    folder = find_run(Path(results), part)
-    stored = read_record(folder)
-    run = Run(config_of(stored).model_copy(update={"results": folder.absolute().parents[1]}))
-    ids = [instance.id for instance in run.instances]
-    found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
-    if len(found) != 1:
-        some = ", ".join(found[:5]) if found else f"the first are {', '.join(ids[:3])}"
-        raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
-    instance = run.by_id[found[0]]
-    work = replay(run, instance, read_generations(folder, {instance.id}, stored.owner))
+    folder, run, instance, work = _replayed(results, part, instance_part)
     lines = [instance.id, *(f"{label}: {value}" for label, value in run.task.shown(instance).items())]
     lines += [f"Group: {instance.group}"] if instance.group is not None else []
     order = ", the newest last" if run.task.timed else ""
@@ -198,6 +259,24 @@ def show_instance(results: str, part: str, instance_part: str) -> str:
     return "\n".join(lines)
 
 
+def _replayed(results: str, part: str, instance_part: str) -> tuple[Path, Run, Instance, Work]:
+    """A run's folder, the run, the one instance of it that a part of an id names, and what was exchanged of it."""
+    from bench.loop import replay
+    from bench.resolved import Run
+    from bench.store import read_generations
+
+    folder = find_run(Path(results), part)
+    stored = read_record(folder)
+    run = Run(config_of(stored).model_copy(update={"results": folder.absolute().parents[1]}))
+    ids = [instance.id for instance in run.instances]
+    found = [name for name in ids if name == instance_part] or [name for name in ids if instance_part in name]
+    if len(found) != 1:
+        some = ", ".join(found[:5]) if found else f"the first are {', '.join(ids[:3])}"
+        raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
+    instance = run.by_id[found[0]]
+    return folder, run, instance, replay(run, instance, read_generations(folder, {instance.id}, stored.owner))
+
+
 def _facts(facts: Mapping[str, str]) -> str:
     """Facts in front of a text."""
     return "; ".join(f"{label}: {value}" for label, value in facts.items()) + "\n  " if facts else ""
@@ -209,6 +288,8 @@ def _scores(folder: Path, instance: str) -> list[str]:
         return ["(not scored yet)"]
     run = finished(folder)
     scores = run.instance_scores([row.instance for row in run.predictions].index(instance))
+    names = {name: score_name(name, column.head) for name, (_, column) in run.columns.items()}
     return [
-        f"{name}: {scores[name]:.4f}" if name in scores else f"{name}: none for this instance" for name in run.columns
+        f"{shown}: {scores[name]:.4f}" if name in scores else f"{shown}: none for this instance"
+        for name, shown in names.items()
     ]

@@ -186,7 +186,7 @@ def test_show_run(finished: Job, results: str) -> None:
     assert shown[0] == finished.folder.name
     assert shown[1].startswith("created 20")
     assert "k: 2" in shown
-    assert any(line.split()[:2] == ["Toys", "rougeL"] for line in shown)
+    assert any(line.split()[:3] == ["Toys", "R-L", "(rougeL)"] for line in shown)
     assert any(line.startswith("bleu: ") for line in shown)
 
 
@@ -208,15 +208,15 @@ def test_show_instance(finished: Job, results: str) -> None:
     assert "=== prediction\nanswer pag_review Toys/test/u1\n" in shown
     assert "=== reference\nThe map is zyzzyva quux one.\n" in shown
     scores = shown.partition("=== scores\n")[2].splitlines()
-    assert [line.partition(":")[0] for line in scores] == ["rouge1", "rougeL", "bleu"]
+    assert [line.partition(":")[0] for line in scores] == ["R-1 (rouge1)", "R-L (rougeL)", "BLEU"]
     # No word of the answer is in the reference.
-    assert scores[0] == "rouge1: 0.0000"
+    assert scores[0] == "R-1 (rouge1): 0.0000"
 
 
 def test_scores_of_a_metric_that_came_later_are_shown(shop_config: Path, scripted: Any, results: str) -> None:
     execute([make(shop_config, method="copy", metrics=["rouge"])], lambda _: None)
     execute([make(shop_config, method="copy", metrics=["rouge", "bleu"])], lambda _: None)
-    assert "\nbleu: " in show_instance(results, "copy", "u1")
+    assert "\nBLEU: " in show_instance(results, "copy", "u1")
 
 
 def test_only_scores_of_the_last_scoring_are_shown(
@@ -228,7 +228,7 @@ def test_only_scores_of_the_last_scoring_are_shown(
     execute([make(shop_config, method="copy", metrics=["fussy", "bleu"])], lambda _: None)
     scores = show_instance(results, "copy", "u1").partition("=== scores\n")[2].splitlines()
     assert scores[:2] == ["whole: none for this instance", "each: 0.5000"]
-    assert [line.partition(":")[0] for line in scores[2:]] == ["bleu"]
+    assert [line.partition(":")[0] for line in scores[2:]] == ["BLEU"]
 
 
 def test_show_an_instance_that_is_not_generated_yet(finished: Job, results: str) -> None:
