@@ -80,7 +80,7 @@ def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
 
 def test_what_computes_nothing_imports_nothing_heavy(shop_config: Path) -> None:
     rows = [{"label": f"Copy {seed}", "set": {"method": "copy", "seed": seed}} for seed in (0, 1)]
-    experiment = {"title": "Two", "columns": ["meteor"], "groups": [{"name": "", "ranked": True, "rows": rows}]}
+    experiment = {"title": "Two", "columns": ["METEOR", "R-L"], "groups": [{"name": "", "ranked": True, "rows": rows}]}
     table = shop_config.with_name("two.yaml")
     table.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     settings = yaml.safe_load(shop_config.read_text(encoding="utf-8")) | {"metrics": ["rouge", "meteor", "bleu"]}

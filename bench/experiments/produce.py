@@ -58,7 +58,9 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     execute(jobs.by_folder())
     printed: list[str] = []
     for name, parts in planned.items():
-        printed += _write(table_ids[name], experiments[name], parts, list(configs.values()), options, jobs.inputs)
+        # Of one that names no tasks what it says of its rows: names of scores in the place of heads.
+        experiment = parts[""][0] if "" in parts else experiments[name]
+        printed += _write(table_ids[name], experiment, parts, list(configs.values()), options, jobs.inputs)
     return printed
 
 
