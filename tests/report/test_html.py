@@ -689,6 +689,27 @@ def test_tasks_with_scores_of_their_own_stand_under_their_own_heads(
     ]
 
 
+def test_each_data_set_has_its_texts(
+    chromium: webdriver.Chrome, results: Path, shelves: Callable[..., FinishedRun], tmp_path: Path
+) -> None:
+    copy = copied(results, tmp_path)
+    shelves(copy, "copy", ["rouge"])
+    emulate(chromium, features=[])
+    resize(chromium, 1300)
+    open_page(chromium, write_report(copy, tmp_path / "report.html", instances=9))
+    wait(chromium, lambda: all_of(chromium, "#viewer-2 article"))
+    heads = [content(head) for head in all_of(chromium, "#instances > h3")]
+    assert heads == [f"data, test: {CATEGORY}", f"data, test: Books, CDs & Vinyl, {CATEGORY}"]
+    assert len(all_of(chromium, "#viewer article")) == 5
+    assert [content(head) for head in all_of(chromium, "#viewer-2 article h4")] == ["The real review", "copy"]
+    one(chromium, "#next-2").click()
+    wait(chromium, lambda: content(one(chromium, "#viewer-2 h3 + p bdi")) == "u1<b>")
+    assert content(one(chromium, "#position-2")) == "2 of 6"
+    position(chromium, "1 of 9")
+    assert asked(chromium) == "u0<b>"
+    assert len(all_of(chromium, "#category-2 option")) == 4
+
+
 # ---- without a browser
 
 
