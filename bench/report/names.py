@@ -12,6 +12,19 @@ def category_name(category: str) -> str:
     return CATEGORIES.get(category, category.replace("_", " "))
 
 
+def average_name(categories: int) -> str:
+    """The head over scores that are means over so many categories."""
+    return f"Average (of {categories} categories)"
+
+
+def average_note(categories: int) -> str:
+    """What such a score is."""
+    return (
+        f"Average: the unweighted mean of a score over the {categories} categories, which count alike whatever their "
+        "numbers of instances."
+    )
+
+
 def plural(word: str) -> str:
     """Several of what a task writes: "reviews", "stories"."""
     return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in tuple("aeiou") else f"{word}s"

@@ -601,6 +601,16 @@ UNDER = """
       }),
     );
 """
+AVERAGED = """
+    return [...document.querySelectorAll(".leaderboard td.average[data-value]")].map((cell) => {
+      const middle = (cell.getBoundingClientRect().left + cell.getBoundingClientRect().right) / 2;
+      const heads = [...cell.closest("table").tHead.rows].map(({ cells }) => [...cells].find((head) => {
+        const { left, right } = head.getBoundingClientRect();
+        return left <= middle && middle < right;
+      }).textContent);
+      return [cell.parentElement.cells[0].title, ...heads, cell.textContent];
+    });
+"""
 DRAWN = """
     return [...document.querySelectorAll(".forest li")].map((row) => [
       row.closest(".board").querySelector(`[data-run='${row.dataset.run}'] th`).title,
@@ -665,6 +675,14 @@ def test_each_number_stands_under_its_own_heads(
         (*place, ends) for place, ends in expected.items()
     )
     assert sorted(map(tuple, chromium.execute_script(DRAWN))) == sorted(expected)
+    means = []
+    for run in runs:
+        for name, (_, column) in run.columns.items():
+            values = [scores[name].value for scores in run.summary.scores.values() if name in scores]
+            if len(values) == 3:
+                mean = f"{sum(values) / 3:.{column.decimals}f}"
+                means.append((run.name, "Average (of 3 categories)", head(column), mean))
+    assert sorted(map(tuple, chromium.execute_script(AVERAGED))) == sorted(means)
 
 
 def test_tasks_with_scores_of_their_own_stand_under_their_own_heads(
