@@ -128,7 +128,8 @@ def _plugin(name: str, path: Path, source: str, wanted: str = "") -> Entry:
         settings = _variable("settings", node, tree, path)
         found = (node, tree, path) if settings is None else _beside(ast.unparse(settings[0]), *settings[1:])
         options |= dict(_fields(*found)) if found is not None else {}
-    return Entry(name, " ".join(about.partition("\n\n")[0].split()), source, options, scores)
+    sentence = " ".join(about.partition("\n\n")[0].split()).removeprefix(f"{name}: ")
+    return Entry(name, sentence, source, options, scores)
 
 
 @cache

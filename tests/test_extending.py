@@ -55,7 +55,7 @@ def test_an_installed_package_is_used_by_a_process(tmp_path: Path, shop_config: 
 
     assert [line.split()[0] for line in run("list", "methods").splitlines()][-2:] == ["lyrebird", "parrot"]
     printed = run("run", "--config", str(shop_config), "--method", "parrot", "--limit", "1", "--set", "metrics=[size]")
-    assert "size" in printed
+    assert "Size" in printed
     assert "1 calls, 7 prompt and 3 generated tokens" in printed
 
 
