@@ -38,7 +38,7 @@ from bench.results import RunRecord, identity_hash
 
 IN_THE_NAME = ("task", "method", "retriever", "k", "seed", "limit")
 """Settings that a run's name tells whatever they are."""
-LONGEST_NAME, LONGEST_PART, LONGEST_PARTS = 100, 50, 90
+LONGEST_NAME, LONGEST_PART, LONGEST_PARTS = 100, 50, 80
 """Bytes of a folder's name before what differs, of one thing that does, and of all of them: with the rest of it the
 name stays below the 255 that file systems have."""
 _UNKNOWN = object()
@@ -232,7 +232,7 @@ def folder_of(place: Path, name: str, beginning: str, digits: str) -> Path:
     folder = place / f"{name}-{digits}"
     if folder.exists():
         return folder
-    return next(iter(sorted(place.glob(f"{beginning}-*{digits}"))), folder)
+    return next(iter(sorted(place.glob(f"{beginning}*-{digits}"))), folder)
 
 
 def name_parts(differing: Differences) -> list[str]:

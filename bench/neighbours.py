@@ -79,7 +79,7 @@ def neighbours(job: Job, record: RunRecord) -> Iterator[tuple[Path, str]]:
     if job.epoch is not None or others or (soft and record.weights is None):
         return
     wanted = _but_for_the_limit(record)
-    for path in sorted(job.run_folder.parent.glob(f"{readable_name(job.run)}-*/run.json")):
+    for path in sorted(job.run_folder.parent.glob(f"{readable_name(job.run)}*/run.json")):
         try:
             found = RunRecord.read(path)
         except StoreError:
