@@ -34,7 +34,7 @@ from bench.identity import Identity, plugin_options
 from bench.models import fingerprint
 from bench.places import DIGITS
 from bench.resolved import Run
-from bench.results import RunRecord, identity_hash
+from bench.results import SCHEMA, RunRecord, identity_hash
 
 IN_THE_NAME = ("task", "method", "retriever", "k", "seed", "limit")
 """Settings that a run's name tells whatever they are."""
@@ -72,7 +72,9 @@ def differences(identity: Identity, config: RunConfig) -> Differences:
     base = _base_of(identity, config)
     usual = _usual(base, config)
     known = {} if usual is None else _values(usual, config)
-    own = dict(identity["settings"])
+    # What an identity has beside settings follows from them; an older schema had settings of other names.
+    derived = set(identity["settings"]) - set(known) if known and identity.get("schema") == SCHEMA else set()
+    own = {name: value for name, value in identity["settings"].items() if name not in derived}
     if "trained" in identity.get("adapter", {}):
         own |= settings_of(config, [TRAINING])
         own["train.k"] = config.k if config.train.k is None else config.train.k
