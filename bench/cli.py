@@ -99,11 +99,22 @@ class _Parser(argparse.ArgumentParser):
         super().error(visible(message))
 
 
+class _Version(argparse.Action):
+    """Looks the version up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"bench {version('personalization-bench')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; what it gives has the command's function under `command`."""
     whole = _Parser(
         prog="bench", description="Benchmark of methods that make a language model write as a given user would."
     )
+    whole.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f"bench.commands.{name}")

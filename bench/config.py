@@ -75,6 +75,11 @@ def _budget(value: Any) -> Any:
     raise ValueError("write a number of tokens, at least 1, or the word model")
 
 
+def _several(value: Any) -> Any:
+    """A name alone is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 def _place(value: Any) -> Any:
     if not isinstance(value, str | Path):
         return value
@@ -196,7 +201,7 @@ class RunConfig(Section):
     """"demo", a folder in a layout of the task, or a hub id."""
     revision: Annotated[str | None, DATA] = None
     """Revision of a hub data set."""
-    categories: Annotated[tuple[str, ...] | None, DATA] = None
+    categories: Annotated[tuple[str, ...] | None, BeforeValidator(_several), DATA] = None
     """Default: all."""
     split: Annotated[Literal["train", "val", "test"], DATA] = "test"
     limit: Annotated[Limit | None, DATA] = None
@@ -240,13 +245,13 @@ class RunConfig(Section):
     max_new_tokens: Annotated[Tokens, GENERATION] = 2048
     """The longest answer. Default: the task's."""
 
-    metrics: Annotated[tuple[str, ...], SCORING] = ()
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_several), SCORING] = ()
     """Default: the task's."""
     resamples: Annotated[int, Field(ge=1), at_most(1_000_000, _resampling), SCORING] = 1000
     """Bootstrap resamples over users behind each 95% interval."""
     options: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict), DATA]
     """Options of plugins by plugin name; written as a section of that name (`bertscore: {layer: 6}`)."""
-    notes: Annotated[tuple[str, ...], SCORING] = ()
+    notes: Annotated[tuple[str, ...], BeforeValidator(_several), SCORING] = ()
     """Sentences that a table made with this configuration carries, e.g. what stands in for what."""
 
     results: Annotated[Place, RUNTIME] = Path("results")

@@ -19,10 +19,10 @@ from bench import machine
 from bench.backends import Engines
 from bench.errors import BusyError, ConfigError, DamagedError, StoreError
 from bench.files import exclusive, gone, together
-from bench.identity import run_name
 from bench.job import Job
 from bench.loop import Loop, Seconds
 from bench.merge import take_in
+from bench.naming import older_names
 from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
 from bench.records import Completion, Instance
@@ -81,7 +81,7 @@ def _look_over(job: Job, say: Say) -> None:
 
 def _tell_of_older(job: Job, say: Say) -> None:
     """Say that a run of the same name lies there in an older schema: it is read, but never gone on with."""
-    neighbours = job.folder.parent.glob(f"{run_name(job.run)}-*/run.json")
+    neighbours = job.folder.parent.glob(f"{older_names(job.run)}-*/run.json")
     for sentence in older(neighbours, "it can be listed, shown and compared, and its texts are made anew"):
         say(sentence)
 

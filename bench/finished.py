@@ -277,21 +277,28 @@ def run_folders(results: Path) -> list[Path]:
 
 def find_run(results: Path, part: str) -> Path:
     """The folder of the one run whose name contains `part`, or the folder `part` itself. Raises `ConfigError`."""
+    found = find_runs(results, part)
+    if len(found) == 1:
+        return found[0]
+    raise ConfigError(
+        f"'{part}' names {len(found)} runs, say more of the name: {', '.join(folder.name for folder in found)}"
+    )
+
+
+def find_runs(results: Path, part: str) -> list[Path]:
+    """The folders of all runs whose name contains `part`, or the one of that name, or the folder `part` itself. Raises
+    `ConfigError` if there is none."""
     if not part.strip():
         raise ConfigError("a run's name, or a part of it, must not be empty. See: bench list runs")
     if (Path(part) / "run.json").is_file():
-        return Path(part)
+        return [Path(part)]
     folders = run_folders(results)
     found = [folder for folder in folders if folder.name == part] or [
         folder for folder in folders if part in folder.name
     ]
-    if len(found) == 1:
-        return found[0]
-    known = [folder.name for folder in folders]
     if not found:
+        known = [folder.name for folder in folders]
         raise ConfigError(
             f"no run in {results / 'runs'} is called '{part}'{near_match(part, known)} See: bench list runs"
         )
-    raise ConfigError(
-        f"'{part}' names {len(found)} runs, say more of the name: {', '.join(folder.name for folder in found)}"
-    )
+    return found

@@ -1,12 +1,12 @@
 """What makes a run, or an adapter, the one that it is: all that can change a text, or a weight, and nothing else.
 
-Data, plugins, templates and models count for what they are, not for where they lie. Folders are named by a hash of it.
+Data, plugins, templates and models count for what they are, not for where they lie. Folders are named by a hash of it
+(`bench.naming`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bench import registry
@@ -101,13 +101,13 @@ def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
         "schema": SCHEMA,
         "settings": settings,
         "data": {category: corpus.fingerprint for category, corpus in run.corpora.items()},
-        "task_options": _options(run.task),
+        "task_options": plugin_options(run.task),
         "task_code": registry.code_of(run.task),
-        "method_options": _options(run.method),
+        "method_options": plugin_options(run.method),
         "method_code": registry.code_of(run.method),
     }
     if properties.retrieval_augmented:
-        identity["retriever_options"] = _options(run.chosen_retriever)
+        identity["retriever_options"] = plugin_options(run.chosen_retriever)
         identity["retriever_code"] = registry.code_of(run.chosen_retriever)
     if properties.calls_model:
         identity["prompts"] = run.templates.fingerprint
@@ -118,8 +118,8 @@ def _identity(run: Run, kinds: Sequence[Kind]) -> Identity:
     return identity
 
 
-def _options(plugin: Any) -> dict[str, Any]:
-    """A plugin's options; those that name a model or an encoder by what it is, not by where it lies."""
+def plugin_options(plugin: Any) -> dict[str, Any]:
+    """A plugin's options in an identity; those that name a model or an encoder by what it is, not by where it lies."""
     options = registry.options_of(plugin)
     for option in ("model", "encoder"):
         name, mark, settings = str(options.get(option) or HASHED_NGRAMS).partition("?")
@@ -127,28 +127,3 @@ def _options(plugin: Any) -> dict[str, Any]:
             tell = served_fingerprint if name in getattr(plugin, "models", ()) else fingerprint
             options[option] = tell(name) + mark + settings
     return options
-
-
-def readable_name(run: Run) -> str:
-    """What the names of a run's and of its adapter's folder begin with."""
-    config = run.config
-    parts = [config.method]
-    if run.retriever is not None:
-        parts += [config.retriever, f"k{config.k}"]
-    # Of several tasks the same folder, or "demo", may hold the data.
-    parts += [config.task] if config.task != RunConfig.model_fields["task"].default else []
-    parts.append(Path(config.dataset).name)
-    if run.method.properties.calls_model:
-        parts.append(Path(config.model.partition("@")[0]).name)
-    return _readable(parts)
-
-
-def run_name(run: Run) -> str:
-    """The name of a run's folder without the hash."""
-    config = run.config
-    parts = [f"first{config.limit}"] if config.limit else []
-    return "-".join([readable_name(run), *parts, f"seed{config.seed}"])
-
-
-def _readable(parts: Sequence[str]) -> str:
-    return "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)

@@ -13,8 +13,9 @@ from bench.backends import check_vectors
 from bench.batch import Background
 from bench.errors import DamagedError, PluginError
 from bench.finished import finished
-from bench.identity import run_identity, run_name
+from bench.identity import run_identity
 from bench.machine import installed
+from bench.naming import folder_of, readable_name, run_name
 from bench.places import hidden
 from bench.records import Instance
 from bench.resolved import Inputs, Run
@@ -91,7 +92,8 @@ class Job:
         """Where the run is kept."""
         if self.epoch is not None and self.trains:
             return self.trains.selection_folder / f"epoch-{self.epoch}"
-        return self.config.results / "runs" / f"{run_name(self.run)}-{identity_hash(self.identity)}"
+        name = run_name(self.run, self.identity)
+        return folder_of(self.config.results / "runs", name, readable_name(self.run), identity_hash(self.identity))
 
     def validation(self, epoch: int) -> Job:
         """The job that scores this run's adapter after an epoch on the validation subset."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.errors import StoreError
 from bench.files import whole_lines
-from bench.identity import readable_name
 from bench.job import Job
+from bench.naming import readable_name
 from bench.records import Call, Completion
 from bench.results import Generation, RunRecord, identity_hash, row_in
 from bench.shards import shards_in
@@ -79,7 +79,7 @@ def neighbours(job: Job, record: RunRecord) -> Iterator[tuple[Path, str]]:
     if job.epoch is not None or others or (soft and record.weights is None):
         return
     wanted = _but_for_the_limit(record)
-    for path in sorted(job.run_folder.parent.glob(f"{readable_name(job.run)}-*/run.json")):
+    for path in sorted(job.run_folder.parent.glob(f"{readable_name(job.run)}*/run.json")):
         try:
             found = RunRecord.read(path)
         except StoreError:

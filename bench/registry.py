@@ -75,9 +75,9 @@ def _builtin_names(group: str) -> tuple[str, ...]:
     return tuple(sorted(name.replace("_", "-") if group == "tasks" else name for name in names))
 
 
-def _outside(group: str) -> dict[str, importlib.metadata.EntryPoint]:
-    """Entry points of other packages. Raises `PluginError` where two packages, or one and a built-in, share a name:
-    which of them a run meant could not be told from its record."""
+def outsiders(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """Entry points of other packages by name; none is imported. Raises `PluginError` where two packages, or one and a
+    built-in, share a name: which of them a run meant could not be told from its record."""
     builtin = builtin_names(group)
     found: dict[str, importlib.metadata.EntryPoint] = {}
     for point in _entry_points(f"bench.{group}", importlib.metadata.entry_points, tuple(sys.path)):
@@ -107,12 +107,12 @@ def _entry_points(
 
 def names(group: str) -> list[str]:
     """Names of all plugins of a group, built-ins first."""
-    return builtin_names(group) + sorted(_outside(group))
+    return builtin_names(group) + sorted(outsiders(group))
 
 
 def load(group: str, name: str) -> type[Any]:
     """The plugin's class. Raises `PluginError` for an unknown name or a class that breaks its protocol."""
-    outside = _outside(group)
+    outside = outsiders(group)
     if name in builtin_names(group):
         cls = _builtin(group, name)
     elif name in outside:

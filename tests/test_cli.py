@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -78,7 +80,7 @@ def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
 
 def test_what_computes_nothing_imports_nothing_heavy(shop_config: Path) -> None:
     rows = [{"label": f"Copy {seed}", "set": {"method": "copy", "seed": seed}} for seed in (0, 1)]
-    experiment = {"title": "Two", "columns": ["meteor"], "groups": [{"name": "", "ranked": True, "rows": rows}]}
+    experiment = {"title": "Two", "columns": ["METEOR", "R-L"], "groups": [{"name": "", "ranked": True, "rows": rows}]}
     table = shop_config.with_name("two.yaml")
     table.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     settings = yaml.safe_load(shop_config.read_text(encoding="utf-8")) | {"metrics": ["rouge", "meteor", "bleu"]}
@@ -283,11 +285,12 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     first = capsys.readouterr().out
     assert len(scripted.calls) == 4
     (folder,) = (tmp_path / "results" / "runs").iterdir()
-    assert folder.name.startswith("pag-recency-k2-shop-qwen20-first2-seed7-")
+    assert folder.name.startswith("pag-recency-k2-shop-qwen20-scripted-max_new_tokens8-first2-seed7-")
     lines = first.splitlines()
     assert lines[0] == folder.name
     assert lines[1].split() == ["category", "instances", "metric", "score", "95%", "interval"]
-    assert [line.split()[:3] for line in lines[3:6]] == [["Toys", "2", name] for name in ("rouge1", "rougeL", "bleu")]
+    names = ("R-1 (rouge1)", "R-L (rougeL)", "BLEU")
+    assert [re.split(r"  +", line)[:3] for line in lines[3:6]] == [["Toys", "2", name] for name in names]
     assert lines[-2] == (
         "4 calls, 28 prompt and 12 generated tokens; 1.50 of 1.50 history blocks shown; "
         "0 empty and 0 cut off at max_new_tokens"
@@ -296,6 +299,101 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
     assert len(scripted.calls) == 4
+
+
+def test_several_methods_share_an_engine_and_are_runs_of_their_own(
+    shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    made: list[object] = []
+    start = scripted.__init__
+    monkeypatch.setattr(scripted, "__init__", lambda self, *given: (made.append(self), start(self, *given))[1])
+    # A name alone is a list of one.
+    arguments = ["run", "--config", str(shop_config), "--set", "metrics=rouge", "--method"]
+    assert main([*arguments, "rag", "pag", "copy", "rag"]) == 0
+    printed = capsys.readouterr().out
+    assert len(made) == 1
+    assert len(scripted.calls) == 3 + 2 * 3
+    folders = [Path(line.removeprefix("kept in ")) for line in printed.splitlines() if line.startswith("kept in ")]
+    assert [folder.name.partition("-")[0] for folder in folders] == ["rag", "pag", "copy"]
+    # Each is the run that its method alone is.
+    assert main([*arguments, "pag"]) == 0
+    assert capsys.readouterr().out in printed
+    assert len(scripted.calls) == 3 + 2 * 3
+    for other in (["--shard", "1/2"], ["--merge"], ["--prompts", str(tmp_path / "p"), "--dry-run"]):
+        assert main([*arguments, "rag", "pag", *other]) == 2
+        assert f"{other[0]} is for one method; give one --method" in capsys.readouterr().err
+    assert main([*arguments, "rag", "pag", "--dry-run"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("##")] == [
+        "##### rag",
+        "##### pag",
+    ]
+
+
+def test_lists_say_in_a_line_what_there_is(capsys: pytest.CaptureFixture[str], example: None) -> None:
+    def lines(*arguments: str) -> dict[str, str]:
+        assert main(["list", *arguments]) == 0
+        return {line.split(None, 1)[0]: line.split(None, 1)[1] for line in capsys.readouterr().out.splitlines()}
+
+    for group in registry.GROUPS:
+        assert list(lines(group)) == registry.names(group)
+    assert lines("metrics")["copying"] == (
+        "How much of a prediction was copied, word by word, from the user's own earlier texts. Gives: Copy rate "
+        "(copy_rate), Longest copy (copied_run). Options: n=5. [metrics/copying.py]"
+    )
+    # What is read from a file without importing it is what the plugins say.
+    for group in ("methods", "retrievers", "metrics", "tasks"):
+        assert main(["list", group, "--json"]) == 0
+        for entry in json.loads(capsys.readouterr().out):
+            assert list(entry) == ["name", "about", "options", "scores", "source"]
+            assert set(entry["options"]) == set(registry.option_names(group, entry["name"])), entry
+            columns = registry.load(group, entry["name"]).columns if group == "metrics" else ()
+            assert list(entry["scores"]) == [column.name for column in columns]
+            assert entry["about"]
+    assert lines("methods")["parrot"].endswith("bench_parrot.parrot:Parrot]")
+    assert main(["list", "backends", "--json"]) == 0
+    for entry in json.loads(capsys.readouterr().out):
+        assert set(entry["options"]) == set(registry.load("backends", entry["name"]).settings.model_fields), entry
+    assert lines("configs")["demo"].startswith("The embedded demo: ")
+    assert lines("experiments")["table1"].startswith("Methods compared on review generation. Sets: columns=[rouge1, ")
+
+
+def test_json_is_one_document(
+    shop_config: Path, shop: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def document(*arguments: str) -> Any:
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert main(["run", "--config", str(shop_config), "--method", "rag", "--set", "temperature=0.5"]) == 0
+    capsys.readouterr()
+    results = ["--results", str(tmp_path / "results")]
+    (tmp_path / "results" / "runs" / "bad").mkdir()
+    (tmp_path / "results" / "runs" / "bad" / "run.json").write_text("{")
+    listed = document("list", "runs", *results)
+    (run,) = listed["runs"]
+    assert list(listed["left_out"]) == ["bad"]
+    assert (run["complete"], run["instances"], run["completions"]) == (True, 3, 3)
+    assert (run["differs"]["temperature"], run["settings"]["temperature"]) == (0.5, 0.5)
+    shown = document("show", "rag", *results)
+    assert shown["run"] == run["run"]
+    assert shown["heads"]["rouge1"] == "R-1"
+    assert set(shown["scores"]["Toys"]["bleu"]) == {"value", "low", "high"}
+    instance = document("show", "rag", "--instance", "u1", *results)
+    assert (instance["instance"], instance["reference"]) == ("Toys/test/u1", "The map is zyzzyva quux one.")
+    assert [call["stage"] for call in instance["calls"]] == ["rag_review"]
+    assert list(instance["scores"]) == ["rouge1", "rougeL", "bleu"]
+    measured = document("data", "stats", str(shop))
+    assert [row["split"] for row in measured["sizes"]] == ["train", "val", "test"]
+    assert measured["trust"]["Toys"]["without_history"]["of"] == 3
+    assert set(document("doctor")["findings"][0]) == {"name", "state", "detail", "fix"}
+    assert main(["data", "stats", str(shop), "--config", "demo", "--json"]) == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code in (0, None)
+    assert capsys.readouterr().out == f"bench {importlib.metadata.version('personalization-bench')}\n"
 
 
 def test_run_prints_what_has_to_stand_with_the_scores(

@@ -6,13 +6,13 @@ import argparse
 import re
 from pathlib import Path
 
-from bench.commands.options import add_results
+from bench.commands.options import add_json, add_results
 from bench.data.raw.columns import QUOTING, TIMES
 from bench.data.thresholds import HELP as THRESHOLDS
 from bench.data.thresholds import OPTIONS, Thresholds
 from bench.errors import ConfigError
 from bench.files import path_of
-from bench.terminal import show
+from bench.terminal import show, show_json
 
 HELP = "prepare and inspect data sets"
 
@@ -183,12 +183,18 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="say too how many history blocks fit this configuration's input budget")
     parser.add_argument("--task", help="what the data are for (default: the configuration's task, else reviews)")
     add_results(parser)
+    add_json(parser)
 
 
 def stats(arguments: argparse.Namespace) -> None:
     """Print sizes, and what decides how far a run can be trusted."""
-    from bench.experiments.data import data_statistics
+    from bench.experiments.data import data_object, data_statistics
 
+    if arguments.json:
+        if arguments.config is not None:
+            raise ConfigError("--json gives what is measured of the data alone: leave out --config")
+        show_json(data_object(arguments.dataset, arguments.task))
+        return
     for line in data_statistics(arguments.dataset, arguments.config, arguments.results, arguments.task):
         show(line)
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 
-from bench.terminal import show
+from bench.commands.options import add_json
+from bench.terminal import show, show_json
 
 HELP = "say what works on this machine and how to mend what does not"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """It has no flags."""
+    """The command's flag."""
+    add_json(parser)
 
 
-def run(_: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Print what works."""
     from bench.doctor import diagnose, render
 
-    show(render(diagnose()))
+    findings = diagnose()
+    if arguments.json:
+        runs = all(finding.state != "missing" for finding in findings)
+        show_json({"demo_runs": runs, "findings": [vars(finding) for finding in findings]})
+    else:
+        show(render(findings))

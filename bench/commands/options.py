@@ -45,6 +45,11 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=path_of, default="results", help="folder of results (default: %(default)s)")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The flag for output that programs read."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
 def add_goldens(parser: argparse.ArgumentParser) -> None:
     """The flag that says where goldens are."""
     parser.add_argument(
@@ -56,7 +61,7 @@ def settings_of(arguments: argparse.Namespace, config: str | None = None) -> dic
     """The settings of a configuration file with those of the flags over them. Raises `BenchError`."""
     from bench.config import merge, parse_setting, read_config
 
-    # A list: the methods of a timing, each of which is a run of its own.
+    # A list: several methods, each of which is a run of its own.
     given = {name: getattr(arguments, name, None) for name in SETTINGS}
     flags = {name: value for name, value in given.items() if value is not None and not isinstance(value, list)}
     own: dict[str, Any] = {}

@@ -14,7 +14,13 @@ HELP = "one HTML page of all results: leaderboard, tables, figures, texts"
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--out", type=path_of, metavar="FILE", help="the page (default: RESULTS/report.html)")
-    parser.add_argument("--run", action="append", default=[], help="part of a run's name; repeatable (default: all)")
+    parser.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="the runs whose names contain PART; repeatable (default: all)",
+    )
     parser.add_argument(
         "--instances", type=int, metavar="N", help="how many of each category can be looked at (default: 80)"
     )

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from bench.config import RunConfig
     from bench.results import Summary
 
-HELP = "run one method, score it and print its scores"
+HELP = "run methods, score them and print their scores"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.set_defaults(goes_on=True)
-    parser.add_argument("--method", required=True, help="name of a method (bench list methods)")
+    parser.add_argument(
+        "--method",
+        required=True,
+        nargs="+",
+        help="a method (bench list methods), or several, which share engines: each is a run of its own",
+    )
     add_settings(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the first prompts and count calls; load no model")
     parser.add_argument(
@@ -46,35 +51,42 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the texts that are missing, score them, print the scores and where the run is kept."""
-    import bench
+    """Make the texts that are missing, score them, print the scores and where the runs are kept."""
     from bench.config import build
 
     given = {"--dry-run": arguments.dry_run, "--shard": arguments.shard is not None, "--merge": arguments.merge}
     if len(chosen := [name for name, is_given in given.items() if is_given]) > 1:
         raise ConfigError(f"{' and '.join(chosen)} are different things to do; give one of them")
-    settings = settings_of(arguments)
-    config = build(settings)
+    methods = dict.fromkeys(arguments.method)
+    configs = [build(settings_of(argparse.Namespace(**vars(arguments) | {"method": name}))) for name in methods]
+    alone = {"--prompts": arguments.prompts is not None, "--shard": given["--shard"], "--merge": given["--merge"]}
+    if len(configs) > 1 and any(alone.values()):
+        raise ConfigError(f"{next(name for name in alone if alone[name])} is for one method; give one --method")
     if arguments.prompts is not None:
         if not arguments.dry_run:
             raise ConfigError("--prompts FILE writes prompts and asks no model: give it with --dry-run")
-        _write_prompts(config, arguments.prompts)
+        _write_prompts(configs[0], arguments.prompts)
         return
-    if arguments.dry_run:
-        _show_prompts(config)
-        return
-    if arguments.shard is not None:
-        summary = _shard(config, arguments.shard)
-    elif arguments.merge:
-        from bench.execute import merge
-        from bench.job import Job
+    for config in configs if arguments.dry_run else ():
+        _show_prompts(config, config.method if len(configs) > 1 else "")
+    if not arguments.dry_run:
+        for summary in _summaries(configs, arguments.shard, arguments.merge):
+            _show(summary)
+            show(f"kept in {configs[0].results / 'runs' / summary.name}")
 
-        summary = merge(Job.of(config))
-    else:
-        summary = bench.run(config.method, settings)
-    if summary is not None:
-        _show(summary)
-        show(f"kept in {config.results / 'runs' / summary.name}")
+
+def _summaries(configs: list[RunConfig], shard: Shard | None, merges: bool) -> list[Summary]:
+    """Make what is missing of the runs, all together; none for a shard of a run that is not complete yet."""
+    from bench.execute import execute, merge
+    from bench.job import Job
+    from bench.resolved import Inputs
+
+    if shard is not None:
+        summary = _shard(configs[0], shard)
+        return [] if summary is None else [summary]
+    inputs = Inputs()
+    jobs = [Job.of(config, inputs) for config in configs]
+    return [merge(jobs[0])] if merges else execute(list({job.folder: job for job in jobs}.values()))
 
 
 def _shard(config: RunConfig, shard: Shard) -> Summary | None:
@@ -119,13 +131,15 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
     show(f"{count} prompts of {len(run.instances)} instances in {path}")
 
 
-def _show_prompts(config: RunConfig) -> None:
+def _show_prompts(config: RunConfig, title: str) -> None:
     from bench.job import Job
     from bench.loop import dry_run
 
     job = Job.of(config)
     job.check()
     stages = dry_run(job.run)
+    if title:
+        show(f"##### {title}\n")
     for stage, seen in stages.items():
         show(f"=== {stage}: the first of {seen.calls} prompts\n--- system\n{seen.first.system}")
         show(f"--- user\n{seen.first.user}\n")
@@ -137,10 +151,14 @@ def _show_prompts(config: RunConfig) -> None:
 def _show(summary: Summary) -> None:
     from tabulate import tabulate
 
+    from bench import registry
+    from bench.report.names import score_name
+
+    heads = {one.name: one.head for name in summary.signatures for one in registry.load("metrics", name).columns}
     rows = [
-        [category, summary.instances[category], column, score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
-        for category, scores in summary.scores.items()
-        for column, score in scores.items()
+        [category, count, score_name(name, heads[name]), score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
+        for category, count in summary.instances.items()
+        for name, score in summary.scores.get(category, {}).items()
     ]
     show(summary.name)
     show(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def data_statistics(
     registry.load("tasks", task)
     corpora = load_all(datasets, task)
     return statistics_of(datasets, corpora, settings, results, _suffix(datasets, config_name, task), task)
+
+
+def data_object(datasets: Sequence[str], task: str | None = None) -> dict[str, object]:
+    """What `data_statistics` measures as an object, without the paper's figures and without files: `sizes`, a list with
+    one for each row of Table 4, `trust` by category, and the data's own `notes`. Raises `BenchError`."""
+    registry.load("tasks", task or REVIEWS)
+    corpora = load_all(datasets, task or REVIEWS)
+    return {
+        "task": task or REVIEWS,
+        "datasets": [shown_name(name) for name in datasets],
+        "sizes": [{"split": row.split, "category": row.category, **asdict(row.ours)} for row in table4(corpora)],
+        "trust": {category: asdict(measured) for category, measured in _measure(corpora).items()},
+        "notes": [note for corpus in corpora.values() for note in corpus.notes],
+    }
 
 
 def statistics_of(

@@ -22,6 +22,7 @@ from bench.finished import finished
 from bench.job import Job
 from bench.report import figures, side_by_side
 from bench.report.files import write_table
+from bench.report.names import named_score
 from bench.report.table import Group
 from bench.report.text import plain
 from bench.resolved import Inputs
@@ -57,7 +58,9 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     execute(jobs.by_folder())
     printed: list[str] = []
     for name, parts in planned.items():
-        printed += _write(table_ids[name], experiments[name], parts, list(configs.values()), options, jobs.inputs)
+        # Of one that names no tasks what it says of its rows: names of scores in the place of heads.
+        experiment = parts[""][0] if "" in parts else experiments[name]
+        printed += _write(table_ids[name], experiment, parts, list(configs.values()), options, jobs.inputs)
     return printed
 
 
@@ -161,16 +164,26 @@ def _planned(
             f"{seeds:,} seeds of {made} rows are {seeds * made:,} runs with adapters of their own, which is months of "
             f"work; ask for at most {MOST_SEEDS:,} seeds"
         )
-    planned: dict[str, Parts] = {}
+    planned: dict[str, dict[str, tuple[Experiment, list[RowRuns]]]] = {}
     for name, experiment in experiments.items():
         whole = experiment.with_other_methods()
         parts = {task: whole.of_task(task) for task in experiment.tasks} or {"": whole}
-        planned[name] = {task: (part, _plan(part, configs, seeds, jobs, bool(task))) for task, part in parts.items()}
+        planned[name] = {}
+        for task, part in parts.items():
+            rows = _plan(part, configs, seeds, jobs, bool(task))
+            planned[name][task] = (_with_names(part, rows), rows)
     for name, planned_parts in planned.items():
         for part, rows in planned_parts.values():
             for row in (row for row in rows if row.jobs):
                 check_columns(name, part, row.jobs[0])
-    return planned
+    return {**planned}
+
+
+def _with_names(experiment: Experiment, rows: Sequence[RowRuns]) -> Experiment:
+    """The experiment with the names of its scores where it says what tables call them."""
+    metrics = [metric for row in rows if row.jobs for metric in row.jobs[0].run.metrics.values()]
+    heads = {column.name: column.head for metric in metrics for column in metric.columns}
+    return experiment.model_copy(update={"columns": tuple(named_score(one, heads) for one in experiment.columns)})
 
 
 def _plan(

@@ -24,7 +24,7 @@ from bench.paper import paper_value, read_numbers
 from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
-from bench.report.names import category_name, plural
+from bench.report.names import average_name, average_note, category_name, plural, unlike_measures
 from bench.report.table import MISSING, Cell, Group, Key, Row, Table, rankings
 from bench.statistics import Difference, holm, interval, paired
 
@@ -70,24 +70,42 @@ class RowRuns:
         metric_name, _ = first.columns[name]
         chosen = [self._position[instance] for instance in panel]
         rows = np.hstack([run.rows(metric_name)[chosen] for run in self.finished])
-        return rows, _MeanOverSeeds(first.metrics[metric_name], name, len(self.jobs))
+        found = [first.predictions[position].category for position in chosen]
+        parts = tuple(np.flatnonzero([one == category for one in found]) for category in dict.fromkeys(found))
+        return rows, _MeanOverSeeds(first.metrics[metric_name], name, len(self.jobs), parts)
 
 
 @dataclass(frozen=True)
 class _MeanOverSeeds:
-    """A metric's aggregate for one column, over rows that hold the statistics of several seeds side by side."""
+    """A metric's aggregate for one column, over rows that hold the statistics of several seeds side by side; of rows of
+    several categories the mean over these. `parts` are the places of each category's rows."""
 
     metric: Metric
     column: str
     seeds: int
+    parts: tuple[NDArray[np.intp], ...]
 
     def __call__(self, rows: Array, weights: Array | None = None) -> Mapping[str, Array]:
         return {self.column: self.each(rows, weights).mean(axis=0)}
 
     def each(self, rows: Array, weights: Array | None = None) -> Array:
         """The score of each seed, shape (seeds,), or (seeds, b) with `weights` (b, n)."""
+        if len(self.parts) < 2:
+            return self._each(rows, weights)
+        of_each = [
+            self._each(rows[part], None if weights is None else _with_users(weights[:, part])) for part in self.parts
+        ]
+        return np.asarray(np.mean(of_each, axis=0))
+
+    def _each(self, rows: Array, weights: Array | None) -> Array:
         parts = np.split(rows, self.seeds, axis=1)
         return np.array([self.metric.aggregate(part, weights)[self.column] for part in parts])
+
+
+def _with_users(weights: Array) -> Array:
+    """The weights of a category's rows; a resample that has none of its users, as happens where there are few, takes
+    the category as it is."""
+    return np.where(weights.any(axis=1, keepdims=True), weights, 1.0)
 
 
 Panels = Mapping[str, Sequence[str]]
@@ -174,11 +192,14 @@ def _assembled(
                 "rows of a table the same data, split and limit"
             )
     panels, panel_notes = _panels(experiment, scored)
-    cells = [_cells(row, panels, experiment) if row.jobs else {} for row in rows]
+    beside = _average(experiment, panels)
+    panel_notes += [average_note(len(panels))] if beside else []
+    columned = panels | beside
+    cells = [_cells(row, columned, experiment) if row.jobs else {} for row in rows]
     for index, row in enumerate(rows):
         if row.spec.minus:
             first, second = (rows.index(term) for term in _terms(row, rows))
-            cells[index] = _minus(rows[first], rows[second], cells[first], cells[second], panels)
+            cells[index] = _minus(rows[first], rows[second], cells[first], cells[second], columned)
     forced = False
     for row, own in zip(rows, cells, strict=True):
         forced |= _add_paper(table_id, experiment, row, rows, own, paper)
@@ -186,7 +207,7 @@ def _assembled(
     table = Table(
         id=table_id,
         title=experiment.title,
-        categories=tuple(panels),
+        categories=tuple(columned),
         columns=[columns[name][1] for name in experiment.columns],
         rows=[Row(row.spec.label, row.group.name, own) for row, own in zip(rows, cells, strict=True)],
         notes=[
@@ -198,7 +219,7 @@ def _assembled(
         groups=list({row.group.name: row.group for row in rows}.values()),
         answers=answers_of(experiment, scored, [instance for chosen in panels.values() for instance in chosen]),
     )
-    return _with_ps(table, _ps(table, rows, panels) if significance else {})
+    return _with_ps(table, _ps(table, rows, columned) if significance else {})
 
 
 _OTHER_DATA = "Paper: of the paper's data and models, not of these; figures of other data and models have to differ."
@@ -279,6 +300,14 @@ def _panels(experiment: Experiment, rows: Sequence[RowRuns]) -> tuple[dict[str, 
                 raise DataError(f"none of the {len(instances)} instances of {category} is of a {name} user; take more")
             panels[name if len(by_category) == 1 else f"{category}: {name}"] = chosen
     return panels, notes
+
+
+def _average(experiment: Experiment, panels: Panels) -> dict[str, list[str]]:
+    """The panel of all instances, which gives the means over categories, if an experiment asks for it and there are
+    several."""
+    if not experiment.average or len(panels) < 2:
+        return {}
+    return {average_name(len(panels)): [instance for chosen in panels.values() for instance in chosen]}
 
 
 def _cells(row: RowRuns, panels: Panels, experiment: Experiment) -> dict[Key, Cell]:
@@ -417,6 +446,12 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     )
     metrics = {columns[name][0] for name in experiment.columns}
     notes += [note for row in rows for run in row.finished for note in run.summary.answer_notes]
+    measures = [
+        {name: way for name, way in run.summary.signatures.items() if name in metrics}
+        for row in rows
+        for run in row.finished
+    ]
+    notes += unlike_measures([row.group.name or row.spec.label for row in rows for _ in row.finished], measures)
     told = [run.summary.metric_notes for row in rows for run in row.finished]
     notes += [note for of_run in told for name, note in of_run.items() if name in metrics]
     notes += [note for run in runs for corpus in run.corpora.values() for note in corpus.notes]

@@ -115,6 +115,8 @@ class Experiment(Section):
     """Whether the best of a column is that of all ranked groups, not of each."""
     categories: tuple[str, ...] | None = None
     """Only these, where the data have one of them."""
+    average: bool = False
+    """Whether the means over the categories stand beside them, where there are several."""
     users: Literal["all", "uniqueness"] = "all"
     """Whether a category's users stand together, or apart by how unique their histories are (the paper's 4.4.2)."""
     figure: FigureSpec | None = None
@@ -139,6 +141,8 @@ class Experiment(Section):
             raise ValueError("'columns' must name at least one score, or 'tasks' tasks with theirs")
         if self.tasks and (self.content != "scores" or self.figure or self.categories or self.users != "all"):
             raise ValueError("'tasks' are for a table of scores of all categories and users")
+        if self.average and (self.content != "scores" or self.figure or self.users != "all"):
+            raise ValueError("'average' is for a table of scores of all users")
         if self.content != "data" and not self.groups:
             raise ValueError("'groups' must hold at least one group of rows")
         labels = [row.label for group in self.groups for row in group.rows if row.set is not None]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.errors import ConfigError, StoreError
 from bench.files import replace_content
-from bench.finished import FinishedRun, checked, find_run, read_each, run_folders, said
+from bench.finished import FinishedRun, checked, find_runs, read_each, run_folders, said
 from bench.places import without_paths
 from bench.report import weighed
 from bench.report.instances import viewer
@@ -32,9 +32,9 @@ INSTANCES = 80
 def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances: int = INSTANCES) -> Path:
     """Write the report on everything under `results` to `out` and return its path.
 
-    `parts` choose runs by a part of their names, all finished runs by default; the first `instances` of each category
-    can be looked at. Raises `ConfigError` if there is nothing to show or a part names no run or several,
-    `StoreError` for files that cannot be read or written.
+    `parts` choose runs by parts of their names, all finished runs by default; the first `instances` of each category
+    can be looked at. Raises `ConfigError` if there is nothing to show or a part names no run, `StoreError` for files
+    that cannot be read or written.
     """
     if instances < 1:
         raise ConfigError(f"--instances is {instances}; show at least 1 of each category")
@@ -65,9 +65,10 @@ def write_report(results: Path, out: Path, parts: Sequence[str] = (), instances:
 
 def _read_runs(results: Path, parts: Sequence[str]) -> tuple[list[FinishedRun], Mapping[str, str]]:
     """The finished runs, and the others' names with the reason."""
-    if parts:
-        return [checked(find_run(results, part)) for part in dict.fromkeys(parts)], {}
-    readable = read_each(checked, run_folders(results))
+    named = dict.fromkeys(folder for part in parts for folder in find_runs(results, part))
+    if len(named) == 1:
+        return [checked(folder) for folder in named], {}
+    readable = read_each(checked, named or run_folders(results))
     runs = said(readable)
     if not runs:
         why = "".join(f" ({name}: {reason})" for name, reason in [*readable.left_out.items()][:1])

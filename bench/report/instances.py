@@ -27,7 +27,7 @@ from bench.progress import Progress
 from bench.protocols import Column, Task
 from bench.records import Completion, Instance, Prompt, Record
 from bench.registry import create
-from bench.report.labels import labels, settings_of
+from bench.report.labels import data_names, labels, settings_of
 from bench.report.leaderboard import data_of
 from bench.report.markup import escape_html
 from bench.report.names import category_name
@@ -43,16 +43,46 @@ _ENDS = re.compile(r"(?<=\n)|(?<=: )")
 
 
 def viewer(runs: Sequence[FinishedRun], results: Path, limit: int, places: Collection[str]) -> str:
-    """The part of the page that shows instances, at most `limit` of a category: of the runs on the data and split of
-    which there are most, as far as these can be read. Of `places` in a message their last parts are shown."""
-    by_data = Counter(map(data_of, runs))
-    try:
-        first, task, corpora = _first_readable(sorted(runs, key=lambda run: -by_data[data_of(run)]))
-    except BenchError as error:
-        reason = escape_html(without_paths(str(error), places))
-        return f"<p>No instances can be shown, for their data cannot be read: {reason}</p>"
+    """The part of the page that shows instances, at most `limit` of a category: a viewer for each data set and split of
+    the runs, that of most runs first, as far as these can be read. Of `places` in a message their last parts are
+    shown."""
+    names = dict(zip([run.name for run in runs], data_names(runs), strict=True))
+    left = list(runs)
+    parts: list[tuple[str, str]] = []
+    while left:
+        by_data = Counter(map(data_of, left))
+        try:
+            found = _first_readable(sorted(left, key=lambda run: -by_data[data_of(run)]))
+        except BenchError as error:
+            reason = escape_html(without_paths(str(error), places))
+            which = f" of {len(left)} more runs" if parts else ""
+            parts.append(("", f"<p>No instances{which} can be shown, for their data cannot be read: {reason}</p>"))
+            break
+        first = found[0]
+        split = settings_of(first)["split"]
+        shown = [run for run in left if settings_of(run)["split"] == split and _is_of(run, found[2])]
+        number = f"-{len(parts) + 1}" if parts else ""
+        head = f"{names[first.name]}, {split}: {', '.join(map(category_name, found[2]))}"
+        parts.append((head, _viewer(found, shown, runs, results, limit, places, number)))
+        done = {run.name for run in shown}
+        left = [run for run in left if run.name not in done]
+    several = len(parts) > 1
+    return "\n".join(f"<h3>{escape_html(head)}</h3>\n{part}" if several and head else part for head, part in parts)
+
+
+def _viewer(
+    found: tuple[FinishedRun, Task, Mapping[str, Corpus]],
+    shown: Sequence[FinishedRun],
+    runs: Sequence[FinishedRun],
+    results: Path,
+    limit: int,
+    places: Collection[str],
+    number: str,
+) -> str:
+    """The viewer of the runs on one data set, that of `found`, with its task and data; `number` ends the ids of all of
+    its elements."""
+    first, task, corpora = found
     split = settings_of(first)["split"]
-    shown = [run for run in runs if settings_of(run)["split"] == split and _is_of(run, corpora)]
     predicted = {row.instance for run in shown for row in run.predictions}
     chosen: list[Instance] = []
     for corpus in corpora.values():
@@ -67,12 +97,13 @@ def viewer(runs: Sequence[FinishedRun], results: Path, limit: int, places: Colle
     blocks = []
     for start in range(0, len(chosen), TOGETHER):
         contents = [view.content(instance) for instance in chosen[start : start + TOGETHER]]
-        blocks.append(_packed(f"instances-{start}", contents))
+        blocks.append(_packed(f"instances{number}-{start}", contents))
         progress.update(finished=len(contents))
     progress.close()
-    blocks += [_packed(f"pieces-{number}", list(known)) for number, known in enumerate(view.pieces.values())]
+    blocks += [_packed(f"pieces{number}-{at}", list(known)) for at, known in enumerate(view.pieces.values())]
     introduction = _introduction(task, len(shown), len(runs), len(chosen), len(predicted))
-    return "\n".join([introduction, _frame(task, chosen), _json(_index(view, columns, chosen, places)), *blocks])
+    index = _json(_index(view, columns, chosen, places), number)
+    return "\n".join([introduction, _frame(task, chosen, number), index, *blocks])
 
 
 def _data(run: FinishedRun) -> tuple[FinishedRun, Task, Mapping[str, Corpus]]:
@@ -298,10 +329,10 @@ def _packed(name: str, contents: Sequence[object]) -> str:
     return f"<script type='text/plain' id='{escape_html(name)}'>{base64.b64encode(packed).decode()}</script>"
 
 
-def _json(index: Mapping[str, Any]) -> str:
+def _json(index: Mapping[str, Any], number: str) -> str:
     """JSON in ASCII that can neither end its script element nor open a comment."""
     text = json.dumps(index).replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
-    return f"<script type='application/json' id='index'>{text}</script>"
+    return f"<script type='application/json' id='index{number}'>{text}</script>"
 
 
 def _introduction(task: Task, runs: int, all_runs: int, shown: int, predicted: int) -> str:
@@ -318,20 +349,20 @@ def _introduction(task: Task, runs: int, all_runs: int, shown: int, predicted: i
     return f"<p>{escape_html(text)}</p>"
 
 
-def _frame(task: Task, chosen: Sequence[Instance]) -> str:
+def _frame(task: Task, chosen: Sequence[Instance], number: str) -> str:
     """The controls and the place where an instance is shown."""
     label = next((label.lower() for instance in chosen for label in task.shown(instance)), "")
     search = escape_html(" or ".join([", ".join(filter(None, [label, "user"])), "id"]))
-    return f"""<form class='controls' id='choose'>
-<label>Category <select id='category'></select></label>
-<label>Search <input id='search' type='search' autocomplete='off' placeholder='{search}'></label>
-<label class='wide'>Instance <select id='instance'></select></label>
-<span class='buttons'><button type='button' id='previous'>&larr; Previous</button>
-<button type='button' id='next'>Next &rarr;</button></span>
-<output id='position'></output>
+    return f"""<form class='controls choose' id='choose{number}'>
+<label>Category <select id='category{number}'></select></label>
+<label>Search <input id='search{number}' type='search' autocomplete='off' placeholder='{search}'></label>
+<label class='wide'>Instance <select id='instance{number}'></select></label>
+<span class='buttons'><button type='button' id='previous{number}'>&larr; Previous</button>
+<button type='button' id='next{number}'>Next &rarr;</button></span>
+<output class='position' id='position{number}'></output>
 </form>
-<details><summary>Runs shown</summary><div class='controls' id='runs'></div></details>
+<details><summary>Runs shown</summary><div class='controls runs' id='runs{number}'></div></details>
 <p class='legend'><mark class='reference'>Marked</mark>: phrases of three words or more that a text shares with the real
 {escape_html(task.target)}. <mark class='history'>Dotted</mark>: phrases that it shares with the user's history.</p>
-<div id='viewer'><p>This part needs JavaScript.</p></div>
+<div class='viewer' id='viewer{number}'><p>This part needs JavaScript.</p></div>
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 
 from bench.experiments.spec import read_experiment
 from bench.finished import FinishedRun
+from bench.naming import setting_text
 from bench.places import DIGITS, data_print, shown_name, told_apart
 from bench.report.table import MISSING
 
@@ -74,7 +74,7 @@ def labels(runs: Sequence[FinishedRun]) -> list[str]:
     for name, own in zip(names, facts, strict=True):
         alike = [other for other_name, other in zip(names, facts, strict=True) if other_name == name]
         keys = [key for key in own if _differs(key, own, alike)]
-        result.append(", ".join([name, *(f"{key}={_plain(own[key])}" for key in keys)]))
+        result.append(", ".join([name, *(f"{key}={setting_text(key, own[key])}" for key in keys)]))
     twice = {label for label, count in Counter(result).items() if count > 1}
     return [
         f"{label} ({run.name.rpartition('-')[2]})" if label in twice else label
@@ -106,8 +106,4 @@ def _facts(run: FinishedRun, model: str) -> dict[str, Any]:
 def _differs(key: str, own: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a run has another value than most of those alike that have any: an older schema knows fewer settings."""
     known = [other[key] for other in alike if key in other]
-    return len(set(map(_plain, known))) > 1 and 2 * known.count(own[key]) <= len(known)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+    return len({setting_text(key, value) for value in known}) > 1 and 2 * known.count(own[key]) <= len(known)

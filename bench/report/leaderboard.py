@@ -11,7 +11,7 @@ from bench.protocols import Column
 from bench.report.forest import Entry, forest
 from bench.report.labels import is_control, labels, models_of, settings_of
 from bench.report.markup import escape_html, html_notes
-from bench.report.names import category_name
+from bench.report.names import average_name, average_note, category_name, unlike_measures
 from bench.report.table import INTERVAL_LEGEND, MISSING, Key, head
 from bench.results import SCHEMA, Score
 
@@ -41,16 +41,17 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
     """A table of runs on the same instances of `data`, and its scores as pictures. Which values are best is marked by
     report.js among the rows it shows."""
     scores = [_scores(run) for run in runs]
-    keys = list(dict.fromkeys(key for own in scores for key in own))
-    # One category's columns stand together, whatever a single run lacks.
-    categories = list(dict.fromkeys(category for category, _ in keys))
-    keys.sort(key=lambda key: categories.index(key[0]))
     columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
+    given = {key for own in scores for key in own}
+    categories = list(dict.fromkeys(category for own in scores for category, _ in own))
+    # One category's columns stand together and in every category in the same order, whatever a single run lacks.
+    keys = [(category, name) for category in categories for name in columns if (category, name) in given]
+    averaged = _averaged(scores, categories, columns)
     facts = {name: of(runs) for name, of in FACTS.items()}
     values = {name: list(dict.fromkeys(found)) for name, found in facts.items()}
     differing = [name for name, found in values.items() if len(set(found) - {MISSING}) > 1]
     names, controls = labels(runs), [is_control(run) for run in runs]
-    lines = [_filters(categories, {name: values[name] for name in differing})]
+    lines = [_filters(categories, bool(averaged), {name: values[name] for name in differing})]
     lines += ["<div class='scroll' tabindex='0' role='region' aria-label='Leaderboard'>"]
     lines += ["<table class='leaderboard'>", f"<caption>{_caption(runs, data, values, differing)}</caption>"]
     lines += ["<thead>", "<tr>", f"<th colspan='{1 + len(differing)}'></th>"]
@@ -58,8 +59,12 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
         span = sum(1 for key in keys if key[0] == category)
         name = escape_html(category_name(category))
         lines.append(f"<th scope='colgroup' colspan='{span}' data-category='{escape_html(category)}'>{name}</th>")
+    if averaged:
+        place = f"class='average' colspan='{len(averaged)}' data-category='{AVERAGE}'"
+        lines.append(f"<th scope='colgroup' {place}>{escape_html(average_name(len(categories)))}</th>")
     lines += ["</tr>", "<tr>", *(_sortable(name) for name in ("run", *differing))]
     lines += [_score_head(category, columns[name]) for category, name in keys]
+    lines += [_score_head(AVERAGE, columns[name]) for name in averaged]
     lines += ["</tr>", "</thead>", "<tbody>"]
     for number, run in enumerate(runs):
         of_run = {name: facts[name][number] for name in differing}
@@ -68,11 +73,42 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
         cells = [f"<th scope='row' title='{escape_html(run.name)}'><bdi>{escape_html(names[number])}</bdi></th>"]
         cells += [f"<td class='fact'><bdi>{escape_html(value)}</bdi></td>" for value in of_run.values()]
         cells += [_score(scores[number].get(key), key[0], columns[key[1]]) for key in keys]
+        cells += [_average(means.get(number), columns[name]) for name, means in averaged.items()]
         lines.append(f"<tr data-run='{number}'{attributes}>{''.join(cells)}</tr>")
     entries = [Entry(*of) for of in zip(names, controls, scores, strict=True)]
     lines += ["</tbody>", "</table>", "</div>", forest(entries, keys, columns)]
-    lines.append(html_notes([escape_html(note) for note in _notes(runs, any(controls))]))
+    notes = _notes(runs, names, any(controls))
+    notes += [f"{average_note(len(categories))} It has no interval."] if averaged else []
+    lines.append(html_notes([escape_html(note) for note in notes]))
     return "\n".join(["<div class='board'>", *lines, "</div>"])
+
+
+AVERAGE = "average/"
+"""Stands for the means over categories among these: no category, which is a folder, is called so."""
+
+
+def _averaged(
+    scores: Sequence[Mapping[Key, Score]], categories: Sequence[str], columns: Mapping[str, Column]
+) -> dict[str, dict[int, float]]:
+    """By score the mean over the categories of each run that has it in all of them; none where there are not
+    several."""
+    means = {
+        name: {
+            number: sum(own[category, name].value for category in categories) / len(categories)
+            for number, own in enumerate(scores)
+            if all((category, name) in own for category in categories)
+        }
+        for name in columns
+        if len(categories) > 1
+    }
+    return {name: values for name, values in means.items() if values}
+
+
+def _average(value: float | None, column: Column) -> str:
+    start = f"<td class='average' data-category='{AVERAGE}'"
+    if value is None:
+        return f"{start}>{MISSING}</td>"
+    return f"{start} data-value='{value!r}'><span>{value:.{column.decimals}f}</span></td>"
 
 
 def _scores(run: FinishedRun) -> dict[Key, Score]:
@@ -95,11 +131,13 @@ def _caption(
     return escape_html("; ".join(parts) + ".")
 
 
-def _filters(categories: Sequence[str], values: Mapping[str, Sequence[str]]) -> str:
+def _filters(categories: Sequence[str], averaged: bool, values: Mapping[str, Sequence[str]]) -> str:
     """Choices that narrow a leaderboard, where there is something to choose from."""
     choices = (
         {"category": {category: category_name(category) for category in categories}} if len(categories) > 1 else {}
     )
+    if averaged:
+        choices["category"][AVERAGE] = average_name(len(categories))
     choices |= {name: {value: value for value in found} for name, found in values.items()}
     parts = []
     for name, options in choices.items():
@@ -116,7 +154,8 @@ def _sortable(name: str) -> str:
 
 def _score_head(category: str, column: Column) -> str:
     return (
-        f"<th scope='col' data-category='{escape_html(category)}' data-better='{column.better or ''}'>"
+        f"<th scope='col' title='{escape_html(column.name)}' data-category='{escape_html(category)}' "
+        f"data-better='{column.better or ''}'>"
         f"<button type='button'>{escape_html(head(column))}</button></th>"
     )
 
@@ -132,7 +171,7 @@ def _score(score: Score | None, category: str, column: Column) -> str:
     )
 
 
-def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
+def _notes(runs: Sequence[FinishedRun], names: Sequence[str], controls: bool) -> list[str]:
     """What stands in for what, as the runs themselves record it."""
     ranked = "best of the rows shown, controls (in italics) apart" if controls else "best of the rows shown"
     notes = [
@@ -149,6 +188,7 @@ def _notes(runs: Sequence[FinishedRun], controls: bool) -> list[str]:
             f"{count} of these {len(runs)} runs are of an older schema ({', '.join(map(str, older))}; this version "
             f"writes {SCHEMA})."
         )
+    notes += unlike_measures(names, [run.summary.signatures for run in runs])
     notes += [note for run in runs for note in (*run.summary.answer_notes, *run.summary.metric_notes.values())]
     notes += [note for run in runs for found in run.record.data_notes.values() for note in found]
     notes += [note for run in runs for note in run.record.config.get("notes", ())]

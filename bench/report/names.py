@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 CATEGORIES = {"Movies_and_TV": "Movies & TV", "CDs_and_Vinyl": "CDs & Vinyl"}
 
 
@@ -10,6 +12,47 @@ def category_name(category: str) -> str:
     return CATEGORIES.get(category, category.replace("_", " "))
 
 
+def average_name(categories: int) -> str:
+    """The head over scores that are means over so many categories."""
+    return f"Average (of {categories} categories)"
+
+
+def average_note(categories: int) -> str:
+    """What such a score is."""
+    return (
+        f"Average: the unweighted mean of a score over the {categories} categories, which count alike whatever their "
+        "numbers of instances."
+    )
+
+
 def plural(word: str) -> str:
     """Several of what a task writes: "reviews", "stories"."""
     return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in tuple("aeiou") else f"{word}s"
+
+
+def score_name(name: str, head: str) -> str:
+    """What a score is called: by its head in tables and, where that is another word, by the name that it has in options
+    and in files."""
+    return head or name if head.lower() in ("", name.lower()) else f"{head} ({name})"
+
+
+def named_score(text: str, columns: Mapping[str, str]) -> str:
+    """The name of the score that a text names by its name or its head, whatever the case; the text itself if none or
+    several are meant. `columns` are heads by name."""
+    meant = [name for name, head in columns.items() if text.lower() in (name.lower(), head.lower())]
+    return text if text in columns or len(meant) != 1 else meant[0]
+
+
+def unlike_measures(labels: Sequence[str], signatures: Sequence[Mapping[str, str]]) -> list[str]:
+    """A sentence on each metric that is not the same measure in all runs; `signatures` are those of each run, by
+    metric."""
+    sentences = []
+    for metric in dict.fromkeys(name for own in signatures for name in own):
+        ways: dict[str, dict[str, None]] = {}
+        for label, own in zip(labels, signatures, strict=True):
+            if metric in own:
+                ways.setdefault(own[metric], {})[label] = None
+        if len(ways) > 1:
+            told = "; ".join(f"{way} in {', '.join(found)}" for way, found in ways.items())
+            sentences.append(f"{metric} is not the same measure in all rows, which do not compare: {told}.")
+    return sentences

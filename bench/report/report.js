@@ -268,7 +268,8 @@ function scoresOf(scores, columns) {
   const list = create("dl", "of-text");
   for (const [name, value] of Object.entries(scores)) {
     const { head, decimals } = columns[name];
-    list.append(create("div", "", create("dt", "", head), create("dd", "", value.toFixed(decimals))));
+    const term = Object.assign(create("dt", "", head), { title: name });
+    list.append(create("div", "", term, create("dd", "", value.toFixed(decimals))));
   }
   return list;
 }
@@ -303,10 +304,12 @@ function instanceView(content, index, chosen) {
 
 const SHOWN_AT_FIRST = 12;
 
-function startViewer(index) {
-  const [category, search, instance] = ["category", "search", "instance"].map((id) => document.getElementById(id));
-  const [viewer, position] = ["viewer", "position"].map((id) => document.getElementById(id));
-  const runs = document.getElementById("runs");
+/** Starts the viewer of an index; `number` ends the ids of its elements. */
+function startViewer(index, number) {
+  const part = (id) => document.getElementById(`${id}${number}`);
+  const [category, search, instance] = ["category", "search", "instance"].map(part);
+  const [viewer, position] = ["viewer", "position"].map(part);
+  const runs = part("runs");
   const option = (value, text) => Object.assign(create("option", "", text), { value });
 
   index.runs.forEach(({ label }, run) => {
@@ -327,19 +330,19 @@ function startViewer(index) {
     const { selectedIndex, length } = instance.options;
     position.textContent = length ? `${selectedIndex + 1} of ${length}` : "none found";
     for (const [id, step] of [["previous", -1], ["next", 1]]) {
-      document.getElementById(id).disabled = !instance.options[selectedIndex + step];
+      part(id).disabled = !instance.options[selectedIndex + step];
     }
     const request = ++latest;
     if (!length) return viewer.replaceChildren();
     let view;
     try {
       const at = instance.value % index.together;
-      const name = `instances-${instance.value - at}`;
+      const name = `instances${number}-${instance.value - at}`;
       // Of instances a few are held at a time.
       if (last !== name) kept.delete(last);
       last = name;
       const packed = (await once(name))[at];
-      const content = withTexts(packed, await once(`pieces-${packed.pieces}`));
+      const content = withTexts(packed, await once(`pieces${number}-${packed.pieces}`));
       const chosen = new Set([...runs.querySelectorAll(":checked")].map((box) => Number(box.value)));
       view = instanceView(content, index, chosen);
     } catch (error) {
@@ -369,9 +372,9 @@ function startViewer(index) {
     show();
   }
 
-  document.getElementById("choose").addEventListener("submit", (event) => event.preventDefault());
-  document.getElementById("previous").addEventListener("click", () => step(-1));
-  document.getElementById("next").addEventListener("click", () => step(1));
+  part("choose").addEventListener("submit", (event) => event.preventDefault());
+  part("previous").addEventListener("click", () => step(-1));
+  part("next").addEventListener("click", () => step(1));
   instance.addEventListener("change", show);
   runs.addEventListener("change", show);
   search.addEventListener("input", list);
@@ -379,6 +382,7 @@ function startViewer(index) {
   list();
 }
 
-const index = document.getElementById("index");
 // The first screen is painted before an instance is unpacked.
-if (index) requestAnimationFrame(() => setTimeout(() => startViewer(JSON.parse(index.textContent))));
+for (const index of document.querySelectorAll("script[id^=index]")) {
+  requestAnimationFrame(() => setTimeout(() => startViewer(JSON.parse(index.textContent), index.id.slice("index".length))));
+}

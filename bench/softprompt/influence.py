@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from bench.batching import batches
 from bench.errors import BusyError
 from bench.files import RowWriter, exclusive
-from bench.identity import influence_identity, readable_name
+from bench.identity import influence_identity
+from bench.naming import readable_name
 from bench.progress import Progress, say
 from bench.records import Instance
 from bench.resolved import Run

@@ -11,11 +11,13 @@ from bench import registry
 from bench.config import RunConfig
 from bench.errors import MEND, ConfigError, DamagedError, ResourceError, StoreError
 from bench.files import content_hash, unwritable, write_held
-from bench.identity import readable_name, selection_identity, training_identity
+from bench.identity import selection_identity, training_identity
 from bench.models import require_at_hand, resolve_model
+from bench.naming import adapter_name, folder_of, readable_name
 from bench.progress import say
 from bench.protocols import TrainedMethod
 from bench.records import Instance
+from bench.report.names import named_score
 from bench.resolved import Run
 from bench.results import AdapterRecord, AdapterSummary, Selection, identity_hash, older
 from bench.softprompt.adapters import AdapterFiles, adapter_folder, read_tensors, write_tensors
@@ -62,8 +64,9 @@ class TrainedAdapter:
     @cached_property
     def folder(self) -> Path:
         """Where the adapter is, or will be, kept."""
-        name = f"{readable_name(self.training)}-{identity_hash(self.identity)}"
-        return adapter_folder(self.training.config.results, name)
+        name = adapter_name(self.training, self.identity)
+        place = adapter_folder(self.training.config.results, name).parent
+        return folder_of(place, name, readable_name(self.training), identity_hash(self.identity))
 
     @property
     def files(self) -> AdapterFiles:
@@ -438,10 +441,10 @@ def _training_config(config: RunConfig) -> RunConfig:
 
 def _metric_of(metrics: Sequence[str], column: str) -> str:
     """The metric that gives a score, those of the run first. Raises `ConfigError` if none does."""
-    columns: list[str] = []
+    columns: dict[str, str] = {}
     for name in dict.fromkeys([*metrics, *registry.builtin_names("metrics")]):
-        columns += [one.name for one in registry.load("metrics", name).columns]
+        columns |= {one.name: one.head for one in registry.load("metrics", name).columns}
         if column in columns:
             return name
-    near = registry.near_match(column, columns)
+    near = registry.near_match(named_score(column, columns), columns)
     raise ConfigError(f"train.select_by: no metric gives a score '{column}'{near} There are: {', '.join(columns)}")

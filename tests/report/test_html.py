@@ -32,7 +32,9 @@ from bench.records import Call, Completion
 from bench.report.files import write_table
 from bench.report.html import write_report
 from bench.report.labels import labels
-from bench.report.table import Cell, Group, Row, Table
+from bench.report.leaderboard import leaderboard
+from bench.report.names import category_name
+from bench.report.table import MISSING, Cell, Group, Row, Table, head
 from bench.results import SCHEMA, RunRecord, Summary
 from bench.store import Generations, read_generations
 
@@ -279,7 +281,7 @@ def test_the_parts_of_the_page(page: webdriver.Chrome) -> None:
     assert content(one(page, ".left-out li")).startswith("half<i>: it is not complete")
 
 
-def leaderboard(page: webdriver.Chrome) -> list[str]:
+def ordered(page: webdriver.Chrome) -> list[str]:
     return [content(row) for row in all_of(page, ".leaderboard tbody tr:not([hidden]) th")]
 
 
@@ -291,12 +293,12 @@ def test_the_leaderboard_is_sorted_by_click_and_by_key(page: webdriver.Chrome, r
     assert CATEGORY in content(one(page, ".leaderboard th[scope=colgroup]"))
     one(heads[4], "button").click()
     assert heads[4].get_attribute("aria-sort") == "descending"
-    assert [values[label] for label in leaderboard(page)] == sorted(values.values(), reverse=True)
+    assert [values[label] for label in ordered(page)] == sorted(values.values(), reverse=True)
     one(heads[4], "button").send_keys(Keys.ENTER)
     assert heads[4].get_attribute("aria-sort") == "ascending"
-    assert [values[label] for label in leaderboard(page)] == sorted(values.values())
+    assert [values[label] for label in ordered(page)] == sorted(values.values())
     one(heads[0], "button").send_keys(Keys.SPACE)
-    assert leaderboard(page) == sorted(values)
+    assert ordered(page) == sorted(values)
     assert [head.get_attribute("aria-sort") for head in heads] == ["ascending", None, None, None, None]
 
 
@@ -306,10 +308,10 @@ def test_the_best_of_the_rows_shown_is_bold(page: webdriver.Chrome) -> None:
         return [content(one(row, "th")) for row in rows if all_of(row, "td.best:last-child")]
 
     # The control is shown and not ranked.
-    assert set(leaderboard(page)) - {"copy"} >= set(best()) > set()
+    assert set(ordered(page)) - {"copy"} >= set(best()) > set()
     one(page, "[data-filter=run]").send_keys("K=2")
-    assert leaderboard(page) == ["pag, recency, K=2", "rag, recency, K=2"]
-    assert set(best()) <= set(leaderboard(page))
+    assert ordered(page) == ["pag, recency, K=2", "rag, recency, K=2"]
+    assert set(best()) <= set(ordered(page))
     assert int(one(page, ".leaderboard td.best").value_of_css_property("font-weight")) >= 700
 
 
@@ -321,7 +323,7 @@ def test_of_a_score_that_should_be_low_the_lowest_is_best_and_stands_first(
     (head,) = [head for head in all_of(page, ".leaderboard thead th") if content(head) == "Size ↓"]
     one(head, "button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    assert [values[label] for label in leaderboard(page)] == sorted(values.values())
+    assert [values[label] for label in ordered(page)] == sorted(values.values())
     rows = all_of(page, ".leaderboard tbody tr")
     best = {content(one(row, "th")) for row in rows if all_of(row, "td.best:nth-child(4)")}
     ranked = values.keys() - {"copy"}
@@ -337,7 +339,7 @@ def pictured(page: webdriver.Chrome, name: str) -> list[WebElement]:
 def test_each_score_is_drawn_with_its_interval(page: webdriver.Chrome, results: Path) -> None:
     assert [content(name) for name in all_of(page, ".forest figcaption")] == ["R-1 ↑", "R-L ↑", "Size ↓", "BLEU ↑"]
     rows = pictured(page, "BLEU ↑")
-    assert [content(one(row, "bdi")) for row in rows] == leaderboard(page)
+    assert [content(one(row, "bdi")) for row in rows] == ordered(page)
     runs = [finished(folder) for folder in run_folders(results) if (folder / "summary.json").exists()]
     scores = dict(zip(labels(runs), [run.summary.scores[CATEGORY]["bleu"] for run in runs], strict=True))
 
@@ -365,7 +367,7 @@ def test_the_pictures_follow_the_leaderboard(page: webdriver.Chrome) -> None:
     heads = all_of(page, ".leaderboard thead tr:last-child th")
     for _ in range(2):
         one(heads[4], "button").click()
-        order = [label for label in leaderboard(page) if label != "copy"]
+        order = [label for label in ordered(page) if label != "copy"]
         assert [content(one(row, "bdi")) for row in pictured(page, "R-1 ↑")] == [*order, "copy"]
     one(page, "[data-filter=run]").send_keys("K=1")
     (row,) = pictured(page, "R-1 ↑")
@@ -578,6 +580,154 @@ def test_printed_without_controls(page: webdriver.Chrome) -> None:
     assert one(page, ".leaderboard").is_displayed()
 
 
+# ---- tables that are put together from runs of unlike metrics
+
+UNDER = """
+    // Each number with the heads that it stands under, by where the browser draws them.
+    const over = (heads, cell) => {
+      const [box, middle] = [cell.getBoundingClientRect(), (box) => (box.left + box.right) / 2];
+      const [head] = [...heads].filter((head) => {
+        const { left, right } = head.getBoundingClientRect();
+        return left <= middle(box) && middle(box) < right;
+      });
+      return head.textContent;
+    };
+    return [...document.querySelectorAll(arguments[0])].map((table) =>
+      [...table.querySelectorAll("tbody .interval")].map((interval) => {
+        const cell = interval.parentElement;
+        const row = cell.parentElement.cells[0];
+        const heads = [...table.tHead.rows].map(({ cells }) => over(cells, cell));
+        return [row.title || row.textContent, ...heads, cell.firstElementChild.textContent, interval.textContent];
+      }),
+    );
+"""
+AVERAGED = """
+    return [...document.querySelectorAll(".leaderboard td.average[data-value]")].map((cell) => {
+      const middle = (cell.getBoundingClientRect().left + cell.getBoundingClientRect().right) / 2;
+      const heads = [...cell.closest("table").tHead.rows].map(({ cells }) => [...cells].find((head) => {
+        const { left, right } = head.getBoundingClientRect();
+        return left <= middle && middle < right;
+      }).textContent);
+      return [cell.parentElement.cells[0].title, ...heads, cell.textContent];
+    });
+"""
+DRAWN = """
+    return [...document.querySelectorAll(".forest li")].map((row) => [
+      row.closest(".board").querySelector(`[data-run='${row.dataset.run}'] th`).title,
+      row.closest(".forest").querySelector("summary").textContent.replace(": scores and intervals", ""),
+      row.closest("figure").querySelector("figcaption").textContent,
+      row.lastElementChild.textContent,
+    ]);
+"""
+
+
+@pytest.fixture(scope="module")
+def shelves(plugins: None, results: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FinishedRun]:
+    """Makes a run on data of three categories: shelves(results, method, metrics, seed)."""
+    folder = tmp_path_factory.mktemp("shelves") / "data"
+    for part in ("main", "meta"):
+        for category in (CATEGORY, "Books", "CDs_and_Vinyl"):
+            shutil.copytree(results.parent / "data" / part / CATEGORY, folder / part / category)
+
+    def make(results: Path, method: str, metrics: list[str], seed: int = 0) -> FinishedRun:
+        settings = {"dataset": str(folder), "backend": "hostile", "resamples": 20, "results": str(results)}
+        settings |= {"method": method, "metrics": metrics, "seed": seed, "limit": 2 + seed % 2}
+        job = Job.of(build(settings))
+        execute([job], lambda _: None)
+        return finished(job.folder)
+
+    return make
+
+
+MIXTURES: dict[str, list[tuple[str, list[str], int]]] = {
+    "a metric less": [("rag", ["rouge", "small", "bleu"], 0), ("copy", ["rouge"], 0)],
+    "the one with fewer first": [("copy", ["rouge"], 0), ("rag", ["small", "bleu", "rouge"], 0)],
+    "none in common": [("copy", ["bleu"], 0), ("copy", ["small"], 2), ("rag", ["rouge"], 0)],
+    "two boards": [("copy", ["bleu"], 0), ("copy", ["rouge", "bleu"], 1), ("rag", ["rouge"], 1), ("rag", ["small"], 0)],
+}
+
+
+@pytest.mark.parametrize("name", [*MIXTURES, "a category without a score"])
+def test_each_number_stands_under_its_own_heads(
+    name: str, chromium: webdriver.Chrome, shelves: Callable[..., FinishedRun], tmp_path: Path, rewrite: Any
+) -> None:
+    mixture = MIXTURES.get(name, MIXTURES["a metric less"])
+    runs = [shelves(tmp_path / "results", *one) for one in mixture]
+    if name not in MIXTURES:
+        # As a metric does that finds nothing to count there.
+        first = {run.folder: next(iter(run.summary.scores)) for run in runs}
+        for folder, category in first.items():
+            rewrite(folder / "summary.json", lambda summary, at=category: summary["scores"][at].pop("rouge1") and None)
+        runs = [finished(run.folder) for run in runs]
+    resize(chromium, 1300)
+    open_page(chromium, write_report(tmp_path / "results", tmp_path / "report.html"))
+    boards = chromium.execute_script(UNDER, ".leaderboard")
+    expected = {
+        (run.name, category_name(category), head(column), f"{score.value:.{column.decimals}f}"): MISSING.join(
+            f"{end:.{column.interval_decimals}f}" for end in (score.low, score.high)
+        )
+        for run in runs
+        for category, scores in run.summary.scores.items()
+        for column, score in ((run.columns[name][1], score) for name, score in scores.items())
+    }
+    assert len(boards) == (2 if name == "two boards" else 1)
+    assert sorted(tuple(cell) for board in boards for cell in board) == sorted(
+        (*place, ends) for place, ends in expected.items()
+    )
+    assert sorted(map(tuple, chromium.execute_script(DRAWN))) == sorted(expected)
+    means = []
+    for run in runs:
+        for name, (_, column) in run.columns.items():
+            values = [scores[name].value for scores in run.summary.scores.values() if name in scores]
+            if len(values) == 3:
+                mean = f"{sum(values) / 3:.{column.decimals}f}"
+                means.append((run.name, "Average (of 3 categories)", head(column), mean))
+    assert sorted(map(tuple, chromium.execute_script(AVERAGED))) == sorted(means)
+
+
+def test_tasks_with_scores_of_their_own_stand_under_their_own_heads(
+    chromium: webdriver.Chrome, results: Path, tmp_path: Path
+) -> None:
+    copy = copied(results, tmp_path)
+    bleu, rouge, size = Column("bleu", "BLEU", 2), Column("rouge1", "R-1"), Column("size", "Size", 1, better="lower")
+    columns = {"lamp-4": [rouge, bleu], "lamp-3": [size], "Books": [bleu, size, rouge]}
+    places = [(category, column) for category, own in columns.items() for column in own]
+    # Each number is of one place; the second row lacks every other one.
+    cells = {(at, column.name): Cell(n + 0.5, n, n + 1) for n, (at, column) in enumerate(places)}
+    rows = [Row("all", "", cells), Row("some", "", dict(list(cells.items())[::2]))]
+    table = Table("mixed", "Mixed", list(columns), [], rows, [], [Group("", True)], columns)
+    write_table(table, copy / "tables")
+    resize(chromium, 1300)
+    open_page(chromium, write_report(copy, tmp_path / "report.html"))
+    numbers = [(at, head(column), f"{n + 0.5:.{column.decimals}f}") for n, (at, column) in enumerate(places)]
+    (shown,) = chromium.execute_script(UNDER, "#mixed")
+    assert [tuple(cell[:4]) for cell in shown] == [
+        *(("all", *number) for number in numbers),
+        *(("some", *number) for number in numbers[::2]),
+    ]
+
+
+def test_each_data_set_has_its_texts(
+    chromium: webdriver.Chrome, results: Path, shelves: Callable[..., FinishedRun], tmp_path: Path
+) -> None:
+    copy = copied(results, tmp_path)
+    shelves(copy, "copy", ["rouge"])
+    emulate(chromium, features=[])
+    resize(chromium, 1300)
+    open_page(chromium, write_report(copy, tmp_path / "report.html", instances=9))
+    wait(chromium, lambda: all_of(chromium, "#viewer-2 article"))
+    heads = [content(head) for head in all_of(chromium, "#instances > h3")]
+    assert heads == [f"data, test: {CATEGORY}", f"data, test: Books, CDs & Vinyl, {CATEGORY}"]
+    assert len(all_of(chromium, "#viewer article")) == 5
+    assert [content(head) for head in all_of(chromium, "#viewer-2 article h4")] == ["The real review", "copy"]
+    one(chromium, "#next-2").click()
+    wait(chromium, lambda: content(one(chromium, "#viewer-2 h3 + p bdi")) == "u1<b>")
+    assert content(one(chromium, "#position-2")) == "2 of 6"
+    position(chromium, "1 of 9")
+    assert asked(chromium) == "u0<b>"
+    assert len(all_of(chromium, "#category-2 option")) == 4
+
+
 # ---- without a browser
 
 
@@ -607,10 +757,21 @@ def test_labels(results: Path) -> None:
     assert [label.partition(", seed=")[2] for label in rest] == ["3 (1)", "3 (2)", "0, temperature=0.5"]
 
 
+def test_a_metric_that_is_not_the_same_measure_in_all_runs_is_told(results: Path) -> None:
+    runs = [finished(next((results / "runs").glob(f"{name}-*"))) for name in ("copy", "pag")]
+    assert "is not the same measure" not in leaderboard(runs, "data")
+    signatures = runs[1].summary.signatures | {"small": "size|unit:characters"}
+    other = FinishedRun(runs[1].folder, runs[1].record, runs[1].summary.model_copy(update={"signatures": signatures}))
+    told = "which do not compare: size|unit:words in copy; size|unit:characters in pag, recency, K=2."
+    assert f"small is not the same measure in all rows, {told}" in leaderboard([runs[0], other], "data")
+
+
 def test_only_the_runs_that_are_named(results: Path, tmp_path: Path) -> None:
     written = write_report(results, tmp_path / "report.html", ["k1", "copy"]).read_text()
     assert "2 finished runs" in written
     assert "pag-recency" not in written
+    # Of a part that several names contain, all that are finished.
+    assert "3 finished runs" in write_report(results, tmp_path / "report.html", ["recency"]).read_text()
     with pytest.raises(ConfigError, match=r"is called 'nosuch'\. See: bench list runs"):
         write_report(results, tmp_path / "report.html", ["nosuch"])
 

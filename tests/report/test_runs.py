@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,32 @@ def test_a_line_a_run(finished: Job, results: str) -> None:
     (copy / "run.json").write_text((finished.folder / "run.json").read_text())
     (copy / "generations.jsonl").write_text((finished.folder / "generations.jsonl").read_text()[:-5])
     head, _, half, whole = list_runs(results).splitlines()
-    assert head.split() == ["run", "state", "instances", "completions", "created"]
+    assert head.split() == ["run", "state", "instances", "completions", "created", "settings"]
     # 3 instances of 2 calls; the last row is torn.
     assert half.split()[:3] == ["copy-half", "unfinished", "5"]
     assert whole.split()[:4] == [finished.folder.name, "complete", "3", "6"]
+
+
+def test_runs_that_differ_never_look_alike(shop_config: Path, scripted: Any, results: str, rewrite: Any) -> None:
+    """Neither in the list nor when they are shown, whatever their folders are called."""
+    jobs = [make(shop_config, method="rag"), make(shop_config, method="rag", temperature=0.25)]
+    execute(jobs, lambda _: None)
+    for job, name in zip(jobs, "ab", strict=True):
+        job.folder.rename(job.folder.with_name(name))
+    first, second = list_runs(results).splitlines()[2:]
+    assert "temperature" not in first
+    assert ", temperature=0.25" in second
+    assert "\ntemperature: 0.25\n" in show_run(results, "b")
+    # The same settings, and another file of the method.
+    record = Path(results) / "runs" / "b" / "run.json"
+    for digits in ("0", "1"):
+        other = record.parent.with_name(f"c-{digits}") / "run.json"
+        other.parent.mkdir()
+        shutil.copy(record, other)
+        rewrite(other, lambda content, digits=digits: content["identity"].update(method_code=digits * 64))
+    told = re.findall("temperature=0.25.*; method code ([0-9a-f]{6})$", list_runs(results), re.MULTILINE)
+    assert len(set(told)) == 2
+    assert "\nmethod code: 0000000000...\n" in show_run(results, "c-0")
 
 
 def test_runs_of_an_older_schema_are_marked_and_shown(finished: Job, results: str, age: Any) -> None:
@@ -163,7 +186,7 @@ def test_show_run(finished: Job, results: str) -> None:
     assert shown[0] == finished.folder.name
     assert shown[1].startswith("created 20")
     assert "k: 2" in shown
-    assert any(line.split()[:2] == ["Toys", "rougeL"] for line in shown)
+    assert any(line.split()[:3] == ["Toys", "R-L", "(rougeL)"] for line in shown)
     assert any(line.startswith("bleu: ") for line in shown)
 
 
@@ -185,15 +208,15 @@ def test_show_instance(finished: Job, results: str) -> None:
     assert "=== prediction\nanswer pag_review Toys/test/u1\n" in shown
     assert "=== reference\nThe map is zyzzyva quux one.\n" in shown
     scores = shown.partition("=== scores\n")[2].splitlines()
-    assert [line.partition(":")[0] for line in scores] == ["rouge1", "rougeL", "bleu"]
+    assert [line.partition(":")[0] for line in scores] == ["R-1 (rouge1)", "R-L (rougeL)", "BLEU"]
     # No word of the answer is in the reference.
-    assert scores[0] == "rouge1: 0.0000"
+    assert scores[0] == "R-1 (rouge1): 0.0000"
 
 
 def test_scores_of_a_metric_that_came_later_are_shown(shop_config: Path, scripted: Any, results: str) -> None:
     execute([make(shop_config, method="copy", metrics=["rouge"])], lambda _: None)
     execute([make(shop_config, method="copy", metrics=["rouge", "bleu"])], lambda _: None)
-    assert "\nbleu: " in show_instance(results, "copy", "u1")
+    assert "\nBLEU: " in show_instance(results, "copy", "u1")
 
 
 def test_only_scores_of_the_last_scoring_are_shown(
@@ -205,7 +228,7 @@ def test_only_scores_of_the_last_scoring_are_shown(
     execute([make(shop_config, method="copy", metrics=["fussy", "bleu"])], lambda _: None)
     scores = show_instance(results, "copy", "u1").partition("=== scores\n")[2].splitlines()
     assert scores[:2] == ["whole: none for this instance", "each: 0.5000"]
-    assert [line.partition(":")[0] for line in scores[2:]] == ["bleu"]
+    assert [line.partition(":")[0] for line in scores[2:]] == ["BLEU"]
 
 
 def test_show_an_instance_that_is_not_generated_yet(finished: Job, results: str) -> None:

@@ -18,8 +18,8 @@ from bench.config import build, read_config
 from bench.data.corpus import Corpus
 from bench.errors import ConfigError, DamagedError, StoreError
 from bench.execute import execute, train_adapter
-from bench.identity import readable_name
 from bench.job import Job
+from bench.naming import readable_name
 from bench.protocols import Column
 from bench.resolved import Inputs, Run
 from bench.results import SCHEMA, AdapterRecord, RunRecord, Selection, Summary
