@@ -78,6 +78,8 @@ def differences(identity: Identity, config: RunConfig) -> Differences:
     if "trained" in identity.get("adapter", {}):
         own |= settings_of(config, [TRAINING])
         own["train.k"] = config.k if config.train.k is None else config.train.k
+        if config.train.loss == "plain":
+            own.pop("train.loss_clip")
     if "train.learning_rate" in own:
         own.setdefault("fidelity", config.fidelity)
         own["train.learning_rate"] = _rate(config)

@@ -9,7 +9,7 @@ from typing import Any
 from bench.files import path_of
 
 CONFIG = "shipped configuration or YAML file (default: demo)"
-SETTINGS = ("task", "method", "retriever", "dataset", "model", "backend", "limit", "seed")
+SETTINGS = ("task", "method", "retriever", "dataset", "model", "backend", "limit", "seed", "results")
 """Flags that are the configuration keys of their names."""
 
 
@@ -35,6 +35,7 @@ def add_settings(
     )
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of sampling and of the random retriever")
+    parser.add_argument("--results", metavar="FOLDER", help="where runs, tables and caches are kept (default: results)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key, e.g. k=4; repeatable"
     )
