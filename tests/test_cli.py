@@ -407,8 +407,9 @@ def test_flags_win_over_the_configuration_and_set_over_flags(
     shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", "--config", str(shop_config), "--method", "rag", "--retriever", "bm25", "--seed", "7"]
-    assert main([*arguments, "--set", "k=1", "--set", "seed=9", "--set", "notes=[]"]) == 0
-    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    elsewhere = ["--results", str(tmp_path / "elsewhere")]
+    assert main([*arguments, *elsewhere, "--set", "k=1", "--set", "seed=9", "--set", "notes=[]"]) == 0
+    (folder,) = (tmp_path / "elsewhere" / "runs").iterdir()
     config = RunRecord.read(folder / "run.json").config
     assert (config["retriever"], config["k"], config["seed"], config["notes"]) == ("bm25", 1, 9, [])
 
