@@ -279,7 +279,7 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | 
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
     answers = SharedAnswers(job, store)
-    loop = Loop(job.run, answers, engine, job.vectors, job.label, job.chosen)
+    loop = Loop(job.run, answers, engine, job.vectors, job.label, job.chosen, calls(job))
     try:
         predictions = loop.predictions()
     finally:

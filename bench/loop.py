@@ -72,7 +72,8 @@ class _Step:
 class Loop:
     """Makes the predictions of a run, or of some of its `instances`.
 
-    `engine` gives the backend on the first call whose answer is not there; `vectors` make those of prompts with slots.
+    `engine` gives the backend on the first call whose answer is not there; `vectors` make those of prompts with slots;
+    `each` foretells how many calls an instance takes.
     Instances are advanced ahead of the backend, in a thread. What the backend is given, and when, hangs on no clock: an
     instance's next calls go out at the next turn but one after its last answer, before those of instances that begin.
     """
@@ -85,6 +86,7 @@ class Loop:
         vectors: PromptVectors | None,
         label: str,
         instances: Sequence[Instance] | None = None,
+        each: int = 0,
     ) -> None:
         self._run = run
         self._instances = run.instances if instances is None else instances
@@ -104,7 +106,7 @@ class Loop:
         self._ready: deque[Call] = deque()
         self._in_flight = 0
         self._rows: dict[str, Prediction] = {}
-        self._progress = Progress(label, len(self._instances))
+        self._progress = Progress(label, len(self._instances), each)
         self._started: float | None = None
         self._ended = 0.0
         self._engine_seconds = 0.0

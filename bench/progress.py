@@ -48,11 +48,13 @@ class _Line:
 
 
 class Progress(_Line):
-    """Counts finished instances of `total` and says how far the work is, how fast, and how long it may still take."""
+    """Counts finished instances of `total` and says how far the work is, how fast, and how long it may still take;
+    `each`: calls that an instance may take, as long as none has ended."""
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, each: int = 0) -> None:
         self._label = label
         self._total = total
+        self._each = each
         self._done = self._tokens = self._calls = self._spent = 0
         super().__init__()
         self.start()
@@ -86,11 +88,11 @@ class Progress(_Line):
 
     def _work(self) -> tuple[float, float]:
         """What was done since the start and what is left to do: in calls, where instances take any, of which those
-        that are left are taken to need as many as the finished ones."""
+        that are left are taken to need as many as the finished ones, or as was foretold."""
         done, calls = self._first
-        if self._done and self._spent:
-            expected = self._total * self._spent / self._done
-            return self._calls - calls, max(expected - self._calls, 0)
+        each = self._spent / self._done if self._done else self._each
+        if each:
+            return self._calls - calls, max(self._total * each - self._calls, 0)
         return self._done - done, self._total - self._done
 
 

@@ -55,6 +55,21 @@ def test_stored_answers_and_the_engines_start_do_not_count_as_speed(
     assert capsys.readouterr().err == "pag: 30/40 instances, 3 tokens/s, about 20 s left\n"
 
 
+def test_before_anything_is_finished_calls_that_were_foretold_tell(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Progress("dpl", 40, each=5)
+    clock.now += 20.0
+    bar.update(calls=50)
+    clock.now += 20.0
+    bar.update(finished=10, calls=50, spent=100)
+    # A quarter of 200 calls in 20 s; then instances that took 10 each: a quarter of 400 in 40 s.
+    assert capsys.readouterr().err.splitlines() == [
+        "dpl: 0/40 instances, about 1 min 00 s left",
+        "dpl: 10/40 instances, about 2 min 00 s left",
+    ]
+
+
 def test_before_anything_is_finished_the_remaining_time_is_unknown(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
