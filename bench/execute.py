@@ -108,8 +108,9 @@ def _do(unfinished: Sequence[Job], say: Say) -> None:
             summarise(job, store, say, seconds[job.folder])
 
 
-TRAINING_RUNS = 3
-"""How many runs with one call an instance take about as long as training an adapter and choosing its epoch."""
+TRAINING_RUNS = 2
+"""How many runs with one call an instance take about as long as training an adapter and choosing its epoch: on the demo
+.7 (pplug) to 2 (dep)."""
 
 
 def split(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
