@@ -16,7 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from bench import registry
-from bench.config import RunConfig
+from bench.config import TRAINING, RunConfig, TrainConfig, settings_of
 from bench.data.load import REVIEWS
 from bench.errors import ConfigError, DataError
 from bench.finished import FinishedRun
@@ -408,8 +408,23 @@ def _named(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
         chosen = {**run.config.options.get(plugin, {}), **other.config.options.get(plugin, {})}
         options = identity.get(f"{group}_options", {})
         named |= {f"{plugin}.{option}": value for option, value in options.items() if option in chosen}
+    if "adapter" in identity:
+        named |= _trained(run, other)
     named["device"] = run.record.device
     return named | {f"version of {package}": version for package, version in run.record.versions.items()}
+
+
+def _trained(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
+    """What a run's adapter was trained with: what is not the default, or not as with the other run's."""
+    usual = TrainConfig().model_dump(mode="json")
+    own, others = (
+        settings_of(one.config, [TRAINING]) if "adapter" in one.record.identity else {} for one in (run, other)
+    )
+    return {
+        name: value
+        for name, value in own.items()
+        if value != usual[name.removeprefix("train.")] or value != others.get(name, value)
+    }
 
 
 def _value(value: Any) -> str:

@@ -26,7 +26,7 @@ from bench.naming import older_names
 from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
 from bench.records import Completion, Instance
-from bench.resolved import Run
+from bench.resolved import Run, tell_defaults
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
 from bench.shards import Shard, at_work, named, shards_in, shards_of, without_text
@@ -72,6 +72,7 @@ def _check_alone() -> None:
 def _look_over(job: Job, say: Say) -> None:
     """Find out whether a job can be done, and say what is worth knowing before it is."""
     job.check()
+    tell_defaults(job.run)
     if damage := job.damage():
         say(f"{damage}; mending it")
     _tell_of_older(job, say)

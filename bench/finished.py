@@ -270,7 +270,9 @@ def said(readable: Readable[Read]) -> list[Read]:
 
 
 def run_folders(results: Path) -> list[Path]:
-    """The folders of all runs, complete or not, by name."""
+    """The folders of all runs, complete or not, by name. Raises `ConfigError` for a file in the place of `results`."""
+    if results.exists() and not results.is_dir():
+        raise ConfigError(f"--results {results} is a file; give the folder that has the results")
     names = ("run.json", "summary.json", "generations.jsonl", FOLDER)
     return sorted({path.parent for name in names for path in (results / "runs").glob(f"*/{name}")})
 
@@ -281,7 +283,8 @@ def find_run(results: Path, part: str) -> Path:
     if len(found) == 1:
         return found[0]
     raise ConfigError(
-        f"'{part}' names {len(found)} runs, say more of the name: {', '.join(folder.name for folder in found)}"
+        f"'{part}' names {len(found)} runs, say more of the name, or its last ten letters alone: "
+        f"{', '.join(folder.name for folder in found)}"
     )
 
 

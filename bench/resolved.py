@@ -98,8 +98,6 @@ class Run:
         if not self.instances:
             raise DataError(f"data set '{config.dataset}' has no {config.split} instances")
         _check_times(self)
-        if self.retriever is not None and config.retriever == getattr(self.task, "settings", {}).get("retriever"):
-            _tell(f"task {config.task}: {config.retriever} chooses the history, the task's default (--retriever)")
         self.contexts = {category: self._context(corpus) for category, corpus in self.corpora.items()}
 
     def _plugin(self, group: str, name: str) -> Any:
@@ -195,8 +193,15 @@ def _timeless(config: RunConfig) -> MisfitError:
 
 @cache
 def _tell(sentence: str) -> None:
-    """Once: a run is resolved several times."""
+    """Once: several runs may have the same to tell."""
     say(sentence)
+
+
+def tell_defaults(run: Run) -> None:
+    """Say what a run's task chose that is not the default elsewhere."""
+    config = run.config
+    if run.retriever is not None and config.retriever == getattr(run.task, "settings", {}).get("retriever"):
+        _tell(f"task {config.task}: {config.retriever} chooses the history, the task's default (--retriever)")
 
 
 def _takes_models(backend: str) -> bool:

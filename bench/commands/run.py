@@ -108,12 +108,13 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
     """The prompts need the data, the tokenizer and perhaps an encoder, and nothing that writing or scoring needs."""
     from bench.files import as_lines, drop_leftovers, replacing
     from bench.loop import first_stage
-    from bench.resolved import Run
+    from bench.resolved import Run, tell_defaults
     from bench.softprompt.trained import told_apart
 
     if not path.name or path.is_dir():
         raise ConfigError(f"--prompts {path} is a folder; name a file in it")
     run = Run(config)
+    tell_defaults(run)
     if sentence := told_apart(run):
         say(sentence)
     # A pipe or a device is written to and not replaced; a link leads to the file that is.
@@ -134,9 +135,11 @@ def _write_prompts(config: RunConfig, path: Path) -> None:
 def _show_prompts(config: RunConfig, title: str) -> None:
     from bench.job import Job
     from bench.loop import dry_run
+    from bench.resolved import tell_defaults
 
     job = Job.of(config)
     job.check()
+    tell_defaults(job.run)
     stages = dry_run(job.run)
     if title:
         show(f"##### {title}\n")

@@ -299,7 +299,8 @@ class Steps:
         mask = np.zeros(frame.height, dtype=np.bool_)
         mask[order] = kcore.unrepeated(by_item, by_text)
         frame = frame.filter(pl.Series(mask)).sort("user_id", "timestamp", maintain_order=True)
-        self._count(counts, "reviews after dropping repeats", frame.height)
+        repeated = {"of a user who has a newer one of the same item or text": len(mask) - frame.height}
+        self._count(counts, "reviews after dropping repeats", frame.height, repeated)
         users, items = _codes(frame, "user_id"), _codes(frame, "asin")
         from_end = np.bincount(users).cumsum()[users] - np.arange(frame.height)
         inputs = from_end <= INPUTS

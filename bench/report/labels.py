@@ -9,9 +9,10 @@ from typing import Any
 
 from bench.experiments.spec import read_experiment
 from bench.finished import FinishedRun
-from bench.naming import setting_text
+from bench.naming import recorded_differences, setting_text
 from bench.places import DIGITS, data_print, shown_name, told_apart
 from bench.report.table import MISSING
+from bench.results import SCHEMA
 
 
 def settings_of(run: FinishedRun) -> Mapping[str, Any]:
@@ -98,6 +99,8 @@ def _facts(run: FinishedRun, model: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"model": model} if "model" in identity else {}
     facts["schema"] = run.record.schema_version
     facts |= {name: value for name, value in settings_of(run).items() if name not in ("method", "retriever", "k")}
+    if "prompts" in identity and run.record.schema_version == SCHEMA:
+        facts["prompts"] = recorded_differences(run.record).settings.get("prompts", "shipped")
     if "adapter" in identity:
         facts |= {f"train.{name}": value for name, value in config.get("train", {}).items()}
     return {**facts, **identity["method_options"], **identity.get("retriever_options", {})}

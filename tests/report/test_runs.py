@@ -15,6 +15,7 @@ import pytest
 
 from bench.batch import Batch
 from bench.chat import Chat
+from bench.cli import main
 from bench.config import build, read_config
 from bench.errors import ConfigError, StoreError
 from bench.execute import execute
@@ -163,7 +164,10 @@ def test_a_part_of_the_name_finds_a_run(finished: Job, shop_config: Path, result
     execute([copy], lambda _: None)
     assert find_run(Path(results), "pag") == finished.folder
     assert find_run(Path(results), finished.folder.name[-10:]) == finished.folder
-    with pytest.raises(ConfigError, match=r"'shop' names 2 runs, say more of the name: copy-shop-seed0-.*, pag-"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'shop' names 2 runs, say more .*: copy-shop-seed0-.*, pag-",
+    ):
         find_run(Path(results), "shop")
     for empty in ("", " "):
         with pytest.raises(ConfigError, match=r"must not be empty\. See: bench list runs"):
@@ -285,3 +289,11 @@ def test_an_instance_without_peers_and_times(
     )
     assert "=== reference\nHeadline 4\n" in shown
     assert "review" not in shown.partition("=== prompt")[0].lower()
+
+
+def test_a_file_in_the_place_of_results_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    for command in (["list", "runs"], ["list", "runs", "--json"], ["show", "rag"], ["report"]):
+        assert main([*command, "--results", str(path)]) == 2
+        assert f"--results {path} is a file" in capsys.readouterr().err

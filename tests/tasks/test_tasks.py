@@ -152,10 +152,10 @@ def test_the_default_retriever_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     resolved._tell.cache_clear()
     settings = {"task": "lamp-4", "results": str(tmp_path)}
     for _ in range(2):
-        Run(build(settings, {"method": "rag"}))
+        resolved.tell_defaults(Run(build(settings, {"method": "rag"})))
     assert capsys.readouterr().err == "task lamp-4: bm25 chooses the history, the task's default (--retriever)\n"
-    Run(build(settings, {"method": "nonperso"}))
-    Run(build(settings, {"method": "rag", "retriever": "random"}))
+    resolved.tell_defaults(Run(build(settings, {"method": "nonperso"})))
+    resolved.tell_defaults(Run(build(settings, {"method": "rag", "retriever": "random"})))
     assert capsys.readouterr().err == ""
 
 

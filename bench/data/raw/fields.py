@@ -88,7 +88,7 @@ class Fields:
 
     def _is_told(self, name: str, missing: Sequence[str]) -> bool:
         """Whether a mapping that is right for this file has to name a field's column."""
-        return name in missing or self.column(name) not in (name, "")
+        return name in missing or self.column(name) != name
 
     def _told(self, name: str, missing: Sequence[str], columns: Sequence[str]) -> str:
         """What a mapping says of a field: the column that it has, or the one that seems to be meant."""

@@ -55,7 +55,7 @@ def off_scale(
     leave = f", or leave such rows out with --max-bad-lines {bad}" if bad < rows else ""
     return DataError(
         f"{path}, {reason}; the ratings in this file go from {lowest:g} to {highest:g}{ends}: say what their scale is "
-        f"with --rating-scale MIN-MAX, e.g. --rating-scale 0-{of or highest:g}{leave}"
+        f"with --rating-scale MIN-MAX, e.g. --rating-scale {int(lowest == 1)}-{of or highest:g}{leave}"
     )
 
 
