@@ -70,7 +70,7 @@ def _answer(
 
 def _score(row: RowRuns, column: Column, instances: Sequence[str]) -> float:
     """A row's score of all instances as one sample, the mean over its seeds. Raises `DataError` where there is none."""
-    rows, aggregate = row.scored(column.name, instances)
+    rows, aggregate = row.scored(column.name, instances, pooled=True)
     return float(aggregate(rows, np.ones((1, len(rows))))[column.name][0])
 
 
@@ -87,7 +87,7 @@ def _verdict(
 ) -> Verdict:
     sides = []
     for column in columns:
-        (rows_a, _), (rows_b, aggregate) = (one.scored(column.name, instances) for one in (against, row))
+        (rows_a, _), (rows_b, aggregate) = (one.scored(column.name, instances, pooled=True) for one in (against, row))
         sides.append(Sides([column], aggregate, rows_a, rows_b))
     users = [row.users[instance] for instance in instances]
     return decide(sides, users, among=among, resamples=row.config.resamples)

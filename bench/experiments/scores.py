@@ -63,14 +63,15 @@ class RowRuns:
     def _position(self) -> dict[str, int]:
         return {instance: index for index, instance in enumerate(self.users)}
 
-    def scored(self, name: str, panel: Sequence[str]) -> tuple[Array, _MeanOverSeeds]:
+    def scored(self, name: str, panel: Sequence[str], pooled: bool = False) -> tuple[Array, _MeanOverSeeds]:
         """The statistics behind a column for the instances of a panel, those of all seeds side by side, shape
-        (n, seeds * s), and the aggregate that makes the mean score over the seeds of them."""
+        (n, seeds * s), and the aggregate that makes the mean score over the seeds of them; of instances of several
+        categories the mean over these, or, `pooled`, that of all as one sample."""
         first = self.finished[0]
         metric_name, _ = first.columns[name]
         chosen = [self._position[instance] for instance in panel]
         rows = np.hstack([run.rows(metric_name)[chosen] for run in self.finished])
-        found = [first.predictions[position].category for position in chosen]
+        found = [] if pooled else [first.predictions[position].category for position in chosen]
         parts = tuple(np.flatnonzero([one == category for one in found]) for category in dict.fromkeys(found))
         return rows, _MeanOverSeeds(first.metrics[metric_name], name, len(self.jobs), parts)
 
@@ -78,7 +79,7 @@ class RowRuns:
 @dataclass(frozen=True)
 class _MeanOverSeeds:
     """A metric's aggregate for one column, over rows that hold the statistics of several seeds side by side; of rows of
-    several categories the mean over these. `parts` are the places of each category's rows."""
+    several `parts`, the places of each category's rows, the mean over these."""
 
     metric: Metric
     column: str

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import sacrebleu
 import yaml
 
 import bench
+from bench.config import build, read_config
 from bench.errors import ConfigError
+from bench.execute import execute
+from bench.experiments.scores import RowRuns
+from bench.experiments.spec import RowSpec
 from bench.finished import finished, run_folders
+from bench.job import Job
+from bench.report.table import Group
 
 ROWS = [{"label": "Copy", "set": {"method": "copy"}}, {"label": "Again", "set": {"method": "copy", "seed": 1}}]
 
@@ -45,6 +53,21 @@ def test_the_mean_of_the_categories_means(tmp_path: Path) -> None:
         assert high - low < max(scores[name].high - scores[name].low for scores in run.summary.scores.values())
     for ending in ("tex", "md", "html"):
         assert "Average (of 3 categories)" in (tmp_path / "tables" / f"own1.{ending}").read_text()
+
+
+def test_answers_are_of_all_users_as_one_sample(tmp_path: Path) -> None:
+    """Not of the mean over categories, which is another number where they are not alike: BLEU is of a corpus."""
+    job = Job.of(build(read_config("demo"), {"method": "copy", "limit": 3, "metrics": ["bleu"]}, {"results": tmp_path}))
+    execute([job], processes=1)
+    row = RowRuns(RowSpec(label="Copy", set={"method": "copy"}), Group("", True), 0, (job,))
+    (run,) = row.finished
+    texts = run.predictions
+    pooled = sacrebleu.corpus_bleu([one.prediction for one in texts], [[one.reference for one in texts]]).score
+    mean = sum(scores["bleu"].value for scores in run.summary.scores.values()) / 3
+    assert abs(pooled - mean) > 0.01, "the test would not see the difference"
+    for all_as_one, wanted in ((True, pooled), (False, mean)):
+        rows, aggregate = row.scored("bleu", list(row.users), pooled=all_as_one)
+        assert float(aggregate(rows, np.ones((1, len(rows))))["bleu"][0]) == pytest.approx(wanted)
 
 
 def test_where_there_is_no_average(tmp_path: Path) -> None:
