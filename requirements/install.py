@@ -164,10 +164,20 @@ def install_pins(stack: str) -> None:
         # PyPI has no local versions. A configured mirror may: ask it first, so that an unreachable index costs nothing.
         if "+cpu" in pin:
             install_from_pytorch(pin)
-    # Python compiles what it imports. To compile all that is there takes a minute or two, and most of it is never used.
+    # pip compiles on one core, which takes a minute or two.
     status, output = pip(["install", "--no-deps", "--no-compile", "-r", str(lock)], total=len(pins))
     if status:
         raise SetupError(f"pip could not install {lock.relative_to(ROOT)}:\n{tail(output)}")
+    compile_packages()
+
+
+def compile_packages() -> None:
+    """Compile all packages, on all cores. Left to the first import it would be done at every one where
+    PYTHONDONTWRITEBYTECODE is set, as it is in many containers."""
+    say("compiling")
+    command = [str(VENV / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")]
+    # Some packages bring files that are no Python of this version, which pip passes over, too.
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def install_from_pytorch(pin: str) -> None:

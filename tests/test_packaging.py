@@ -345,6 +345,7 @@ def test_cpu_torch_comes_from_pytorch_only_where_pip_does_not_find_it(
     install: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[str]] = []
+    monkeypatch.setattr(install, "compile_packages", lambda: calls.append(["compiled", "--no-deps"]))
 
     def pip(answers: list[int]) -> Callable[..., tuple[int, str]]:
         def run(arguments: list[str], total: int = 0) -> tuple[int, str]:
@@ -356,9 +357,10 @@ def test_cpu_torch_comes_from_pytorch_only_where_pip_does_not_find_it(
     monkeypatch.setattr(install, "pip", pip([0, 0]))
     install.install_pins("cpu")
     assert install.PYTORCH_CPU_INDEX not in str(calls)
+    assert calls[-1][0] == "compiled"
     monkeypatch.setattr(install, "pip", pip([1, 0, 0]))
     install.install_pins("cpu")
-    assert install.PYTORCH_CPU_INDEX in calls[-2]
+    assert install.PYTORCH_CPU_INDEX in calls[-3]
     assert all("--no-deps" in arguments for arguments in calls)
     monkeypatch.setattr(install, "pip", pip([1, 1]))
     with pytest.raises(install.SetupError, match=r"torch==\S+\+cpu for Python 3\.\d+ is not to be had here"):

@@ -20,6 +20,7 @@ from bench.results import (
     AdapterSummary,
     File,
     Generation,
+    InfluenceRow,
     Prediction,
     RunRecord,
     Score,
@@ -83,6 +84,7 @@ ROWS: dict[type[Stored], st.SearchStrategy[Any]] = {
         cut_off=st.booleans(),
         counts=COUNTS,
     ),
+    InfluenceRow: st.builds(InfluenceRow, instance=ANY_TEXT, nats=st.lists(NUMBER, max_size=3)),
     ScoreRow: st.builds(
         ScoreRow, instance=ANY_TEXT, metric=WORD, signature=WORD, texts=WORD, statistics=st.lists(NUMBER, max_size=4)
     ),
