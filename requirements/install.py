@@ -172,10 +172,10 @@ def install_pins(stack: str) -> None:
 
 
 def compile_packages() -> None:
-    """Compile all packages, on all cores. Left to the first import it would be done at every one where
-    PYTHONDONTWRITEBYTECODE is set, as it is in many containers."""
+    """Compile all packages, but not their tests, on all cores. Left to the first import it would be done at every one
+    where PYTHONDONTWRITEBYTECODE is set, as it is in many containers."""
     say("compiling")
-    command = [str(VENV / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")]
+    command = [str(VENV / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", str(VENV / "lib")]
     # Some packages bring files that are no Python of this version, which pip passes over, too.
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
