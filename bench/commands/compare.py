@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from bench.commands.options import add_results
-from bench.terminal import show
+from bench.commands.options import add_json, add_results
+from bench.terminal import show, show_json
 
 HELP = "is one run better than another, and by how much? A verdict, differences, intervals, p, texts"
 
@@ -24,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the scores that decide: names with commas between them, or all (default: the paper's four, or those of "
         "another task); p are adjusted for how many they are",
     )
-    parser.add_argument("--json", action="store_true", help="print it all as one JSON object")
+    add_json(parser)
     parser.add_argument(
         "--changed", type=int, default=5, metavar="N", help="how many changed texts to show (default: 5)"
     )
@@ -38,4 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     a, b = arguments.runs
     comparison = bench.compare(a, b, arguments.changed, arguments.by, arguments.results, arguments.scores)
-    show(json.dumps(comparison.data, indent=2, allow_nan=False) if arguments.json else comparison)
+    if arguments.json:
+        show_json(comparison.data)
+    else:
+        show(comparison)

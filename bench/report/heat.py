@@ -6,12 +6,13 @@ from __future__ import annotations
 import bisect
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bench.report.markup import escape_spaced
 from bench.report.text import TERMINAL_WIDTH
 
-Piece = tuple[str, float | None]
-"""A piece of a text with the weight of its token, 1 on average over the text; None: it is not trained on."""
+if TYPE_CHECKING:
+    from bench.softprompt.influence import Piece
 
 BOUNDS = (0.75, 1.25, 2.0, 3.0)
 """Weights at which the next shade begins."""

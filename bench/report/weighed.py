@@ -15,7 +15,7 @@ from bench.report.markup import escape_html
 from bench.resolved import Inputs, Run
 
 if TYPE_CHECKING:
-    from bench.softprompt.influence import Influence, Nats
+    from bench.softprompt.influence import Influence, Nats, Piece
 
 SHOWN = 5
 """Training texts of a category that a report shows."""
@@ -43,7 +43,7 @@ class WeighedTexts:
         self._kept: Mapping[str, Nats] = influence.kept()
         self.instances = [instance for instance in instances if instance.id in self._kept]
 
-    def pieces(self, instance: Instance) -> list[heat.Piece]:
+    def pieces(self, instance: Instance) -> list[Piece]:
         """A text in pieces with their weights. Raises `ConfigError` as `Influence.weighed` does."""
         return self._influence.weighed(instance, self._kept[instance.id])
 

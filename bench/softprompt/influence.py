@@ -35,9 +35,8 @@ from bench.progress import Progress, say
 from bench.records import Instance
 from bench.resolved import Run
 from bench.results import InfluenceRow, identity_hash, rows_of, sound_rows
-from bench.softprompt.objective import Example, answer_losses
-from bench.softprompt.trainer import example
-from bench.work import first_prompt
+from bench.softprompt.objective import answer_losses
+from bench.softprompt.trainer import example_of
 
 Nats = NDArray[np.float32]
 """A number for each target token of a text."""
@@ -138,7 +137,8 @@ class Influence:
         return _by_instance(found)
 
     def _compute(self, instances: Sequence[Instance], model: Any, tokens_per_batch: int) -> list[InfluenceRow]:
-        pairs = [[self._example(run, instance) for run in (self._with, self._without)] for instance in instances]
+        settings, runs = self._training.config.training, (self._with, self._without)
+        pairs = [[example_of(run, instance, settings) for run in runs] for instance in instances]
         # Behind the same tokens every token has the same probability.
         differ = [pair for pair in pairs if not np.array_equal(pair[0].ids, pair[1].ids)]
         examples = [one for pair in differ for one in pair]
@@ -151,13 +151,6 @@ class Influence:
             nats = losses[id(bare)] - losses[id(shown)] if id(shown) in losses else np.zeros(shown.target_tokens)
             found.append(InfluenceRow(instance=instance.id, nats=[round(float(number), 4) for number in nats]))
         return found
-
-    def _example(self, run: Run, instance: Instance) -> Example:
-        settings = self._training.config.training
-        assert settings.max_target_tokens is not None
-        reference = run.corpora[instance.category].reference(instance)
-        ends = bool(settings.cut_target_ends)
-        return example(run.chat, first_prompt(run, instance), reference, settings.max_target_tokens, ends)
 
 
 @contextmanager

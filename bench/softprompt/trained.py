@@ -203,20 +203,11 @@ class TrainedAdapter:
 
     def examples(self, instances: Sequence[Instance] | None = None) -> list[Example]:
         """The training examples of `instances`, by default of all that it is trained on."""
-        from bench.softprompt.trainer import example
+        from bench.softprompt.trainer import example_of
 
-        run, settings = self.training, self.training.config.training
-        assert settings.max_target_tokens is not None
-        return [
-            example(
-                run.chat,
-                first_prompt(run, instance),
-                run.corpora[instance.category].reference(instance),
-                settings.max_target_tokens,
-                bool(settings.cut_target_ends),
-            )
-            for instance in (self.instances if instances is None else instances)
-        ]
+        settings = self.training.config.training
+        chosen = self.instances if instances is None else instances
+        return [example_of(self.training, instance, settings) for instance in chosen]
 
     def length(self, instance: Instance) -> int:
         """Tokens of an instance's training example; 0 for one without a slot, which is left out of the training."""

@@ -27,7 +27,8 @@ from bench.errors import DamagedError, DataError, ResourceError, StoreError
 from bench.files import content_hash
 from bench.models import loadable_model, threads, without_progress_bars
 from bench.progress import Progress, duration, say
-from bench.records import Prompt
+from bench.records import Instance, Prompt
+from bench.resolved import Run
 from bench.results import TrainingRecord, TrainingStep
 from bench.softprompt import processes
 from bench.softprompt.adapters import (
@@ -41,6 +42,7 @@ from bench.softprompt.adapters import (
 from bench.softprompt.decoder import Prefixes
 from bench.softprompt.marks import drawn, give_rows
 from bench.softprompt.objective import Example, Losses, batches, losses
+from bench.work import first_prompt
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,6 +66,15 @@ def example(chat: Chat, prompt: Prompt, reference: str, max_target_tokens: int, 
         # Made now, not in the first step that needs them: an encoder that is missing is found before the training.
         features=dict(prompt.features),
     )
+
+
+def example_of(run: Run, instance: Instance, settings: TrainConfig) -> Example:
+    """An instance's first prompt under a run with the user's real text, as `settings`, with every switch set, have it
+    cut."""
+    assert settings.max_target_tokens is not None
+    reference = run.corpora[instance.category].reference(instance)
+    ends = bool(settings.cut_target_ends)
+    return example(run.chat, first_prompt(run, instance), reference, settings.max_target_tokens, ends)
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float:
