@@ -17,20 +17,18 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.config import TRAINING, RunConfig, TrainConfig, settings_of
-from bench.data.load import REVIEWS
 from bench.errors import ConfigError, DataError
 from bench.finished import FinishedRun
+from bench.naming import recorded_differences
 from bench.places import shown_name
 from bench.protocols import Array, Column, Metric
-from bench.report.names import category_name
+from bench.report.names import category_name, named_score
 from bench.statistics import TIE, Difference, holm, paired
 from bench.terminal import visible
 from bench.verdict import POWER, Finding, Sides, Verdict, decide
 
 WIDTH = 120
 
-PAPER_SCORES = ("rouge1", "meteor", "bleu", "bertscore")
-"""The scores of the paper's Table 1: those by which reviews are compared unless others are asked for."""
 ALL_SCORES = "all"
 
 ALIKE = 1e-6
@@ -108,12 +106,11 @@ def compare(
     """Two runs on their common instances: a verdict, each score by category, and the `changed` instances that changed
     most.
 
-    `scores` are names of columns with commas between them, or "all"; by default those of the metrics that are the
-    task's default, as far as they are better one way, and of reviews the paper's four. Where the runs have none of
-    them, all that are better one way. The change is that of the column `by` on one instance alone; by default the first
-    that is a mean over instances. Raises `ConfigError` for runs that cannot be compared: of other data or another
-    split, scored with another signature, or without an instance or a metric in common, or without a score that was
-    asked for; also for a negative `changed`.
+    `scores` are names or heads of columns with commas between them, or "all"; by default those of
+    `FinishedRun.deciding`. The change is that of the column `by` on one instance alone; by default the first that is a
+    mean over instances. Raises `ConfigError` for runs that cannot be compared: of other data or another split, scored
+    with another signature, or without an instance or a metric in common, or without a score that was asked for; also
+    for a negative `changed`.
     """
     if changed < 0:
         raise ConfigError(f"{changed} changed instances were asked for; ask for 0 or more")
@@ -122,7 +119,11 @@ def compare(
     pairing.check()
     names = _asked(pairing, scores)
     verdict = pairing.verdict(names)
-    found = pairing.differences(names=names)
+    places = list(pairing.categories)
+    found = sorted(
+        pairing.differences(names=names),
+        key=lambda pair: (places.index(pair.category), names.index(pair.column.name)),
+    )
     # What no text can change is no test: p is 1 whatever the methods are.
     adjusted = iter(holm([pair.difference.p for pair in found if pair.difference.tested]))
     lines = [Line(**vars(pair), adjusted=next(adjusted) if pair.difference.tested else 1.0) for pair in found]
@@ -148,19 +149,9 @@ def _asked(pairing: _Pairing, scores: str | None) -> list[str]:
     if scores == ALL_SCORES:
         return list(columns)
     if scores is not None:
-        names = list(dict.fromkeys(name.strip() for name in scores.split(",")))
-        for name in names:
-            pairing.check_column(name)
-        return names
-    known = RunConfig.model_fields["task"].default
-    task = pairing.run_a.record.identity["settings"].get("task", known)
+        return list(dict.fromkeys(pairing.column_named(name.strip()) for name in scores.split(",")))
     directed = [name for name, (_, column) in columns.items() if column.better]
-    if task == REVIEWS:
-        wanted = [name for name in PAPER_SCORES if name in columns]
-    else:
-        metrics = registry.load("tasks", task).metrics
-        wanted = [name for name in directed if columns[name][0] in metrics]
-    return wanted or directed or list(columns)
+    return [name for name in pairing.run_a.deciding if name in columns] or directed or list(columns)
 
 
 def _check_alike(run_a: FinishedRun, run_b: FinishedRun) -> None:
@@ -232,14 +223,17 @@ class _Pairing:
         rows_a, rows_b = self.run_a.rows(metric)[at_a], self.run_b.rows(metric)[at_b]
         return rows_a, np.where(np.isclose(rows_a, rows_b, rtol=ALIKE, atol=0), rows_a, rows_b)
 
-    def check_column(self, name: str) -> None:
-        """Raise `ConfigError` for a column that is not compared."""
+    def column_named(self, text: str) -> str:
+        """The name of the column that a text names by its name or its head. Raises `ConfigError` for one that is not
+        compared."""
+        name = named_score(text, {name: column.head for name, (_, column) in self.columns.items()})
         if name not in self.columns:
             known = list(self.columns)
             raise ConfigError(
-                f"'{name}' is not a column that both runs have{registry.near_match(name, known)} "
+                f"'{text}' is not a column that both runs have{registry.near_match(text, known)} "
                 f"They have: {', '.join(known)}"
             )
+        return name
 
     @property
     def same_texts(self) -> int:
@@ -335,8 +329,7 @@ def _changed_by(pairing: _Pairing, by: str | None, names: Sequence[str]) -> Colu
         # Statistics that carry a score's name are that score of one instance.
         means = [name for name in names if name in pairing.metrics[pairing.columns[name][0]].statistics]
         by = (means or names)[0]
-    pairing.check_column(by)
-    return pairing.columns[by][1]
+    return pairing.columns[pairing.column_named(by)][1]
 
 
 def _changes(pairing: _Pairing, by: str, count: int) -> list[Change]:
@@ -378,15 +371,20 @@ HASHES = {
 }
 """Parts of a run's identity that say only that something differs, and the setting that explains it, if that differs."""
 
+VERSION = "version of "
+
 
 def _settings(run_a: FinishedRun, run_b: FinishedRun) -> list[str]:
     """What differs between two runs, e.g. "k 3 -> 8", "only B has temperature 0.8", "other prompts"."""
     a, b = _named(run_a, run_b), _named(run_b, run_a)
     changed = [name for name in a if name in b and a[name] != b[name]]
     told = [f"{name} {_value(a[name])} -> {_value(b[name])}" for name in changed]
-    for which, named, other in (("A", a, b), ("B", b, a)):
-        if only := [f"{name} {_value(value)}" for name, value in named.items() if name not in other]:
-            told.append(f"only {which} has {', '.join(only)}")
+    for which, run, named, other in (("A", run_a, a, b), ("B", run_b, b, a)):
+        # The rest follows from the method, which asks a model or does not, and from the shipped configuration.
+        telling = {"retriever", "k", "model", *recorded_differences(run.record).settings}
+        only = [name for name in named if name not in other and (name in telling or name.startswith(VERSION))]
+        if only:
+            told.append(f"only {which} has {', '.join(f'{name} {_value(named[name])}' for name in only)}")
     identity_a, identity_b = run_a.record.identity, run_b.record.identity
     for part, setting in HASHES.items():
         both = part in identity_a and part in identity_b
@@ -411,7 +409,7 @@ def _named(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
     if "adapter" in identity:
         named |= _trained(run, other)
     named["device"] = run.record.device
-    return named | {f"version of {package}": version for package, version in run.record.versions.items()}
+    return named | {f"{VERSION}{package}": version for package, version in run.record.versions.items()}
 
 
 def _trained(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:

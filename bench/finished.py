@@ -17,12 +17,15 @@ from bench.errors import MEND, BenchError, ConfigError, DamagedError, DataError,
 from bench.files import content_hash
 from bench.places import found, places_of
 from bench.progress import say
-from bench.registry import create, near_match
+from bench.registry import create, load, near_match
 from bench.results import SCHEMA, Prediction, Row, RunRecord, ScoreRow, Stored, Summary, rows_of, validated
 from bench.shards import FOLDER, shards_in
 
 if TYPE_CHECKING:
     from bench.protocols import Array, Column, Metric
+
+PAPER_SCORES = ("rouge1", "meteor", "bleu", "bertscore")
+"""The scores of the paper's Table 1: those by which methods are told apart on reviews."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,22 @@ class FinishedRun:
     def columns(self) -> dict[str, tuple[str, Column]]:
         """By the name of each score the metric that gives it, and how it is shown."""
         return {column.name: (name, column) for name, metric in self.metrics.items() for column in metric.columns}
+
+    @cached_property
+    def deciding(self) -> list[str]:
+        """The scores by which methods are told apart: those of the metrics that are the task's default, as far as they
+        are better one way, and of reviews the paper's four. Where the run has none of them, all that are better one
+        way, or all."""
+        # Before there were tasks, all runs were of the one that is the default now.
+        reviews = RunConfig.model_fields["task"].default
+        task = self.record.identity["settings"].get("task", reviews)
+        directed = [name for name, (_, column) in self.columns.items() if column.better]
+        if task == reviews:
+            wanted = [name for name in PAPER_SCORES if name in self.columns]
+        else:
+            metrics = load("tasks", task).metrics
+            wanted = [name for name in directed if self.columns[name][0] in metrics]
+        return wanted or directed or list(self.columns)
 
     @cached_property
     def _rows(self) -> dict[str, Array]:

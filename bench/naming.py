@@ -38,6 +38,8 @@ from bench.results import SCHEMA, RunRecord, identity_hash
 
 IN_THE_NAME = ("task", "method", "retriever", "k", "seed", "limit")
 """Settings that a run's name tells whatever they are."""
+COUNTED = ("k", "seed", "limit")
+"""Those of them that a shipped configuration has a value of whatever the method."""
 LONGEST_NAME, LONGEST_PART, LONGEST_PARTS = 100, 50, 80
 """Bytes of a folder's name before what differs, of one thing that does, and of all of them: with the rest of it the
 name stays below the 255 that file systems have."""
@@ -48,14 +50,21 @@ _UNKNOWN = object()
 class Differences:
     """What of a run, or of an adapter, is not as in `base`, the shipped configuration that it goes back to ("" for
     none: then the defaults count). `settings` are the values by dotted name; what has no value that reads well, a
-    model or templates, is given by digits of its content."""
+    model or templates, is given by digits of its content. `usual` are those among k, seed and limit, which a name
+    tells whatever they are."""
 
     base: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """Both, by dotted name."""
+        return {**self.usual, **self.settings}
 
     def __str__(self) -> str:
-        """ "demo, dep.vectors=shuffled"."""
-        told = [f"{name}={setting_text(name, value)}" for name, value in self.settings.items()]
+        """ "demo, k=4, dep.vectors=shuffled"."""
+        told = [f"{name}={setting_text(name, value)}" for name, value in self.all.items()]
         return ", ".join([*([self.base] if self.base else []), *told])
 
 
@@ -93,13 +102,14 @@ def differences(identity: Identity, config: RunConfig) -> Differences:
         found["prompts"] = identity_hash(identity["prompts"])[:DIGITS]
     if "imported" in identity.get("adapter", {}):
         found["adapter"] = _digits(identity["adapter"]["imported"])
-    if identity.get("tokenizer") != identity.get("model"):
+    if "tokenizer" in identity and identity["tokenizer"] != identity.get("model"):
         found["tokenizer"] = _digits(identity["tokenizer"])
     if config.categories is not None and [*config.categories] != _shipped(base).get("categories"):
         found["categories"] = sorted(identity["data"])
     others = [name for name in own if name not in IN_THE_NAME and known.get(name, _UNKNOWN) != own[name]]
     found |= {name: own[name] for name in sorted(others, key=lambda name: name.startswith("train."))}
-    return Differences(base, found)
+    in_the_name = [name for name in COUNTED if name in known and own.get(name, known[name]) != known[name]]
+    return Differences(base, found, {name: own[name] for name in in_the_name})
 
 
 def _base_of(identity: Identity, config: RunConfig) -> str:

@@ -26,7 +26,7 @@ from bench.data.load import load
 from bench.models import local_folder
 from bench.protocols import Properties, Steps
 from bench.resolved import Run
-from bench.results import Prediction, RunRecord, rows_of
+from bench.results import Prediction, RunRecord, Summary, rows_of
 
 HEAVY = (
     "torch",
@@ -107,9 +107,13 @@ def test_the_configuration_of_rag_imports_nothing_heavy() -> None:
 
 
 def processor_seconds(folder: Path, *arguments: str) -> float:
-    """What a fresh process takes of a processor, which other work on the machine hardly changes."""
+    """What a fresh process takes of a processor, which other work on the machine hardly changes; modules are compiled
+    once, as they are for a user."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=folder, timeout=60)
+    command = [sys.executable, *arguments]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -117,10 +121,13 @@ def processor_seconds(folder: Path, *arguments: str) -> float:
 @pytest.mark.parametrize("arguments", [["--help"], *(["list", what] for what in LISTS)], ids=" ".join)
 def test_help_and_list_are_quick(arguments: list[str], tmp_path: Path) -> None:
     """0.3 s; on a machine that is slow or busy, three times what two small packages take that everybody imports."""
+    usual, command = ("-c", "import pydantic, yaml"), ("-m", "bench.cli", *arguments)
+    for compiled in (usual, command):
+        processor_seconds(tmp_path, *compiled)
     best = math.inf
     for _ in range(10):
-        allowed = max(0.3, 3 * processor_seconds(tmp_path, "-c", "import pydantic, yaml"))
-        best = min(best, processor_seconds(tmp_path, "-m", "bench.cli", *arguments) / allowed)
+        allowed = max(0.3, 3 * processor_seconds(tmp_path, *usual))
+        best = min(best, processor_seconds(tmp_path, *command) / allowed)
         if best < 1:
             return
     pytest.fail(f"took {best:.2f} times what is allowed")
@@ -288,9 +295,14 @@ def test_run_prints_scores_and_the_second_time_computes_nothing(
     assert folder.name.startswith("pag-recency-k2-shop-qwen20-scripted-max_new_tokens8-first2-seed7-")
     lines = first.splitlines()
     assert lines[0] == folder.name
-    assert lines[1].split() == ["category", "instances", "metric", "score", "95%", "interval"]
-    names = ("R-1 (rouge1)", "R-L (rougeL)", "BLEU")
-    assert [re.split(r"  +", line)[:3] for line in lines[3:6]] == [["Toys", "2", name] for name in names]
+    assert re.split(r"  +", lines[1]) == ["score [95% interval]", "Toys (2)"]
+    # Those that decide stand first.
+    scores = Summary.read(folder / "summary.json").scores["Toys"]
+    for line, (name, head) in zip(
+        lines[3:6], (("rouge1", "R-1 (rouge1)"), ("bleu", "BLEU"), ("rougeL", "R-L (rougeL)")), strict=True
+    ):
+        score = scores[name]
+        assert re.split(r"  +", line.rstrip()) == [head, f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"]
     assert lines[-2] == (
         "4 calls, 28 prompt and 12 generated tokens; 1.50 of 1.50 history blocks shown; "
         "0 empty and 0 cut off at max_new_tokens"

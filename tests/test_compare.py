@@ -231,6 +231,9 @@ def test_which_scores_decide(tmp_path: Path, pair: tuple[FinishedRun, FinishedRu
     assert "Not compared: rougeL (--scores all, or their names)." in render(default)
     assert asked(compare(*pair, scores="all")) == ["rouge1", "rougeL", "bleu"]
     assert asked(compare(*pair, scores="rougeL")) == ["rougeL"]
+    # As tables call them.
+    assert asked(compare(*pair, scores="BLEU, R-L")) == ["bleu", "rougeL"]
+    assert compare(*pair, by="r-l").by.name == "rougeL"
     for wrong in ("rougeL,rouge2", "", "rougeL,"):
         with pytest.raises(ConfigError, match="is not a column that both runs have"):
             compare(*pair, scores=wrong)
@@ -559,6 +562,9 @@ def test_runs_as_bench_makes_them(shop_config: Path, scripted: Any) -> None:
     execute(jobs, lambda _: None)
     comparison = compare(*(finished(job.folder) for job in jobs))
     assert comparison.settings[0] == "method copy -> rag"
-    assert comparison.settings[1].startswith("only B has retriever recency, ")
+    # What follows from asking a model or from the configuration is not told.
+    assert (
+        comparison.settings[1] == "only B has retriever recency, k 2, backend scripted, max_new_tokens 8, model qwen20"
+    )
     assert comparison.instances == {"Toys": 3}
     assert comparison.lines[0].a > comparison.lines[0].b

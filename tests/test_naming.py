@@ -32,7 +32,7 @@ def make(config: str, corpora: Mapping[str, Corpus], **settings: Any) -> Job:
     [
         ({}, "rag-recency-k3-shop-model-seed0", "demo"),
         ({"method": "copy"}, "copy-shop-seed0", ""),
-        ({"limit": 1, "seed": 4, "k": 2}, "rag-recency-k2-shop-model-first1-seed4", "demo"),
+        ({"limit": 1, "seed": 4, "k": 2}, "rag-recency-k2-shop-model-first1-seed4", "demo, k=2, seed=4, limit=1"),
         ({"temperature": 0}, "rag-recency-k3-shop-model-temperature0-seed0", "demo, temperature=0.0"),
         ({"fidelity": "official"}, "rag-recency-k3-shop-model-official-seed0", "demo, fidelity=official"),
         ({"input_budget": 1024, "overlong": "cut"}, "rag-recency-k3-shop-model-seed0", "demo"),

@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         _show_prompts(config, config.method if len(configs) > 1 else "")
     if not arguments.dry_run:
         for summary in _summaries(configs, arguments.shard, arguments.merge):
-            _show(summary)
-            show(f"kept in {configs[0].results / 'runs' / summary.name}")
+            _show(summary, configs[0].results / "runs" / summary.name)
 
 
 def _summaries(configs: list[RunConfig], shard: Shard | None, merges: bool) -> list[Summary]:
@@ -151,26 +150,18 @@ def _show_prompts(config: RunConfig, title: str) -> None:
         show(f"  {stage}: {seen.calls} calls, {seen.prompt_tokens:,} prompt tokens")
 
 
-def _show(summary: Summary) -> None:
-    from tabulate import tabulate
+def _show(summary: Summary, folder: Path) -> None:
+    from bench.report.runs import scores_table
 
-    from bench import registry
-    from bench.report.names import score_name
-
-    heads = {one.name: one.head for name in summary.signatures for one in registry.load("metrics", name).columns}
-    rows = [
-        [category, count, score_name(name, heads[name]), score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
-        for category, count in summary.instances.items()
-        for name, score in summary.scores.get(category, {}).items()
-    ]
     show(summary.name)
-    show(tabulate(rows, headers=["category", "instances", "metric", "score", "95% interval"], floatfmt=".4f"))
+    show(f"{scores_table(folder)}\n")
     show(
         f"{summary.calls} calls, {_tokens(summary)}; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} "
         f"history blocks shown; {summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"
     )
     for note in (*summary.answer_notes, *summary.metric_notes.values()):
         show(note)
+    show(f"kept in {folder}")
 
 
 def _tokens(summary: Summary) -> str:

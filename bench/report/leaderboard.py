@@ -38,10 +38,13 @@ FACTS = {"model": models_of, "seed": _seeds}
 
 
 def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
-    """A table of runs on the same instances of `data`, and its scores as pictures. Which values are best is marked by
-    report.js among the rows it shows."""
+    """A table of runs on the same instances of `data`, the means over categories and the scores that decide first, and
+    its scores as pictures. Which values are best is marked by report.js among the rows it shows."""
     scores = [_scores(run) for run in runs]
-    columns = {name: column for run in runs for name, (_, column) in run.columns.items()}
+    given_by = {name: column for run in runs for name, (_, column) in run.columns.items()}
+    # First those by which methods are told apart.
+    deciding = max(runs, key=lambda run: len(run.columns)).deciding
+    columns = {name: given_by[name] for name in [*deciding, *given_by]}
     given = {key for own in scores for key in own}
     categories = list(dict.fromkeys(category for own in scores for category, _ in own))
     # One category's columns stand together and in every category in the same order, whatever a single run lacks.
@@ -55,16 +58,16 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
     lines += ["<div class='scroll' tabindex='0' role='region' aria-label='Leaderboard'>"]
     lines += ["<table class='leaderboard'>", f"<caption>{_caption(runs, data, values, differing)}</caption>"]
     lines += ["<thead>", "<tr>", f"<th colspan='{1 + len(differing)}'></th>"]
+    if averaged:
+        place = f"class='average' colspan='{len(averaged)}' data-category='{AVERAGE}'"
+        lines.append(f"<th scope='colgroup' {place}>{escape_html(average_name(len(categories)))}</th>")
     for category in categories:
         span = sum(1 for key in keys if key[0] == category)
         name = escape_html(category_name(category))
         lines.append(f"<th scope='colgroup' colspan='{span}' data-category='{escape_html(category)}'>{name}</th>")
-    if averaged:
-        place = f"class='average' colspan='{len(averaged)}' data-category='{AVERAGE}'"
-        lines.append(f"<th scope='colgroup' {place}>{escape_html(average_name(len(categories)))}</th>")
     lines += ["</tr>", "<tr>", *(_sortable(name) for name in ("run", *differing))]
-    lines += [_score_head(category, columns[name]) for category, name in keys]
     lines += [_score_head(AVERAGE, columns[name]) for name in averaged]
+    lines += [_score_head(category, columns[name]) for category, name in keys]
     lines += ["</tr>", "</thead>", "<tbody>"]
     for number, run in enumerate(runs):
         of_run = {name: facts[name][number] for name in differing}
@@ -72,8 +75,8 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
         attributes += " class='control'" if controls[number] else ""
         cells = [f"<th scope='row' title='{escape_html(run.name)}'><bdi>{escape_html(names[number])}</bdi></th>"]
         cells += [f"<td class='fact'><bdi>{escape_html(value)}</bdi></td>" for value in of_run.values()]
-        cells += [_score(scores[number].get(key), key[0], columns[key[1]]) for key in keys]
         cells += [_average(means.get(number), columns[name]) for name, means in averaged.items()]
+        cells += [_score(scores[number].get(key), key[0], columns[key[1]]) for key in keys]
         lines.append(f"<tr data-run='{number}'{attributes}>{''.join(cells)}</tr>")
     entries = [Entry(*of) for of in zip(names, controls, scores, strict=True)]
     lines += ["</tbody>", "</table>", "</div>", forest(entries, keys, columns)]
@@ -133,11 +136,10 @@ def _caption(
 
 def _filters(categories: Sequence[str], averaged: bool, values: Mapping[str, Sequence[str]]) -> str:
     """Choices that narrow a leaderboard, where there is something to choose from."""
-    choices = (
-        {"category": {category: category_name(category) for category in categories}} if len(categories) > 1 else {}
-    )
-    if averaged:
-        choices["category"][AVERAGE] = average_name(len(categories))
+    choices: dict[str, dict[str, str]] = {}
+    if len(categories) > 1:
+        choices["category"] = {AVERAGE: average_name(len(categories))} if averaged else {}
+        choices["category"] |= {category: category_name(category) for category in categories}
     choices |= {name: {value: value for value in found} for name, found in values.items()}
     parts = []
     for name, options in choices.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tabulate import tabulate
 from bench.errors import BenchError, ConfigError
 from bench.finished import Readable, config_of, find_run, finished, read_each, read_record, run_folders
 from bench.report.names import plural, score_name
-from bench.results import SCHEMA, Generation, RunRecord, Summary, rows_of
+from bench.results import SCHEMA, Generation, RunRecord, Score, Summary, rows_of
 from bench.shards import shards_in
 
 if TYPE_CHECKING:
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from bench.resolved import Run
     from bench.work import Work
 
+MINUTES = len("2026-01-31T12:00")
 LONGEST, SHOWN_DIGITS = 40, 10
 """Letters of a fingerprint that is shown whole, and of a longer one those that are."""
-HEADS = ["run", "state", "instances", "completions", "created", "settings"]
+HEADS = ["run", "state", "instances", "metrics", "created", "settings"]
+BESIDE = 3
+"""Categories that stand side by side."""
+MOST_NAMES = 2
+"""Of more metrics than these the list tells how many they are."""
 
 
 def _completions(folder: Path, record: RunRecord) -> int:
@@ -44,6 +49,8 @@ class Listed:
     complete: bool
     instances: int | None
     completions: int
+    metrics: Sequence[str]
+    """Those that it is scored with; none of a run that is not complete."""
     differences: Differences
     content: str = ""
 
@@ -51,11 +58,13 @@ class Listed:
     def line(self) -> list[object]:
         """Its row."""
         schema = self.record.schema_version
-        state = "complete" if self.complete else "unfinished"
+        state = "complete" if self.complete else f"unfinished, {self.completions} completions"
         state += f" (schema {schema})" if schema != SCHEMA else ""
         settings = "; ".join(filter(None, [str(self.differences), self.content]))
         instances = "" if self.instances is None else self.instances
-        return [self.name, state, instances, self.completions, self.record.created, settings]
+        metrics = ", ".join(self.metrics) if len(self.metrics) <= MOST_NAMES else str(len(self.metrics))
+        created = self.record.created[:MINUTES].replace("T", " ")
+        return [self.name, state, instances, metrics, created, settings]
 
     @property
     def json_object(self) -> dict[str, object]:
@@ -66,9 +75,10 @@ class Listed:
             "schema": self.record.schema_version,
             "instances": self.instances,
             "completions": self.completions,
+            "metrics": list(self.metrics),
             "created": self.record.created,
             "configuration": self.differences.base or None,
-            "differs": dict(self.differences.settings),
+            "differs": dict(self.differences.all),
             "told_by": self.content or None,
             "settings": all_settings(self.record),
         }
@@ -97,12 +107,14 @@ def _listed(folder: Path) -> Listed:
     record = read_record(folder)
     completions, summary = _completions(folder, record), _summary(folder)
     instances = None if summary is None else sum(summary.instances.values())
-    differing = recorded_differences(record)
-    return Listed(folder.name, record, summary is not None, instances, completions, differing)
+    metrics = () if summary is None else tuple(summary.signatures)
+    return Listed(
+        folder.name, record, summary is not None, instances, completions, metrics, recorded_differences(record)
+    )
 
 
 def list_runs(results: str) -> str:
-    """A line a run: name, state, instances, completions, when it was begun, and in what it differs from the shipped
+    """A line a run: name, state, instances, metrics, when it was begun (UTC), and in what it differs from the shipped
     configuration that it goes back to. Runs that cannot be read are named below, and it is said which are of an older
     schema."""
     readable = listed(Path(results))
@@ -175,15 +187,38 @@ def show_run(results: str, part: str) -> str:
     summary = _summary(folder)
     if summary is None:
         return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])
-    heads = _heads(folder)
-    rows = [
-        [category, score_name(column, heads.get(column, "")), score.value, f"[{score.low:.4f}, {score.high:.4f}]"]
-        for category, scores in summary.scores.items()
-        for column, score in scores.items()
-    ]
-    lines += ["", tabulate(rows, headers=["category", "metric", "score", "95% interval"], floatfmt=".4f"), ""]
+    lines += ["", scores_table(folder), ""]
     lines += [f"{name}: {signature}" for name, signature in summary.signatures.items()]
     return "\n".join(lines)
+
+
+def scores_table(folder: Path) -> str:
+    """The scores of a complete run by category, with their intervals: first those that decide."""
+    run = finished(folder)
+    try:
+        heads, first = {name: column.head for name, (_, column) in run.columns.items()}, run.deciding
+    except BenchError:
+        # E.g. a metric that is not installed here.
+        heads, first = {}, []
+    categories = list(run.summary.scores)
+    names = dict.fromkeys([*first, *(name for scores in run.summary.scores.values() for name in scores)])
+    blocks = []
+    for begin in range(0, len(categories), BESIDE):
+        shown = categories[begin : begin + BESIDE]
+        rows = [
+            [
+                score_name(name, heads.get(name, "")),
+                *(_score(run.summary.scores[category].get(name)) for category in shown),
+            ]
+            for name in names
+        ]
+        counted = [f"{category} ({run.summary.instances[category]})" for category in shown]
+        blocks.append(tabulate(rows, headers=["score [95% interval]", *counted], disable_numparse=True))
+    return "\n\n".join(blocks)
+
+
+def _score(score: Score | None) -> str:
+    return "" if score is None else f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
 
 
 def _weighed_at(folder: Path, record: RunRecord) -> list[str]:

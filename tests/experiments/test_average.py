@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import sacrebleu
 import yaml
 
 import bench
 from bench.config import build, read_config
+from bench.context import Context
 from bench.errors import ConfigError
 from bench.execute import execute
+from bench.experiments.answers import answers_of
 from bench.experiments.scores import RowRuns
-from bench.experiments.spec import RowSpec
+from bench.experiments.spec import Experiment, RowSpec
 from bench.finished import finished, run_folders
 from bench.job import Job
+from bench.methods.copy import Copy
+from bench.protocols import Steps
+from bench.records import Instance
 from bench.report.table import Group
 
 ROWS = [{"label": "Copy", "set": {"method": "copy"}}, {"label": "Again", "set": {"method": "copy", "seed": 1}}]
@@ -55,19 +59,36 @@ def test_the_mean_of_the_categories_means(tmp_path: Path) -> None:
         assert "Average (of 3 categories)" in (tmp_path / "tables" / f"own1.{ending}").read_text()
 
 
-def test_answers_are_of_all_users_as_one_sample(tmp_path: Path) -> None:
+def test_answers_are_of_all_users_as_one_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not of the mean over categories, which is another number where they are not alike: BLEU is of a corpus."""
-    job = Job.of(build(read_config("demo"), {"method": "copy", "limit": 3, "metrics": ["bleu"]}, {"results": tmp_path}))
-    execute([job], processes=1)
-    row = RowRuns(RowSpec(label="Copy", set={"method": "copy"}), Group("", True), 0, (job,))
-    (run,) = row.finished
-    texts = run.predictions
-    pooled = sacrebleu.corpus_bleu([one.prediction for one in texts], [[one.reference for one in texts]]).score
-    mean = sum(scores["bleu"].value for scores in run.summary.scores.values()) / 3
-    assert abs(pooled - mean) > 0.01, "the test would not see the difference"
-    for all_as_one, wanted in ((True, pooled), (False, mean)):
-        rows, aggregate = row.scored("bleu", list(row.users), pooled=all_as_one)
-        assert float(aggregate(rows, np.ones((1, len(rows))))["bleu"][0]) == pytest.approx(wanted)
+    labels = ("Copy", "Oldest")
+    rows = []
+    for label in labels:
+        settings = {"method": "copy", "limit": 3, "metrics": ["bleu"], "results": tmp_path / label}
+        job = Job.of(build(read_config("demo"), settings))
+        if label == "Oldest":
+            monkeypatch.setattr(Copy, "steps", _oldest)
+        execute([job], processes=1)
+        rows.append(RowRuns(RowSpec(label=label, set={"method": "copy"}), Group("", True), 0, (job,)))
+    pooled, mean = [], []
+    for row in rows:
+        (run,) = row.finished
+        texts = run.predictions
+        pooled.append(
+            sacrebleu.corpus_bleu([one.prediction for one in texts], [[one.reference for one in texts]]).score
+        )
+        mean.append(sum(scores["bleu"].value for scores in run.summary.scores.values()) / 3)
+    difference, another = pooled[1] - pooled[0], mean[1] - mean[0]
+    assert abs(difference - another) > 0.01, "the test would not see the difference"
+    answers = [{"row": "Oldest", "against": "Copy"}]
+    content = {"title": "T", "columns": ["bleu"], "groups": [{"rows": [row.spec for row in rows]}], "answers": answers}
+    (said, *_) = answers_of(Experiment.model_validate(content), rows, list(rows[0].users))
+    assert f"in BLEU ({difference:+.4f}; " in said
+
+
+def _oldest(method: Copy, instance: Instance, context: Context) -> Steps:
+    yield from ()
+    return instance.profile[0].text
 
 
 def test_where_there_is_no_average(tmp_path: Path) -> None:
