@@ -1,7 +1,7 @@
 """Every command of README.md and docs/ as it is written there. By hand, those of code blocks that need nothing that
 this machine lacks are run in their order:
 
-    python tests/campaign/documented.py FOLDER [--only PART] [--list]
+    python tests/campaign/documented.py FOLDER [--only PART] [--without PART ...] [--list]
 
 FOLDER becomes a working copy of what git has here, with results of its own. A command is left out, and that is said,
 if it asks for a GPU, a hub, a server or a cluster, or holds a word in capitals that stands for something of the
@@ -92,11 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="commands that hold this")
+    parser.add_argument("--without", nargs="+", default=[], help="but not those that hold one of these")
     parser.add_argument("--list", action="store_true", help="say which would be run, and run none")
     options = parser.parse_args()
     chosen: dict[str, Command] = {}
     for command in commands():
-        if options.only in command.text and not command.inline:
+        wanted = options.only in command.text and not any(part in command.text for part in options.without)
+        if wanted and not command.inline:
             chosen.setdefault(" ".join(command.words), command)
     here = {text: one for text, one in chosen.items() if one.runs_here}
     print(f"{len(here)} of {len(chosen)} commands are run; left out:")
