@@ -14,7 +14,7 @@ notes: []
 row's.
 `tasks: {lamp-3: [mae, rmse], lamp-4: [rouge1]}` in the place of columns runs the rows on several tasks.
 `rows_of: table1` in the place of groups takes over what a shipped experiment says and this file does not;
-`more_groups` and `more_notes` then stand behind its groups and notes.
+`more_groups`, `more_answers` and `more_notes` then stand behind its own.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _with_rows_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
     if {"groups", "figure"} & content.keys():
         # Answers are about rows of a table.
         whole.pop("answers", None)
-    for key in ("groups", "notes"):
+    for key in ("groups", "answers", "notes"):
         more = content.pop(f"more_{key}", [])
         if not isinstance(more, list):
             raise ConfigError(f"more_{key} must be a list, as {key} is")

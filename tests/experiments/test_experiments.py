@@ -487,14 +487,19 @@ def test_answers_go_with_the_rows_that_they_are_about(tmp_path: Path) -> None:
     _, shipped = read_experiment("table1")
     more = {"rows_of": "table1", "more_groups": [{"name": "Mine", "rows": [{"label": "x", "set": {"method": "rag"}}]}]}
     assert read_experiment(str(write(tmp_path, more)))[1].answers == shipped.answers != ()
+    more["more_answers"] = [{"row": "x", "against": "RAG"}]
+    *same, last = read_experiment(str(write(tmp_path, more)))[1].answers
+    assert (tuple(same), last.row, last.against) == (shipped.answers, "x", "RAG")
     assert read_experiment(str(write(tmp_path, {"rows_of": "table1", "groups": [{"rows": RANKED}]})))[1].answers == ()
     assert [answer.row for answer in shipped.for_model("x-32B").answers] == [None, None]
 
 
 def test_table_1_extended_is_table_1_and_two_methods() -> None:
     (_, table), (_, extended) = read_experiment("table1"), read_experiment("table1_extended")
-    assert extended.groups[:-1] == table.groups
-    added = [(row.set or {})["method"] for row in extended.groups[-1].rows]
+    *same, ranked, controls = extended.groups
+    assert tuple(same) == table.groups
+    assert (ranked.ranked, controls.ranked, controls.labels) == (True, False, ["E2P shuffled"])
+    added = [(row.set or {})["method"] for row in ranked.rows]
     assert added == ["drp", "e2p"] == list(table.left_out)
     assert (extended.columns, extended.notes[:-1]) == (table.columns, table.notes)
     # Every built-in method stands in the one; in the other all but these two.
