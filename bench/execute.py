@@ -318,9 +318,21 @@ def _named(predictions: Sequence[Prediction], field: str) -> str:
 
 
 def summarise(job: Job, store: RunStore, say: Say, seconds: Seconds | None) -> None:
-    """Score the job's predictions and write its summary."""
+    """Score the job's predictions and write its summary. What the run was scored with before stays in it."""
     predictions = _written(job, store)
-    scored = score(store, predictions, job.run.metrics, job.config.resamples, say, partial(job.background, predictions))
+    before = job.scored_before()
+    beside = {} if before is None else job.beside(before)
+    read = partial(job.background, predictions)
+    scored = score(store, predictions, job.run.metrics, job.config.resamples, say, read, beside)
+    scoring = job.scoring
+    if before is not None:
+        their_options = before.summary.metric_options or {}
+        scoring["metric_options"] |= {name: their_options[name] for name in beside if name in their_options}
+        if lost := [name for name in before.summary.signatures if name not in scored.signatures]:
+            say(
+                f"{job.label}: no longer scored with {', '.join(lost)}, whose scores were made otherwise or are gone; "
+                f"ask for them again: --set 'metrics=[{', '.join(lost)}]'"
+            )
     count = len(predictions)
     store.write_summary(
         Summary(
@@ -339,7 +351,7 @@ def summarise(job: Job, store: RunStore, say: Say, seconds: Seconds | None) -> N
             blocks_shown=sum(row.blocks_shown for row in predictions) / count,
             blocks_offered=sum(row.blocks_offered for row in predictions) / count,
             seconds={} if seconds is None else asdict(seconds),
-            **job.scoring,
+            **scoring,
             signatures=scored.signatures,
             metric_notes=scored.notes,
             scores=scored.scores,

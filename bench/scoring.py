@@ -43,8 +43,9 @@ def score(
     resamples: int,
     say: Say,
     read: Read,
+    beside: Mapping[str, Metric] | None = None,
 ) -> Scored:
-    """Score predictions.
+    """Score predictions with `metrics`, and with those of `beside` whose rows are all there.
 
     Rows that scores.jsonl already holds for the same texts and signature are taken from there, and each metric's
     rows are stored as soon as they are there: a metric that fails costs none of the others. `read` is called once, if
@@ -56,8 +57,9 @@ def score(
     batch = batch_of(predictions, read)
     signatures: dict[str, str] = {}
     rows: dict[str, Array] = {}
-    for name, metric in metrics.items():
-        signatures[name] = signature = metric.signature()
+    scored = dict(metrics)
+    for name, metric in {**metrics, **(beside or {})}.items():
+        signature = metric.signature()
         stored = [kept.get((name, instance)) for instance in texts]
         known = [
             row.statistics
@@ -66,7 +68,11 @@ def score(
         ]
         if len(known) == len(texts):
             rows[name] = np.asarray(known, dtype=np.float64)
+            signatures[name], scored[name] = signature, metric
             continue
+        if name not in metrics:
+            continue
+        signatures[name] = signature
         say(f"scoring {len(predictions)} texts with {name}")
         rows[name] = metric_rows(name, metric, batch)
         for (instance, text), statistics in zip(texts.items(), rows[name].tolist(), strict=True):
@@ -77,8 +83,8 @@ def score(
     categories = dict.fromkeys(prediction.category for prediction in predictions)
     return Scored(
         signatures,
-        notes_of(metrics, batch.references),
-        {category: category_scores(category, predictions, metrics, rows, resamples, say) for category in categories},
+        notes_of(scored, batch.references),
+        {category: category_scores(category, predictions, scored, rows, resamples, say) for category in categories},
     )
 
 

@@ -23,6 +23,7 @@ from bench.errors import BackendError, DataError, PluginError, StoreError
 from bench.execute import execute
 from bench.job import Job
 from bench.loop import AHEAD, Loop, dry_run, replay
+from bench.metrics.bleu import Bleu
 from bench.protocols import Method, Properties, Steps
 from bench.records import Call, Completion, Instance, Prompt
 from bench.resolved import Inputs, Run
@@ -570,6 +571,31 @@ def test_other_metrics_are_scored_without_an_engine(script_job: MakeJob, starts:
     assert more.resamples == 40
     rows = list(rows_of(ScoreRow, script_job(Two()).folder / "scores.jsonl"))
     assert Counter(row.metric for row in rows) == {"rouge": 10, "bleu": 10}
+
+
+def test_who_asks_for_fewer_metrics_loses_none(
+    script_job: MakeJob, starts: list[Script], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (both,) = execute([script_job(Two(), metrics=["rouge", "bleu"])])
+    summary = script_job(Two()).folder / "summary.json"
+    written = summary.read_bytes()
+    assert execute([script_job(Two(), metrics=["bleu"])]) == [both]
+    assert summary.read_bytes() == written
+    # Others come to them, and what has to be aggregated anew is.
+    (three,) = execute([script_job(Two(), metrics=["length"], resamples=40)])
+    assert list(three.signatures) == ["length", "rouge", "bleu"]
+    assert three.scores["Books"]["bleu"].value == both.scores["Books"]["bleu"].value
+    assert "no longer scored" not in capsys.readouterr().err
+    # What was made otherwise, or cannot be made again, goes, and that is said.
+    monkeypatch.setattr(Bleu, "signature", lambda metric: "another")
+    (fewer,) = execute([script_job(Two(), metrics=["length"], rouge={"average": "bootstrap_median"})])
+    assert list(fewer.signatures) == ["length", "rouge"]
+    assert "no longer scored with bleu" in capsys.readouterr().err
+    summary.with_name("scores.jsonl").unlink()
+    (last,) = execute([script_job(Two(), metrics=["length"])])
+    assert list(last.signatures) == ["length"]
+    assert "no longer scored with rouge" in capsys.readouterr().err
+    assert len(starts) == 1
 
 
 def test_a_summary_of_another_schema_is_not_believed(
