@@ -76,8 +76,9 @@ def _row(folder: Path) -> dict[str, object]:
     from bench.places import shown_name
 
     record, path = read_record(folder), folder / "summary.json"
-    settings = {name: record.config.get(name) for name in SETTINGS}
-    settings |= {name: shown_name(str(record.config[name])) for name in ("dataset", "model")}
+    used = {*record.identity["settings"], *record.identity, "task", "dataset"}
+    settings = {name: record.config.get(name) if name in used else None for name in SETTINGS}
+    settings |= {name: shown_name(str(value)) for name in ("dataset", "model") if (value := settings[name]) is not None}
     row = {
         "run": folder.name,
         "complete": path.exists(),

@@ -22,7 +22,7 @@ from bench.finished import FinishedRun
 from bench.naming import recorded_differences
 from bench.places import shown_name
 from bench.protocols import Array, Column, Metric
-from bench.report.names import category_name, named_score
+from bench.report.names import category_name, counted, named_score, score_name
 from bench.statistics import TIE, Difference, holm, paired
 from bench.terminal import visible
 from bench.verdict import POWER, Finding, Sides, Verdict, decide
@@ -226,13 +226,12 @@ class _Pairing:
     def column_named(self, text: str) -> str:
         """The name of the column that a text names by its name or its head. Raises `ConfigError` for one that is not
         compared."""
-        name = named_score(text, {name: column.head for name, (_, column) in self.columns.items()})
-        if name not in self.columns:
-            known = list(self.columns)
-            raise ConfigError(
-                f"'{text}' is not a column that both runs have{registry.near_match(text, known)} "
-                f"They have: {', '.join(known)}"
-            )
+        heads = {name: column.head for name, (_, column) in self.columns.items()}
+        name = named_score(text, heads)
+        if name not in heads:
+            near = registry.near_match(text, [*heads, *heads.values()])
+            known = ", ".join(score_name(name, head) for name, head in heads.items())
+            raise ConfigError(f"'{text}' is not a score that both runs have{near} They have: {known}")
         return name
 
     @property
@@ -443,8 +442,8 @@ def render(comparison: Comparison) -> str:
         f"{_sample(comparison)}:\n{_table([*map(_finding_cells, verdict.findings)], ['shows from', 'verdict'])}",
     ]
     if len(comparison.instances) > 1:
-        tests = sum(line.difference.tested for line in comparison.lines)
-        heading = f"By category, no part of the verdict (p (Holm): adjusted for the {tests} tests of this table alone):"
+        tests = counted(sum(line.difference.tested for line in comparison.lines), "test")
+        heading = f"By category, no part of the verdict (p (Holm): adjusted for the {tests} of this table alone):"
         lines = [[category_name(line.category), *_cells(line, line.adjusted)] for line in comparison.lines]
         blocks.append(f"{_wrapped(heading)}\n{_table(lines, [], 'category')}")
     blocks.append("\n".join(map(_wrapped, _notes(comparison))))

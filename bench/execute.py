@@ -26,6 +26,7 @@ from bench.naming import older_names
 from bench.neighbours import SharedAnswers
 from bench.progress import Progress, duration, say
 from bench.records import Completion, Instance
+from bench.report.names import counted
 from bench.resolved import Run, tell_defaults
 from bench.results import AdapterRecord, Prediction, Selection, Summary, older
 from bench.scoring import batch_of, metric_rows, score
@@ -277,7 +278,7 @@ def predict(job: Job, store: RunStore, engines: Engines, say: Say) -> Seconds | 
         return None
     resumed = store.stored()
     if resumed:
-        say(f"{job.label}: {resumed} completions are there already, going on")
+        say(f"{job.label}: {counted(resumed, 'completion')} there already, going on")
     started = time.perf_counter()
     engine = partial(engines.get, job.config, job.run.chat, vectors=job.adapter is not None)
     answers = SharedAnswers(job, store)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PAPER_SCORES = ("rouge1", "meteor", "bleu", "bertscore")
 """The scores of the paper's Table 1: those by which methods are told apart on reviews."""
 
+MOST_NAMED = 5
+"""Runs that a message names."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -301,9 +304,10 @@ def find_run(results: Path, part: str) -> Path:
     found = find_runs(results, part)
     if len(found) == 1:
         return found[0]
+    some = ", ".join(folder.name for folder in found[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     raise ConfigError(
-        f"'{part}' names {len(found)} runs, say more of the name, or its last ten letters alone: "
-        f"{', '.join(folder.name for folder in found)}"
+        f"'{part}' names {len(found)} runs, say more of the name, or its last ten letters alone: {some}{more}"
     )
 
 

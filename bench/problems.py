@@ -54,7 +54,9 @@ def sentence(problem: Mapping[str, Any], prefix: str = "") -> str:
     )
     given = short(problem["input"])
     told = kind == "value_error" and (given in said or isinstance(problem["input"], Mapping))
-    return f"{where or 'the file'}: {said}" + ("" if told else f", got {given}")
+    # A sentence of our own says by itself what it is about.
+    place = where or ("" if kind == "value_error" else "the file")
+    return (f"{place}: " if place else "") + said + ("" if told else f", got {given}")
 
 
 def short(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from bench.protocols import Array, Column
+from bench.report.names import counted
 from bench.statistics import Aggregate, Difference, detectable, holm, paired
 
 LEVEL = 0.05
@@ -129,7 +130,7 @@ class Verdict:
         chosen = f" and for the {self.among} systems that could have been chosen" if self.among > 1 else ""
         claim = (
             f"The chance that any difference claimed is not there is at most {self.level:.0%}: sign-flip tests over "
-            f"{self.users} users, p adjusted for {_counted(self.tests, 'test')} (Holm){chosen}."
+            f"{self.users} users, p adjusted for {counted(self.tests, 'test')} (Holm){chosen}."
         )
         return [claim, *self.limits] if self._found - {"too few users", "the same"} else self.limits
 
@@ -137,6 +138,7 @@ class Verdict:
     def limits(self) -> list[str]:
         """What could not have been found, in sentences."""
         said = []
+        chosen = f" of the best of {self.among}" if self.among > 1 else ""
         if any(finding.detectable is not None for finding in self.findings):
             equal = " Not shown is not equal." if "not shown to differ" in self._found else ""
             said.append(
@@ -145,8 +147,8 @@ class Verdict:
             )
         if "too few users" in self._found:
             said.append(
-                f"Too few users: {_counted(self.tests, 'test')} can reach {self.level:.0%} only where the scores of "
-                f"{_needed(self.tests * self.among, self.level)} users or more differ."
+                f"Too few users: {counted(self.tests, 'test')}{chosen} can reach {self.level:.0%} only where the "
+                f"scores of {_needed(self.tests * self.among, self.level)} users or more differ."
             )
         return said
 
@@ -230,7 +232,3 @@ def _outcome(column: Column, difference: Difference, shown: bool, testable: bool
 
 def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

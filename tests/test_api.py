@@ -128,6 +128,10 @@ def test_runs(results: Path) -> None:
     assert list(frame["complete"]) == [True, False, True]
     rag = frame.set_index("method").loc["rag"]
     assert (rag["task"], rag["retriever"], rag["k"], rag["backend"]) == ("reviews", "recency", 2, "scripted")
+    # What a run does not use, it does not have.
+    copied = frame.set_index("method").loc["copy"]
+    assert copied[["retriever", "k", "model", "backend"]].isna().all()
+    assert (copied["task"], copied["split"], copied["seed"]) == ("reviews", "test", rag["seed"])
     assert (rag["instances"], rag["calls"], rag["prompt_tokens"]) == (3, 3, 21)
     summary = Summary.read(results / "runs" / rag["run"] / "summary.json")
     assert {name: rag[f"Toys {name}"] for name in summary.scores["Toys"]} == {

@@ -572,7 +572,7 @@ def test_compare(two_runs: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert "Paired on 3 instances (Toys 3)" in printed
     assert printed.count("reference: ") == 1
     assert main(["compare", "rag", "copy", "--by", "rouge2", *two_runs]) == 2
-    assert "'rouge2' is not a column that both runs have; did you mean 'rougeL'?" in capsys.readouterr().err
+    assert "'rouge2' is not a score that both runs have; did you mean 'rougeL'?" in capsys.readouterr().err
 
 
 def test_bless_and_check(two_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,9 +233,9 @@ def test_which_scores_decide(tmp_path: Path, pair: tuple[FinishedRun, FinishedRu
     assert asked(compare(*pair, scores="rougeL")) == ["rougeL"]
     # As tables call them.
     assert asked(compare(*pair, scores="BLEU, R-L")) == ["bleu", "rougeL"]
-    assert compare(*pair, by="r-l").by.name == "rougeL"
+    assert compare(*pair, by="r-l").by.name == compare(*pair, by="R-L (rougeL)").by.name == "rougeL"
     for wrong in ("rougeL,rouge2", "", "rougeL,"):
-        with pytest.raises(ConfigError, match="is not a column that both runs have"):
+        with pytest.raises(ConfigError, match="is not a score that both runs have"):
             compare(*pair, scores=wrong)
     # Those of another task's own metrics; where they are not there, any that is better one way.
     metrics = {"metrics": ["rouge", "length"]}
@@ -275,7 +275,7 @@ def test_all_of_it_as_data(
     assert (line["category"], line["difference"]) == ("Toys", comparison.lines[0].difference.value)
     assert [change["text_b"] for change in data["changed"]] == [change.text_b for change in comparison.changes]
     assert main([*command, "--scores", "rogue1"]) == 2
-    assert "'rogue1' is not a column that both runs have; did you mean 'rouge1'?" in capsys.readouterr().err
+    assert "'rogue1' is not a score that both runs have; did you mean 'rouge1'?" in capsys.readouterr().err
 
 
 # ---- changed instances
@@ -309,7 +309,9 @@ def test_changes_by_any_column(pair: tuple[FinishedRun, FinishedRun]) -> None:
     sizes = [abs(change.b - change.a) for change in changes]
     assert sizes == sorted(sizes, reverse=True)
     assert [change.instance for change in changes] != [change.instance for change in compare(a, b, changed=36).changes]
-    with pytest.raises(ConfigError, match=r"'blue' is not a column .* did you mean 'bleu'\?.*rouge1, rougeL, bleu"):
+    with pytest.raises(
+        ConfigError, match=r"'blue' is not a score .* did you mean 'bleu'\?.*R-1 \(rouge1\), R-L \(rougeL\), BLEU"
+    ):
         compare(a, b, by="blue")
     with pytest.raises(ConfigError, match="-1 changed instances"):
         compare(a, b, changed=-1)

@@ -273,7 +273,7 @@ def test_unmerged_shards_are_listed_shown_and_planned_with(shop_run: Shop) -> No
     assert main(["show", shop_run.folder.name, "--results", results]) == 0
     out = shop_run._capsys.readouterr().out
     assert f"{shop_run.folder.name}  unfinished" in out
-    assert "unfinished: 2 completions are there" in out
+    assert "unfinished, 2 completions there" in out
     assert sorted(key[:2] for key in answers_at_hand(shop_run.job())) == [("Toys/test/u3", stage) for stage in BOTH]
 
 

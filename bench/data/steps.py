@@ -26,6 +26,7 @@ from bench.data.raw.file import RawFile, Selection
 from bench.data.splitting import TRAIN
 from bench.data.thresholds import INPUTS, Thresholds
 from bench.errors import DataError
+from bench.report.names import counted
 
 if TYPE_CHECKING:
     import polars
@@ -253,7 +254,7 @@ class Steps:
         texts = hashes
         while True:
             rows, passes, fallen = kcore.joint_core(users, items, times, texts, repeats, self.limits.item_users, limits)
-            self.progress(f"the joint k-core took {passes} passes")
+            self.progress(f"the joint k-core took {counted(passes, 'pass')}")
             needed = np.union1d(rows, repeats)
             fetched = usable.fetch(frame["row"].gather(needed))
             if not fetched.select("timestamp", "hash").equals(frame[needed].select("timestamp", "hash")):

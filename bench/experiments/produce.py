@@ -180,10 +180,14 @@ def _planned(
 
 
 def _with_names(experiment: Experiment, rows: Sequence[RowRuns]) -> Experiment:
-    """The experiment with the names of its scores where it says what tables call them."""
+    """The experiment with the names of its scores where it says what tables call them. Raises `ConfigError` for a score
+    that it names in both ways."""
     metrics = [metric for row in rows if row.jobs for metric in row.jobs[0].run.metrics.values()]
     heads = {column.name: column.head for metric in metrics for column in metric.columns}
-    return experiment.model_copy(update={"columns": tuple(named_score(one, heads) for one in experiment.columns)})
+    columns = tuple(named_score(one, heads) for one in experiment.columns)
+    if twice := [one for one, name in zip(experiment.columns, columns, strict=True) if columns.count(name) > 1]:
+        raise ConfigError(f"'{twice[0]}' and '{twice[1]}' are the same column; name it once")
+    return experiment.model_copy(update={"columns": columns})
 
 
 def _plan(

@@ -24,7 +24,7 @@ from bench.paper import paper_value, read_numbers
 from bench.places import data_print, shown_name, told_apart
 from bench.protocols import Array, Metric
 from bench.registry import near_match
-from bench.report.names import average_name, average_note, category_name, plural, unlike_measures
+from bench.report.names import average_name, average_note, category_name, counted, plural, unlike_measures
 from bench.report.table import MISSING, Cell, Group, Key, Row, Table, rankings
 from bench.statistics import Difference, holm, interval, paired
 
@@ -443,7 +443,7 @@ def _notes(rows: Sequence[RowRuns], panels: Panels, experiment: Experiment) -> l
     lower = any(columns[name][1].better == "lower" for name in experiment.columns)
     scored = "are answers that cannot be read" if lower else "score 0"
     notes.append(
-        f"Empty predictions {scored} ({empty} in this table); {cut} texts were cut off at {limits} new tokens."
+        f"Empty predictions {scored} ({empty} in this table); {counted(cut, 'text')} cut off at {limits} new tokens."
     )
     metrics = {columns[name][0] for name in experiment.columns}
     notes += [note for row in rows for run in row.finished for note in run.summary.answer_notes]
@@ -528,11 +528,14 @@ def _training(rows: Sequence[RowRuns], labels: Sequence[str]) -> list[str]:
         for job, result in zip(row.jobs, row.finished, strict=True):
             adapter, counts = result.summary.adapter, result.summary.counts
             if adapter is not None and adapter.share is not None:
+                kept = (
+                    f"of {adapter.epochs} epochs the one with the best validation {job.config.train.select_by} is kept "
+                    f"({adapter.epoch})"
+                )
                 notes.setdefault(
                     adapter.name,
                     f"{label}: {adapter.parameters:,} trained parameters ({100 * adapter.share:.2f}% of all), "
-                    f"{adapter.instances} instances; of {adapter.epochs} epochs the one with the best validation "
-                    f"{job.config.train.select_by} is kept ({adapter.epoch}).",
+                    f"{adapter.instances} instances; {'one epoch' if adapter.epochs == 1 else kept}.",
                 )
             elif adapter is not None:
                 notes.setdefault(adapter.name, f"{label}: imported adapter {adapter.name}.")

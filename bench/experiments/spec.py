@@ -20,6 +20,7 @@ row's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -75,6 +76,12 @@ class GroupSpec(Section):
     name: str = ""
     ranked: bool = True
     rows: Annotated[tuple[RowSpec, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> GroupSpec:
+        if twice := [label for label in self.labels if self.labels.count(label) > 1]:
+            raise ValueError(f"two rows are called '{twice[0]}'; give each a label of its own")
+        return self
 
     @property
     def labels(self) -> list[str]:
@@ -148,15 +155,16 @@ class Experiment(Section):
         labels = [row.label for group in self.groups for row in group.rows if row.set is not None]
         for group in self.groups:
             for row in (row for row in group.rows if row.minus):
-                if missing := [label for label in row.minus or () if labels.count(label) != 1]:
-                    raise ValueError(f"row '{row.label}': 'minus' must name two rows of runs, not '{missing[0]}'")
+                _check_two(f"row '{row.label}': 'minus'", row.minus or (), labels)
                 if group.ranked:
                     raise ValueError(f"row '{row.label}': a difference stands in a group with 'ranked: false'")
         if self.answers and (self.content != "scores" or self.figure):
             raise ValueError("'answers' are for a table of scores")
-        for label in (label for answer in self.answers for label in (answer.row, answer.against)):
-            if label is not None and labels.count(label) != 1:
-                raise ValueError(f"'answers' must name rows of runs, not '{label}'")
+        for answer in self.answers:
+            _check_two("'answers'", [label for label in (answer.row, answer.against) if label is not None], labels)
+        for named in (self.columns, *self.tasks.values()):
+            if twice := [name for name in named if named.count(name) > 1]:
+                raise ValueError(f"'{twice[0]}' stands twice among the columns")
         lines = self.figure is not None and self.figure.kind == "lines"
         if lines and (wrong := [row.label for group in self.groups for row in group.rows if not row.is_number]):
             raise ValueError(f"row '{wrong[0]}': a figure of lines needs a number as its label, such as 8")
@@ -202,6 +210,18 @@ class Experiment(Section):
         return self.model_copy(update={"groups": (*self.groups, group)})
 
 
+def _check_two(what: str, named: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise `ValueError` unless each of the names is the label of one row, and of another one than the other's."""
+    for label in named:
+        if labels.count(label) > 1:
+            raise ValueError(f"{what}: several rows are called '{label}'; give each a label of its own")
+        if label not in labels:
+            near = registry.near_match(label, labels)
+            raise ValueError(f"{what}: there is no row of runs '{label}'{near} There are: {', '.join(labels)}")
+    if len(set(named)) < len(named):
+        raise ValueError(f"{what}: it must name two rows, not '{named[0]}' twice")
+
+
 def read_experiment(name: str) -> tuple[str, Experiment]:
     """Id and content of a shipped experiment or a YAML file. Raises `ConfigError`."""
     known = experiment_names()
@@ -215,7 +235,9 @@ def read_experiment(name: str) -> tuple[str, Experiment]:
         raise ConfigError(f"{path} has the name of a shipped experiment, whose files it would replace; rename it")
     content = yaml_text.read(path)
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping (title, columns, groups, ...), see {FOLDER.name}/table1.yaml")
+        raise ConfigError(
+            f"{path} must hold a mapping (title, columns, groups, ...), see bench/{FOLDER.name}/table1.yaml"
+        )
     if "rows_of" in content:
         content = _with_rows_of(str(content.pop("rows_of")), content)
     check_value(content, str(path))

@@ -26,8 +26,15 @@ def average_note(categories: int) -> str:
 
 
 def plural(word: str) -> str:
-    """Several of what a task writes: "reviews", "stories"."""
+    """Several of a thing: "reviews", "stories", "passes"."""
+    if word.endswith("s"):
+        return f"{word}es"
     return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in tuple("aeiou") else f"{word}s"
+
+
+def counted(count: int, word: str) -> str:
+    """A number of things: "1 text", "1,200 texts"."""
+    return f"{count:,} {word if count == 1 else plural(word)}"
 
 
 def score_name(name: str, head: str) -> str:
@@ -37,9 +44,13 @@ def score_name(name: str, head: str) -> str:
 
 
 def named_score(text: str, columns: Mapping[str, str]) -> str:
-    """The name of the score that a text names by its name or its head, whatever the case; the text itself if none or
-    several are meant. `columns` are heads by name."""
-    meant = [name for name, head in columns.items() if text.lower() in (name.lower(), head.lower())]
+    """The name of the score that a text names by its name, its head or both, whatever the case; the text itself if none
+    or several are meant. `columns` are heads by name."""
+    meant = [
+        name
+        for name, head in columns.items()
+        if text.lower() in (name.lower(), head.lower(), score_name(name, head).lower())
+    ]
     return text if text in columns or len(meant) != 1 else meant[0]
 
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from bench.errors import BenchError, ConfigError
 from bench.finished import Readable, config_of, find_run, finished, read_each, read_record, run_folders
-from bench.report.names import plural, score_name
+from bench.report.names import counted, plural, score_name
 from bench.results import SCHEMA, Generation, RunRecord, Score, Summary, rows_of
 from bench.shards import shards_in
 
@@ -58,7 +58,7 @@ class Listed:
     def line(self) -> list[object]:
         """Its row."""
         schema = self.record.schema_version
-        state = "complete" if self.complete else f"unfinished, {self.completions} completions"
+        state = "complete" if self.complete else f"unfinished, {counted(self.completions, 'completion')}"
         state += f" (schema {schema})" if schema != SCHEMA else ""
         settings = "; ".join(filter(None, [str(self.differences), self.content]))
         instances = "" if self.instances is None else self.instances
@@ -186,7 +186,7 @@ def show_run(results: str, part: str) -> str:
     lines += _weighed_at(folder, record)
     summary = _summary(folder)
     if summary is None:
-        return "\n".join([*lines, "", f"unfinished: {_completions(folder, record)} completions are there"])
+        return "\n".join([*lines, "", f"unfinished, {counted(_completions(folder, record), 'completion')} there"])
     lines += ["", scores_table(folder), ""]
     lines += [f"{name}: {signature}" for name, signature in summary.signatures.items()]
     return "\n".join(lines)
@@ -365,7 +365,7 @@ def _replayed(folder: Path, run: Run, instance_part: str) -> tuple[Instance, Wor
     found = _named(run.by_id, instance_part)
     if len(found) != 1:
         some = ", ".join(found[:5]) if found else f"the first are {', '.join(list(run.by_id)[:3])}"
-        raise ConfigError(f"'{instance_part}' names {len(found)} instances of {folder.name}: {some}")
+        raise ConfigError(f"'{instance_part}' names {len(found) or 'no'} instances of {folder.name}: {some}")
     instance = run.by_id[found[0]]
     return instance, replay(run, instance, read_generations(folder, {instance.id}, read_record(folder).owner))
 

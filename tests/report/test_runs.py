@@ -196,7 +196,7 @@ def test_show_run(finished: Job, results: str) -> None:
 
 def test_show_an_unfinished_run(finished: Job, results: str) -> None:
     (finished.folder / "summary.json").unlink()
-    assert show_run(results, "pag").endswith("unfinished: 6 completions are there")
+    assert show_run(results, "pag").endswith("unfinished, 6 completions there")
 
 
 def test_show_instance(finished: Job, results: str) -> None:
@@ -223,16 +223,20 @@ def test_scores_of_a_metric_that_came_later_are_shown(shop_config: Path, scripte
     assert "\nBLEU: " in show_instance(results, "copy", "u1")
 
 
-def test_only_scores_of_the_last_scoring_are_shown(
+def test_the_scores_that_a_text_has_are_shown(
     shop_config: Path, scripted: Any, results: str, register: Callable[[str, str, type], None]
 ) -> None:
-    """Scores of a metric that is no longer taken are not; one that one text does not have is named."""
+    """Those of all metrics that the run was scored with; one that one text does not have is named."""
     register("metrics", "fussy", Fussy)
     execute([make(shop_config, method="copy", metrics=["fussy", "bleu", "length"])], lambda _: None)
     execute([make(shop_config, method="copy", metrics=["fussy", "bleu"])], lambda _: None)
     scores = show_instance(results, "copy", "u1").partition("=== scores\n")[2].splitlines()
     assert scores[:2] == ["whole: none for this instance", "each: 0.5000"]
-    assert [line.partition(":")[0] for line in scores[2:]] == ["BLEU"]
+    assert [line.partition(":")[0] for line in scores[2:]] == [
+        "BLEU",
+        "Length ratio (length_ratio)",
+        "Brevity penalty (brevity_penalty)",
+    ]
 
 
 def test_show_an_instance_that_is_not_generated_yet(finished: Job, results: str) -> None:
@@ -251,7 +255,7 @@ def test_show_an_instance_that_is_not_generated_yet(finished: Job, results: str)
 def test_which_instance(finished: Job, results: str) -> None:
     with pytest.raises(ConfigError, match=r"'test/u' names 3 instances of pag-.*: Toys/test/u1, Toys/test/u2, Toys"):
         show_instance(results, "pag", "test/u")
-    with pytest.raises(ConfigError, match=r"'u9' names 0 instances of .*: the first are Toys/test/u1, "):
+    with pytest.raises(ConfigError, match=r"'u9' names no instances of .*: the first are Toys/test/u1, "):
         show_instance(results, "pag", "u9")
 
 
