@@ -44,10 +44,13 @@ def run(method: str, config: Config = "demo", limit: int | None = None, **settin
     """
     from bench.config import build
     from bench.execute import execute
+    from bench.files import check_results
     from bench.job import Job
 
     given = {"method": method} if limit is None else {"method": method, "limit": limit}
-    (summary,) = execute([Job.of(build(_read(config), settings, given))])
+    asked = build(_read(config), settings, given)
+    check_results(asked.results)
+    (summary,) = execute([Job.of(asked)])
     return summary
 
 

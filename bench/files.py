@@ -157,6 +157,17 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
+def check_results(folder: Path) -> None:
+    """Find out before data are read whether a folder of results can be written; it need not be there yet. Raises
+    `ConfigError`."""
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    why = "" if place.is_dir() else f"{place} is a file"
+    if not why and not os.access(place, os.W_OK | os.X_OK):
+        why = f"{place} is not yours to write"
+    if why:
+        raise ConfigError(f"nothing can be kept in {folder}: {why}; choose another folder: --results FOLDER")
+
+
 def _check_file(path: Path) -> None:
     """Raise `DamagedError` for what is there and no file: a pipe would be waited for."""
     if path.exists() and not path.is_file():

@@ -480,6 +480,38 @@ def test_the_first_prompts_in_a_file(
     assert len({(row["instance"], row["stage"], row["index"]) for row in rows}) == len(rows)
 
 
+def test_an_option_of_what_does_not_run_is_told(
+    shop_config: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--config", str(shop_config), "--method", "copy", "--dry-run", "--set"]
+    for option, told in (
+        ("dep.vectors=shuffled", True),
+        ("bm25.x=1", True),
+        ("rouge.average=mean", False),
+        ("k=1", False),
+    ):
+        main([*arguments, option])
+        err = capsys.readouterr().err
+        assert (
+            f"--set {option.partition('=')[0]} changes nothing: it is of none of what runs here (copy)" in err
+        ) == told
+
+
+@pytest.mark.parametrize("command", [["run", "--method", "rag"], ["train", "--method", "dep"], ["table", "table1"]])
+def test_results_that_cannot_be_written_are_refused_before_data_are_read(
+    command: list[str],
+    shop_config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.resolved.load", None)
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        assert main([*command, "--config", str(shop_config), "--results", str(tmp_path / folder)]) == 2
+        assert "file is a file; choose another folder: --results FOLDER" in capsys.readouterr().err
+
+
 def test_prompts_go_with_a_dry_run(
     shop_config: Path, tmp_path: Path, scripted: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

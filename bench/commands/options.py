@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bench.files import path_of
+
+if TYPE_CHECKING:
+    from bench.config import RunConfig
 
 CONFIG = "shipped configuration or YAML file (default: demo)"
 SETTINGS = ("task", "method", "retriever", "dataset", "model", "backend", "limit", "seed", "results")
@@ -71,6 +74,17 @@ def settings_of(arguments: argparse.Namespace, config: str | None = None) -> dic
     settings = merge(merge(read_config(config or arguments.config), flags), own)
     address = _address(arguments.base_url, settings)
     return merge(merge(settings, address), own)
+
+
+def idle_options(arguments: argparse.Namespace, configs: Sequence[RunConfig]) -> list[str]:
+    """The keys of --set that are options of a task, method, retriever or metric that none of the configurations has:
+    a reader would take a run for something that it is not."""
+    from bench import registry
+
+    used = {name for config in configs for name in (config.task, config.method, config.retriever, *config.metrics)}
+    known = {name for group in ("tasks", "methods", "retrievers", "metrics") for name in registry.names(group)}
+    keys = [text.partition("=")[0].strip() for text in arguments.set]
+    return [key for key in keys if "." in key and key.partition(".")[0] in known - used]
 
 
 def _address(urls: list[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.commands.options import add_settings, settings_of
+from bench.commands.options import add_settings, idle_options, settings_of
 from bench.errors import ConfigError, StoreError
-from bench.files import path_of
+from bench.files import check_results, path_of
 from bench.progress import say
 from bench.shards import Shard, named
 from bench.terminal import show
@@ -67,6 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
             raise ConfigError("--prompts FILE writes prompts and asks no model: give it with --dry-run")
         _write_prompts(configs[0], arguments.prompts)
         return
+    if idle := idle_options(arguments, configs):
+        say(f"--set {', '.join(idle)} changes nothing: it is of none of what runs here ({', '.join(methods)})")
+    if not arguments.dry_run:
+        check_results(configs[0].results)
     for config in configs if arguments.dry_run else ():
         _show_prompts(config, config.method if len(configs) > 1 else "")
     if not arguments.dry_run:

@@ -6,6 +6,7 @@ import argparse
 
 from bench.commands.options import add_settings, settings_of
 from bench.errors import ConfigError
+from bench.files import check_results
 from bench.terminal import show
 
 HELP = "train a method's adapter and choose its epoch; 'bench run' does it too"
@@ -24,7 +25,9 @@ def run(arguments: argparse.Namespace) -> None:
     from bench.execute import train
     from bench.job import Job
 
-    job = Job.of(build(settings_of(arguments)))
+    config = build(settings_of(arguments))
+    check_results(config.results)
+    job = Job.of(config)
     if job.trains is None:
         raise ConfigError(
             f"nothing to train: method {job.config.method} "

@@ -18,6 +18,7 @@ from bench.experiments.properties import properties_table
 from bench.experiments.scores import RowRuns, assemble, assemble_tasks, check_columns, check_paper
 from bench.experiments.spec import Experiment, RowSpec, read_experiment
 from bench.experiments.texts import texts_of
+from bench.files import check_results
 from bench.finished import finished
 from bench.job import Job
 from bench.report import figures, side_by_side
@@ -52,6 +53,8 @@ def produce(names: Sequence[str], configs: Mapping[str, Settings], options: Opti
     was computed is kept.
     """
     experiments = _read(names)
+    for settings in configs.values():
+        check_results(_common(settings).results)
     table_ids = {name: _table_id(name, options.suffix) for name in experiments}
     jobs = _Jobs(Inputs())
     planned = _planned(experiments, configs, options.seeds, jobs)
