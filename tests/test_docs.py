@@ -148,18 +148,20 @@ def block(heading: str, first: str) -> str:
 
 
 def test_the_method_of_the_readme_is_installed_and_used(tmp_path: Path) -> None:
-    """`pip install -e .` of the package that stands there, then a run of it in a process of its own."""
+    """`pip install .` of the package that stands there, then a run of it in a process of its own."""
     package = tmp_path / "project" / "revise"
     prompts = package / "prompts" / "revise"
     prompts.mkdir(parents=True)
-    (package / "__init__.py").write_text(block("A method of your own", "# revise/__init__.py"))
-    (prompts / "write.txt").write_text(block("A method of your own", "# revise/prompts/revise/write.txt"))
-    (prompts / "draft.txt").write_text("=== system\n{{instruction}}\n=== user\n{{given}}\n")
-    (project,) = re.findall(r"`(project = [^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
-    (tmp_path / "project" / "pyproject.toml").write_text(project)
+    for path in (
+        package / "__init__.py",
+        prompts / "draft.txt",
+        prompts / "write.txt",
+        package.parent / "pyproject.toml",
+    ):
+        path.write_text(block("A method of your own", f"# {path.relative_to(package.parent)}"))
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    command = [*pip, "--no-deps", "--no-build-isolation", "--target", str(site), "-e", "."]
+    command = [*pip, "--no-deps", "--no-build-isolation", "--target", str(site), "."]
     subprocess.run(command, cwd=package.parent, check=True, timeout=120)
     code = f"import site; site.addsitedir({str(site)!r}); from bench.cli import main; raise SystemExit(main())"
     run = [
