@@ -228,7 +228,8 @@ class Steps:
             "without a title (--allow-missing title)": title,
             "without a time": time,
         }
-        step = "reviews with a long text, a rating, a title and a time"
+        needed = ["a long text", "a rating", *([] if sql.fields.may_be_missing("title") else ["a title"])]
+        step = f"reviews with {', '.join(needed)} and a time"
         self._count(counts, step, found.rows.height, reasons, lambda: self._lengths(found, "text", "texts"))
         return found
 

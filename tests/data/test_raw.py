@@ -713,7 +713,7 @@ def test_an_empty_csv_file(tmp_path: Path, data: bytes) -> None:
 
 def test_a_csv_file_with_a_header_alone(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(",".join(good_reviews()[0]) + "\n")
-    assert_refused(tmp_path, r"r\.csv is empty", tmp_path / "r.csv")
+    assert_refused(tmp_path, r"r\.csv has columns and no row; give a file that has a row for each", tmp_path / "r.csv")
 
 
 @pytest.mark.parametrize(

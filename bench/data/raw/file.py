@@ -105,7 +105,9 @@ class RawFile:
         if first is not None:
             reason = self._explained(first, rows)
         if rows + rejected == 0:
-            raise DataError(f"{self.path} is empty; give a file that has a row for each {self._fields.noun}")
+            named = column_names(self.path, self._fields.columns.quoting)
+            what = "has columns and no row" if named else "is empty"
+            raise DataError(f"{self.path} {what}; give a file that has a row for each {self._fields.noun}")
         absent = self._fields.check_present(gaps) if gaps and not whole else []
         if bad == rows:  # maybe since its columns have other names
             self._fields.check_any(column_names(self.path, self._fields.columns.quoting))
