@@ -130,7 +130,8 @@ class Templates:
 
     def _text(self, name: str) -> str:
         if name not in self.texts:
-            known = ", ".join(sorted(self.places[other] for other in self.texts)) or "none"
+            known = ", ".join(sorted(self.places[other] for other in self.texts))
+            known = known or "none (a package has them where its pyproject.toml names them as package-data)"
             raise ConfigError(f"there is no prompt template '{name}' for this method and task; there are: {known}")
         return self.texts[name]
 

@@ -22,9 +22,9 @@ def data_of(run: FinishedRun) -> str:
 
 
 def comparable(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
-    """Runs on the same instances together, the largest group first; in each group the controls are the last."""
+    """Runs on the same instances together, the largest group first."""
     groups: dict[tuple[str, str], list[FinishedRun]] = {}
-    for run in sorted(runs, key=is_control):
+    for run in runs:
         groups.setdefault((data_of(run), str(settings_of(run)["limit"])), []).append(run)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -40,11 +40,12 @@ FACTS = {"model": models_of, "seed": _seeds}
 def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
     """A table of runs on the same instances of `data`, the means over categories and the scores that decide first, and
     its scores as pictures. Which values are best is marked by report.js among the rows it shows."""
-    scores = [_scores(run) for run in runs]
     given_by = {name: column for run in runs for name, (_, column) in run.columns.items()}
     # First those by which methods are told apart.
     deciding = max(runs, key=lambda run: len(run.columns)).deciding
     columns = {name: given_by[name] for name in [*deciding, *given_by]}
+    runs = _ranked(runs, columns)
+    scores = [_scores(run) for run in runs]
     given = {key for own in scores for key in own}
     categories = list(dict.fromkeys(category for own in scores for category, _ in own))
     # One category's columns stand together and in every category in the same order, whatever a single run lacks.
@@ -84,6 +85,18 @@ def leaderboard(runs: Sequence[FinishedRun], data: str) -> str:
     notes += [f"{average_note(len(categories))} It has no interval."] if averaged else []
     lines.append(html_notes([escape_html(note) for note in notes]))
     return "\n".join(["<div class='board'>", *lines, "</div>"])
+
+
+def _ranked(runs: Sequence[FinishedRun], columns: Mapping[str, Column]) -> list[FinishedRun]:
+    """The runs by the first column, the best first; those that lack it are behind them, and controls are the last."""
+    column = next(iter(columns.values()))
+
+    def key(run: FinishedRun) -> tuple[bool, bool, float]:
+        values = [score.value for (_, name), score in _scores(run).items() if name == column.name]
+        mean = sum(values) / len(values) if values else 0.0
+        return is_control(run), not values, mean if column.better == "lower" else -mean
+
+    return sorted(runs, key=key)
 
 
 AVERAGE = "average/"

@@ -235,10 +235,16 @@ def _weighed_at(folder: Path, record: RunRecord) -> list[str]:
 
 
 def _rebuilt(folder: Path, record: RunRecord) -> Run:
-    """The run of a folder, as it was asked for."""
+    """The run of a folder, as it was asked for. Raises `ConfigError` where that cannot be done here."""
     from bench.resolved import Run
 
-    return Run(config_of(record).model_copy(update={"results": folder.absolute().parents[1]}))
+    try:
+        return Run(config_of(record).model_copy(update={"results": folder.absolute().parents[1]}))
+    except ConfigError as error:
+        raise ConfigError(
+            f"the prompts of {folder.name} cannot be made again: {error} Install the package that a plugin came from; "
+            "texts and scores are in the run's predictions.jsonl and scores.jsonl"
+        ) from error
 
 
 def run_object(results: str, part: str) -> dict[str, object]:

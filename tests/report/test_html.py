@@ -291,6 +291,11 @@ def test_the_leaderboard_is_sorted_by_click_and_by_key(page: webdriver.Chrome, r
     heads = all_of(page, ".leaderboard thead tr:last-child th")
     assert [content(head) for head in heads] == ["Run", "R-1 ↑", "BLEU ↑", "R-L ↑", "Size ↓"]
     assert CATEGORY in content(one(page, ".leaderboard th[scope=colgroup]"))
+    # As it is opened: by the first score, controls behind the others.
+    first = dict(zip(labels(runs), [run.summary.scores[CATEGORY]["rouge1"].value for run in runs], strict=True))
+    ranked = [first[label] for label in ordered(page)[:-1]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert ordered(page)[-1] == "copy"
     one(heads[2], "button").click()
     assert heads[2].get_attribute("aria-sort") == "descending"
     assert [values[label] for label in ordered(page)] == sorted(values.values(), reverse=True)
@@ -765,7 +770,7 @@ def test_a_metric_that_is_not_the_same_measure_in_all_runs_is_told(results: Path
     assert "is not the same measure" not in leaderboard(runs, "data")
     signatures = runs[1].summary.signatures | {"small": "size|unit:characters"}
     other = FinishedRun(runs[1].folder, runs[1].record, runs[1].summary.model_copy(update={"signatures": signatures}))
-    told = "which do not compare: size|unit:words in copy; size|unit:characters in pag, recency, K=2."
+    told = "which do not compare: size|unit:characters in pag, recency, K=2; size|unit:words in copy."
     assert f"small is not the same measure in all rows, {told}" in leaderboard([runs[0], other], "data")
 
 
