@@ -50,17 +50,17 @@ _UNKNOWN = object()
 class Differences:
     """What of a run, or of an adapter, is not as in `base`, the shipped configuration that it goes back to ("" for
     none: then the defaults count). `settings` are the values by dotted name; what has no value that reads well, a
-    model or templates, is given by digits of its content. `usual` are those among k, seed and limit, which a name
-    tells whatever they are."""
+    model or templates, is given by digits of its content. `in_the_name` are those among k, seed and limit, which a
+    folder's name tells whatever they are."""
 
     base: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    usual: Mapping[str, Any] = field(default_factory=dict)
+    in_the_name: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def all(self) -> dict[str, Any]:
         """Both, by dotted name."""
-        return {**self.usual, **self.settings}
+        return {**self.in_the_name, **self.settings}
 
     def __str__(self) -> str:
         """ "demo, k=4, dep.vectors=shuffled"."""
@@ -108,8 +108,8 @@ def differences(identity: Identity, config: RunConfig) -> Differences:
         found["categories"] = sorted(identity["data"])
     others = [name for name in own if name not in IN_THE_NAME and known.get(name, _UNKNOWN) != own[name]]
     found |= {name: own[name] for name in sorted(others, key=lambda name: name.startswith("train."))}
-    in_the_name = [name for name in COUNTED if name in known and own.get(name, known[name]) != known[name]]
-    return Differences(base, found, {name: own[name] for name in in_the_name})
+    counted = [name for name in COUNTED if name in known and own.get(name, known[name]) != known[name]]
+    return Differences(base, found, {name: own[name] for name in counted})
 
 
 def _base_of(identity: Identity, config: RunConfig) -> str:
