@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("bench", "make", "python", "pytest")
 ELSEWHERE = re.compile(
     r"paper-7b|paper-32b|official-7b|Qwen|openai|ray|data fetch|data/|gpu-check|accelerate|vllm\.|results/adapters|"
-    r"server_faults|reviews\.jsonl|my_reviews|my_table|revise|OLD|campaign|git clone|bless|setup"
+    r"server_faults|reviews\.jsonl|my_reviews|my_table|beers|revise|OLD|campaign|git clone|bless|setup"
 )
 """What this machine need not have, what is the reader's, and what another check runs."""
 PLACEHOLDER = re.compile(r"\b(?:[A-Z]{3,}|[a-z]+-RUN)\b(?!=)|\.\.\.")
