@@ -65,10 +65,12 @@ class FinishedRun:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics the run is scored with, for their `aggregate`: no text is scored with them here."""
-        return {
-            name: create("metrics", name, self.metric_options.get(name, {}), self.fidelity)
-            for name in self.summary.signatures
-        }
+        return {name: self.metric(name) for name in self.summary.signatures}
+
+    def metric(self, name: str) -> Metric:
+        """A metric as the run was last scored with it. Raises `ConfigError` and `PluginError`."""
+        metric: Metric = create("metrics", name, self.metric_options.get(name, {}), self.fidelity)
+        return metric
 
     # Summaries did not always hold the following three; the configuration of the first time has them as well.
 

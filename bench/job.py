@@ -177,8 +177,7 @@ class Job:
         metrics: dict[str, Metric] = {}
         for name, known in before.summary.signatures.items() if before.fidelity == self.config.fidelity else ():
             with suppress(BenchError):
-                options = before.metric_options.get(name, {})
-                metric: Metric = registry.create("metrics", name, options, before.fidelity)
+                metric = before.metric(name)
                 if name not in self.run.metrics and metric.signature() == known:
                     metrics[name] = metric
         return metrics

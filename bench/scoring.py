@@ -57,7 +57,7 @@ def score(
     batch = batch_of(predictions, read)
     signatures: dict[str, str] = {}
     rows: dict[str, Array] = {}
-    scored = dict(metrics)
+    scored: dict[str, Metric] = {}
     for name, metric in {**metrics, **(beside or {})}.items():
         signature = metric.signature()
         stored = [kept.get((name, instance)) for instance in texts]
@@ -66,13 +66,13 @@ def score(
             for row, text in zip(stored, texts.values(), strict=True)
             if row is not None and row.signature == signature and row.texts == text
         ]
-        if len(known) == len(texts):
+        complete = len(known) == len(texts)
+        if not complete and name not in metrics:
+            continue
+        signatures[name], scored[name] = signature, metric
+        if complete:
             rows[name] = np.asarray(known, dtype=np.float64)
-            signatures[name], scored[name] = signature, metric
             continue
-        if name not in metrics:
-            continue
-        signatures[name] = signature
         say(f"scoring {len(predictions)} texts with {name}")
         rows[name] = metric_rows(name, metric, batch)
         for (instance, text), statistics in zip(texts.items(), rows[name].tolist(), strict=True):

@@ -69,13 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if idle := idle_options(arguments, configs):
         say(f"--set {', '.join(idle)} changes nothing: it is of none of what runs here ({', '.join(methods)})")
-    if not arguments.dry_run:
-        check_results(configs[0].results)
-    for config in configs if arguments.dry_run else ():
-        _show_prompts(config, config.method if len(configs) > 1 else "")
-    if not arguments.dry_run:
-        for summary in _summaries(configs, arguments.shard, arguments.merge):
-            _show(summary, configs[0].results / "runs" / summary.name)
+    if arguments.dry_run:
+        for config in configs:
+            _show_prompts(config, config.method if len(configs) > 1 else "")
+        return
+    check_results(configs[0].results)
+    for summary in _summaries(configs, arguments.shard, arguments.merge):
+        _show(summary, configs[0].results / "runs" / summary.name)
 
 
 def _summaries(configs: list[RunConfig], shard: Shard | None, merges: bool) -> list[Summary]:
@@ -155,10 +155,11 @@ def _show_prompts(config: RunConfig, title: str) -> None:
 
 
 def _show(summary: Summary, folder: Path) -> None:
+    from bench.finished import finished
     from bench.report.runs import scores_table
 
     show(summary.name)
-    show(f"{scores_table(folder)}\n")
+    show(f"{scores_table(finished(folder))}\n")
     show(
         f"{summary.calls} calls, {_tokens(summary)}; {summary.blocks_shown:.2f} of {summary.blocks_offered:.2f} "
         f"history blocks shown; {summary.empty_predictions} empty and {summary.cut_off} cut off at max_new_tokens"

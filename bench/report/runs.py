@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from bench.errors import BenchError, ConfigError
-from bench.finished import Readable, config_of, find_run, finished, read_each, read_record, run_folders
+from bench.finished import FinishedRun, Readable, config_of, find_run, finished, read_each, read_record, run_folders
 from bench.report.names import counted, plural, score_name
 from bench.results import SCHEMA, Generation, RunRecord, Score, Summary, rows_of
 from bench.shards import shards_in
@@ -187,19 +188,18 @@ def show_run(results: str, part: str) -> str:
     summary = _summary(folder)
     if summary is None:
         return "\n".join([*lines, "", f"unfinished, {counted(_completions(folder, record), 'completion')} there"])
-    lines += ["", scores_table(folder), ""]
+    lines += ["", scores_table(finished(folder)), ""]
     lines += [f"{name}: {signature}" for name, signature in summary.signatures.items()]
     return "\n".join(lines)
 
 
-def scores_table(folder: Path) -> str:
-    """The scores of a complete run by category, with their intervals: first those that decide."""
-    run = finished(folder)
-    try:
-        heads, first = {name: column.head for name, (_, column) in run.columns.items()}, run.deciding
-    except BenchError:
-        # E.g. a metric that is not installed here.
-        heads, first = {}, []
+def scores_table(run: FinishedRun) -> str:
+    """The scores of a run by category, with their intervals: first those that decide."""
+    heads = _heads(run)
+    first: list[str] = []
+    # A metric or the task may not be installed here.
+    with suppress(BenchError):
+        first = run.deciding
     categories = list(run.summary.scores)
     names = dict.fromkeys([*first, *(name for scores in run.summary.scores.values() for name in scores)])
     blocks = []
@@ -212,8 +212,8 @@ def scores_table(folder: Path) -> str:
             ]
             for name in names
         ]
-        counted = [f"{category} ({run.summary.instances[category]})" for category in shown]
-        blocks.append(tabulate(rows, headers=["score [95% interval]", *counted], disable_numparse=True))
+        sizes = [f"{category} ({run.summary.instances[category]})" for category in shown]
+        blocks.append(tabulate(rows, headers=["score [95% interval]", *sizes], disable_numparse=True))
     return "\n\n".join(blocks)
 
 
@@ -258,13 +258,15 @@ def run_object(results: str, part: str) -> dict[str, object]:
         return found | {"scores": None}
     kept = summary.json_object()
     left = ("schema", "name", "instances", "files")
-    return found | {name: value for name, value in kept.items() if name not in left} | {"heads": _heads(folder)}
+    return (
+        found | {name: value for name, value in kept.items() if name not in left} | {"heads": _heads(finished(folder))}
+    )
 
 
-def _heads(folder: Path) -> dict[str, str]:
+def _heads(run: FinishedRun) -> dict[str, str]:
     """What tables call a run's scores, by the names that these have in files; none of a metric that is missing."""
     try:
-        return {name: column.head for name, (_, column) in finished(folder).columns.items()}
+        return {name: column.head for name, (_, column) in run.columns.items()}
     except BenchError:
         return {}
 
